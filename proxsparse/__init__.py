@@ -1,0 +1,43 @@
+"""ProxSparse: learn, compare and export 2:4 masks of pretrained language models.
+
+Names are imported on first use, so that reading a run or a configuration does not wait for torch.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "prox": "prox",
+    "prox_": "prox",
+    "regularizer": "regularizer",
+    "Mask": "masks",
+    "MaskSet": "masks",
+    "LearnConfig": "config",
+    "LearnJob": "config",
+    "PRESETS": "config",
+    "MaskLearner": "learner",
+    "StepReport": "learner",
+    "load_model": "models",
+    "prunable_layers": "layers",
+    "load_windows": "corpora",
+    "perplexity": "evaluate",
+    "export_model": "export",
+    "verify": "verify",
+    "magnitude": "methods",
+    "Run": "runs",
+    "list_runs": "runs",
+    "ProxSparseError": "errors",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'proxsparse' has no attribute {name!r}")
+    return getattr(import_module(f"proxsparse.{_HOME[name]}"), name)
+
+
+def __dir__():
+    return [*__all__, "__version__"]

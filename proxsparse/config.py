@@ -1,0 +1,142 @@
+"""What can be set: one flat dataclass for the learner, one for the job around it.
+
+Every field carries its help line and unit, so that the command line, the app's form and the documentation
+say the same thing. Nothing here imports torch: reading a configuration costs nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Literal
+
+from proxsparse.errors import ProxSparseError
+
+
+def _setting(default, help: str, unit: str = "", above=None, least=None, most=None):
+    bounds = {"above": above, "least": least, "most": most}
+    return field(default=default, metadata={"help": help, "unit": unit, **bounds})
+
+
+def _check(config) -> None:
+    """Compare every field of a dataclass with its type, choices and bounds; the first that fails is named."""
+    hints = typing.get_type_hints(type(config))
+    for entry in dataclasses.fields(config):
+        if "help" not in entry.metadata:
+            continue
+        value, wanted, bounds = getattr(config, entry.name), hints[entry.name], entry.metadata
+        name = entry.name.replace("_", "-")
+        if typing.get_origin(wanted) is Literal:
+            choices = typing.get_args(wanted)
+            if value not in choices:
+                raise ProxSparseError(f"{name} is {value!r}: choose one of {', '.join(map(str, choices))}.")
+            continue
+        if isinstance(wanted, types.UnionType):
+            if value is None:
+                continue
+            wanted = next(kind for kind in typing.get_args(wanted) if kind is not type(None))
+        if wanted is bool or wanted is str:
+            if not isinstance(value, wanted):
+                raise ProxSparseError(f"{name} is {value!r}: give {'true or false' if wanted is bool else 'a text'}.")
+            continue
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number or (wanted is int and value != int(value)):
+            raise ProxSparseError(f"{name} is {value!r}: give a {'whole ' if wanted is int else ''}number.")
+        if bounds["above"] is not None and value <= bounds["above"]:
+            raise ProxSparseError(f"{name} is {value:g}: give a number above {bounds['above']:g}.")
+        if bounds["least"] is not None and value < bounds["least"]:
+            raise ProxSparseError(f"{name} is {value:g}: give {bounds['least']:g} or more.")
+        if bounds["most"] is not None and value > bounds["most"]:
+            raise ProxSparseError(f"{name} is {value:g}: give {bounds['most']:g} or less.")
+        object.__setattr__(config, entry.name, wanted(value))
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    """Hyper-parameters of `MaskLearner` (Liu et al. 2025, arXiv 2502.00258, sections 3 and 4)."""
+
+    steps: int = _setting(80, "optimizer steps in the whole run", "steps", least=1)
+    lambda1: float = _setting(
+        0.02, "strength of the 2:4 regularizer; by default relative to the RMS of each layer's scaled weights", least=0
+    )
+    relative: bool = _setting(True, "divide lambda1 by each layer's RMS; off: the paper's absolute lambda1")
+    metric: Literal["activation", "weight"] = _setting(
+        "activation", "scale in which magnitudes compete: |w|·‖x‖ (activation) or the paper's |w| (weight)"
+    )
+    learning_rate: float = _setting(1e-3, "peak learning rate of AdamW", above=0)
+    warmup: float = _setting(0.1, "share of the steps that raise the learning rate linearly", least=0, most=1)
+    decay: Literal["linear", "cosine", "none"] = _setting("linear", "how the learning rate falls after warm-up")
+    batch: int = _setting(2, "windows in one forward pass", "windows", least=1)
+    accumulation: int = _setting(1, "forward passes whose gradients make one step", "passes", least=1)
+    clip: float = _setting(1.0, "largest gradient norm; 0: no clipping", least=0)
+    lambda2: float = _setting(0.0, "strength of the frozen-weight penalty, which holds kept weights in place", least=0)
+    epsilon: float = _setting(0.1, "epsilon of the frozen-weight penalty, in units of weight", above=0)
+    precision: Literal["auto", "fp32", "bf16"] = _setting(
+        "auto", "arithmetic of forward and backward; master weights stay fp32; auto: bf16 where the device has it"
+    )
+    seed: int = _setting(0, "seed of the order in which windows are drawn", least=0)
+    n: int = _setting(2, "weights kept in a group", "weights", least=1)
+    m: int = _setting(4, "weights in a group", "weights", least=2)
+
+    def __post_init__(self):
+        _check(self)
+        if self.n >= self.m:
+            raise ProxSparseError(f"n is {self.n} and m is {self.m}: keep fewer weights than a group has.")
+        if (self.n, self.m) != (2, 4):
+            raise ProxSparseError(f"The pattern {self.n}:{self.m} cannot be learned yet: use n 2 and m 4.")
+
+    @property
+    def windows_per_step(self) -> int:
+        return self.batch * self.accumulation
+
+
+@dataclass(frozen=True)
+class LearnJob:
+    """A learner with everything around it: weights, text, evaluation and what is kept on disk."""
+
+    model: str = _setting("embedded", "embedded, a Hub id, a directory, or a .gguf file")
+    corpus: str = _setting("bundled", "bundled, wikitext2, c4, or a .txt or .jsonl file")
+    length: int = _setting(256, "length of a calibration window", "tokens", least=2)
+    context: int = _setting(512, "length of a held-out window, on which perplexity is measured", "tokens", least=2)
+    windows: int = _setting(40, "held-out windows measured at the end; 0: all of them", "windows", least=0)
+    live_windows: int = _setting(4, "held-out windows measured while the run goes on", "windows", least=1)
+    evaluate_every: int = _setting(10, "steps between two live measurements; 0: only at the end", "steps", least=0)
+    checkpoint_every: int = _setting(20, "steps between two checkpoints; 0: only when paused or ended", "steps", least=0)
+    device: str | None = _setting(None, "cpu, cuda, or cuda:1; default: cuda where there is one")
+    learn: LearnConfig = field(default_factory=LearnConfig)
+
+    def __post_init__(self):
+        _check(self)
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> LearnJob:
+        values = dict(values)
+        return cls(learn=LearnConfig(**values.pop("learn", {})), **values)
+
+
+def _paper(lambda1: float, learning_rate: float, length: int = 4096, lambda2: float = 0.0, epsilon: float = 0.1):
+    learn = LearnConfig(
+        steps=400, lambda1=lambda1, relative=False, metric="weight", learning_rate=learning_rate,
+        batch=1, lambda2=lambda2, epsilon=epsilon,
+    )  # fmt: skip
+    return LearnJob(length=length, context=length, evaluate_every=40, checkpoint_every=100, learn=learn)
+
+
+PRESETS: dict[str, LearnJob] = {
+    "Quick": LearnJob(),
+    "Standard": LearnJob(evaluate_every=20, checkpoint_every=50, learn=LearnConfig(steps=400)),
+    # The paper's scripts, absolute lambda1: tuned for the model each one names, and for no other.
+    "Paper: Llama-2-7B": _paper(0.25, 1e-4),
+    "Paper: Llama-2-13B": _paper(0.5, 1e-4, lambda2=0.25, epsilon=0.5),
+    "Paper: Llama-3.1-8B": _paper(0.85, 5e-5, lambda2=1.0, epsilon=0.1),
+    "Paper: Mistral-7B v0.1": _paper(20, 5e-5),
+    "Paper: Mistral-7B v0.3": _paper(25, 5e-5),
+    "Paper: OpenLlama-7B-v2": _paper(1.0, 1e-4, length=2048),
+    "Paper: Qwen2.5-14B": _paper(0.2, 1e-4),
+}

@@ -1,0 +1,9 @@
+"""The one exception that a person is meant to read."""
+
+
+class ProxSparseError(Exception):
+    """Something the user can mend.
+
+    The message is one clear sentence that names the value and the way out. The command line prints it
+    and exits with code 2; the app shows it as it stands. Everything else that is raised is a bug.
+    """

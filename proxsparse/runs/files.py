@@ -1,0 +1,111 @@
+"""Writing so that a reader, or a crash, never sees half a file.
+
+A file is either written whole (temporary name, then rename) or is a JSON-lines record that only grows; the last
+line of a record may be torn by a crash, and readers leave it out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: Path):
+    """Yield a temporary path beside `path`; on success it is flushed to disk and takes the name, else it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        yield Path(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _finite(value):
+    """JSON has no NaN or infinity: they are written as null."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_json(path: Path, value) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(_finite(value), indent=1, allow_nan=False), encoding="utf-8")
+
+
+def read_json(path: Path, default=None):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return default
+
+
+def append_record(path: Path, record: dict) -> None:
+    """Add one line. After a crash the file may end in half a line: that half is cut off first."""
+    line = json.dumps(_finite(record), allow_nan=False).encode() + b"\n"
+    with open(path, "ab+") as file:
+        if file.tell() and not _ends_with_newline(file):
+            file.truncate(_last_newline(file))
+        file.write(line)
+
+
+def _ends_with_newline(file) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def _last_newline(file) -> int:
+    file.seek(0)
+    return file.read().rfind(b"\n") + 1
+
+
+def keep_records(path: Path, keep) -> None:
+    """Rewrite a record with only the lines for which `keep(record)` holds (a resumed run drops what it will redo)."""
+    records = Tail(path).read()
+    kept = [record for record in records if keep(record)]
+    if len(kept) == len(records):
+        return
+    with written_whole(path) as temporary:
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+
+
+class Tail:
+    """Reads a growing record piece by piece: each `read()` returns the records added since the last one.
+
+    A record that became shorter (a run that was resumed from an earlier checkpoint) is read again from its start;
+    `restarted` then says that what was read before no longer counts.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self._offset, self._inode, self.restarted = path, 0, None, False
+
+    def read(self) -> list[dict]:
+        self.restarted = False
+        try:
+            file = open(self.path, "rb")
+        except FileNotFoundError:
+            self.restarted, self._offset = self._offset > 0, 0
+            return []
+        with file:
+            status = os.fstat(file.fileno())
+            if status.st_size < self._offset or (self._inode is not None and status.st_ino != self._inode):
+                self._offset, self.restarted = 0, True
+            self._inode = status.st_ino
+            file.seek(self._offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
