@@ -1,6 +1,7 @@
 """ProxSparse: learn, compare and export 2:4 masks of pretrained language models.
 
-Names are imported on first use, so that reading a run or a configuration does not wait for torch.
+Names are imported on first use, so that reading a run or a configuration does not wait for torch. (No module has the name
+of a function in it: a module once imported would hide the function.)
 """
 
 from importlib import import_module
@@ -8,9 +9,9 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOME = {
-    "prox": "prox",
-    "prox_": "prox",
-    "regularizer": "regularizer",
+    "prox": "proximal",
+    "prox_": "proximal",
+    "regularizer": "regularization",
     "Mask": "masks",
     "MaskSet": "masks",
     "LearnConfig": "config",
@@ -23,7 +24,7 @@ _HOME = {
     "load_windows": "corpora",
     "perplexity": "evaluate",
     "export_model": "export",
-    "verify": "verify",
+    "verify": "verification",
     "magnitude": "methods",
     "Run": "runs",
     "list_runs": "runs",

@@ -66,6 +66,7 @@ class LearnConfig:
     metric: Literal["activation", "weight"] = _setting(
         "activation", "scale in which magnitudes compete: |w|·‖x‖ (activation) or the paper's |w| (weight)"
     )
+    metric_windows: int = _setting(16, "windows on which the activation metric is measured", "windows", least=1)
     learning_rate: float = _setting(1e-3, "peak learning rate of AdamW", above=0)
     warmup: float = _setting(0.1, "share of the steps that raise the learning rate linearly", least=0, most=1)
     decay: Literal["linear", "cosine", "none"] = _setting("linear", "how the learning rate falls after warm-up")

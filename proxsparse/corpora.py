@@ -1,0 +1,192 @@
+"""Where text comes from, and how it becomes windows.
+
+A corpus has a calibration part, which the masks are learned on, and a held-out part, which they are judged on; the two
+never overlap. Each part is concatenated, tokenized once and cut into windows of a stated length that do not overlap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from proxsparse.errors import ProxSparseError
+
+BUNDLED = Path(__file__).resolve().parent.parent / "assets" / "corpus"
+CALIBRATION_SHARE = 0.8  # of a user's own file; the rest is held out
+C4_DOCUMENTS = 2000  # streamed for calibration, about 1 M tokens; a quarter of it is held out from the validation split
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Two texts that share nothing. sha256 is of both, and goes into a model's provenance."""
+
+    name: str
+    calibration: str
+    heldout: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(f"{self.calibration}\0{self.heldout}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Text:
+    """Windows of token ids. calibration: int64 (count, length); heldout: int64 (count, context)."""
+
+    calibration: Tensor
+    heldout: Tensor
+    name: str
+    sha256: str
+    calibration_tokens: int
+    heldout_tokens: int
+
+
+def load_windows(
+    corpus: str, tokenizer, length: int = 256, context: int | None = None, model_context: int | None = None
+) -> Text:
+    """The windows of a corpus: calibration windows of `length` tokens, held-out ones of `context` (default: `length`).
+
+    corpus: `bundled`, `wikitext2`, `c4` (the last two need a network), or the path of a .txt or .jsonl file.
+    model_context: the model's longest input; a window beyond it is refused. Raises ProxSparseError when a part of the text is too short for
+    one window.
+    """
+    context = context or length
+    for name, tokens in (("length", length), ("context", context)):
+        if tokens < 2:
+            raise ProxSparseError(f"{name} is {tokens}: a window needs 2 tokens or more.")
+        if model_context is not None and tokens > model_context:
+            raise ProxSparseError(f"{name} is {tokens} and the model reads at most {model_context} tokens: give {model_context} or less.")
+    text = load_corpus(corpus)
+    calibration, heldout = _token_ids(text.calibration, tokenizer), _token_ids(text.heldout, tokenizer)
+    return Text(
+        calibration=_windows(calibration, length, "calibration", "length", text.name),
+        heldout=_windows(heldout, context, "held-out", "context", text.name),
+        name=text.name,
+        sha256=text.sha256,
+        calibration_tokens=len(calibration),
+        heldout_tokens=len(heldout),
+    )
+
+
+def load_corpus(corpus: str) -> Corpus:
+    """The text behind a name or a path; see `load_windows`."""
+    if corpus in _NAMED:
+        return _NAMED[corpus]()
+    path = Path(corpus)
+    if path.suffix not in (".txt", ".jsonl"):
+        raise ProxSparseError(f"There is no corpus {corpus!r}: give bundled, wikitext2, c4, or the path of a .txt or .jsonl file.")
+    documents = read_documents(path)
+    calibration, heldout = _split(documents)
+    return Corpus(path.name, calibration, heldout)
+
+
+def read_documents(path: Path) -> list[str]:
+    """The paragraphs of a .txt file, or the `text` fields of a .jsonl file."""
+    try:
+        content = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ProxSparseError(f"There is no file {str(path)!r}: check the path.") from None
+    except UnicodeDecodeError as error:
+        raise ProxSparseError(f"{path.name} is not text (byte {error.start} is not UTF-8): save it as UTF-8.") from None
+    except OSError as error:
+        raise ProxSparseError(f"{str(path)!r} cannot be read: {error.strerror}.") from None
+    if "\0" in content:
+        raise ProxSparseError(f"{path.name} is not text (it holds zero bytes): give a UTF-8 .txt or .jsonl file.")
+    if path.suffix == ".txt":
+        return [paragraph for paragraph in content.replace("\r\n", "\n").split("\n\n") if paragraph.strip()]
+    documents = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            entry = None
+        if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
+            raise ProxSparseError(f'Line {number} of {path.name} is not a JSON object with a "text": write {{"text": "…"}}.')
+        documents.append(entry["text"])
+    return documents
+
+
+def _split(documents: list[str]) -> tuple[str, str]:
+    """Cut between two documents, where 80% of the characters lie before; a single document is cut inside."""
+    text = "\n\n".join(documents)
+    target = int(CALIBRATION_SHARE * len(text))
+    if len(documents) == 1:
+        cut = text.rfind(" ", 0, target) + 1 or target
+        return text[:cut], text[cut:]
+    before = 0
+    for index, document in enumerate(documents):
+        before += len(document) + 2
+        if before >= target:
+            index = min(index + 1, len(documents) - 1)  # something is left to hold out
+            return "\n\n".join(documents[:index]), "\n\n".join(documents[index:])
+    return text, ""
+
+
+def _token_ids(text: str, tokenizer) -> Tensor:
+    return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
+
+
+def _windows(ids: Tensor, length: int, part: str, setting: str, name: str) -> Tensor:
+    count = len(ids) // length
+    if count == 0:
+        raise ProxSparseError(
+            f"The {part} part of {name} has {len(ids)} tokens, too few for one window of {length}: give more text or a "
+            f"smaller {setting}."
+        )
+    return ids[: count * length].view(count, length)
+
+
+def _bundled() -> Corpus:
+    parts = {}
+    for part in ("calibration", "heldout"):
+        files = sorted((BUNDLED / part).glob("*.txt"))
+        if not files:
+            raise ProxSparseError(f"The bundled corpus is not at {BUNDLED}: run from a clone of the repository, or give a text file.")
+        parts[part] = "\n\n".join(path.read_text(encoding="utf-8").strip() for path in files)
+    return Corpus("bundled", **parts)
+
+
+def _from_hub(name: str, read: Callable[[], Corpus]) -> Corpus:
+    try:
+        return read()
+    except ImportError:
+        raise ProxSparseError(f"The corpus {name!r} needs the package `datasets`: pip install datasets.") from None
+    except (OSError, ConnectionError, RuntimeError, ValueError) as error:  # what `datasets` raises without a network
+        raise ProxSparseError(
+            f"The corpus {name!r} could not be loaded from the Hub ({type(error).__name__}): check the network, or use "
+            "bundled or your own text file."
+        ) from error
+
+
+def _wikitext2() -> Corpus:
+    def read():
+        from datasets import load_dataset
+
+        splits = load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1")
+        return Corpus("wikitext2", "\n\n".join(splits["train"]["text"]), "\n\n".join(splits["test"]["text"]))
+
+    return _from_hub("wikitext2", read)
+
+
+def _c4() -> Corpus:
+    def read():
+        from datasets import load_dataset
+
+        def first(split: str, count: int) -> str:
+            return "\n\n".join(row["text"] for row in islice(load_dataset("allenai/c4", "en", split=split, streaming=True), count))
+
+        return Corpus("c4", first("train", C4_DOCUMENTS), first("validation", C4_DOCUMENTS // 4))
+
+    return _from_hub("c4", read)
+
+
+_NAMED: dict[str, Callable[[], Corpus]] = {"bundled": _bundled, "wikitext2": _wikitext2, "c4": _c4}

@@ -1,0 +1,72 @@
+"""Perplexity, in the protocol of the field: the text is concatenated and cut into windows that do not overlap."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proxsparse.errors import ProxSparseError
+from proxsparse.precision import autocast
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """exp of the mean next-token loss; every predicted token weighs the same.
+
+    stderr is the standard error over windows, carried to the perplexity (value · standard error of the mean loss).
+    """
+
+    value: float
+    stderr: float
+    tokens: int
+    windows: int
+    context: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ± {self.stderr:.2f} ({self.windows} windows of {self.context} tokens)"
+
+
+def next_token_losses(model, windows: Tensor) -> Tensor:
+    """Cross-entropy in nats of every token given those before it in its window; float32 (count, length − 1)."""
+    logits = model(input_ids=windows, use_cache=False).logits[:, :-1]
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten(), reduction="none")
+    return losses.view(windows.shape[0], -1)
+
+
+@torch.inference_mode()
+def perplexity(
+    model,
+    windows: Tensor,
+    batch: int = 4,
+    precision: str = "auto",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Perplexity:
+    """Perplexity of `model` on `windows`, int64 (count, length): token-weighted mean of the loss, then exp.
+
+    batch: windows in one forward pass. progress(done, total, what) is called before each pass; what it raises ends the
+    measurement. Raises ProxSparseError without a window or when a loss is not finite.
+    """
+    if len(windows) == 0 or windows.shape[1] < 2:
+        raise ProxSparseError(f"There is nothing to measure: {len(windows)} windows of {windows.shape[-1]} tokens.")
+    device = next(model.parameters()).device
+    started, means = time.perf_counter(), []
+    for begin in range(0, len(windows), batch):
+        if progress:
+            progress(begin, len(windows), "measuring perplexity")
+        with autocast(device, precision):
+            losses = next_token_losses(model, windows[begin : begin + batch].to(device))
+        means.append(losses.double().mean(1))
+    means = torch.cat(means)  # windows are equally long: the mean of their means is the mean over tokens
+    mean = means.mean().item()
+    if not math.isfinite(mean):
+        raise ProxSparseError("The loss on the held-out text is not a finite number: this model is broken.")
+    stderr = means.std().item() / math.sqrt(len(means)) if len(means) > 1 else math.nan
+    value = math.exp(min(mean, 700))
+    seconds = time.perf_counter() - started
+    return Perplexity(value, value * stderr, len(means) * (windows.shape[1] - 1), *windows.shape, seconds)

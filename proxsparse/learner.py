@@ -1,0 +1,317 @@
+"""The mask learner: one explicit step, made of two halves, over state you can save.
+
+    gradient half   forward and backward of the language-model loss on a calibration batch, clip, AdamW
+    prox half       the proximal operator of the regularizer on every prunable weight, and the report
+
+(Liu et al. 2025, arXiv 2502.00258, section 3.2: proximal gradient descent; λ1 is not multiplied by the learning rate.)
+What is learned are soft weights; the result is their projected mask, applied to the original weights.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from proxsparse.calibration import activation_scales
+from proxsparse.config import LearnConfig
+from proxsparse.errors import ProxSparseError
+from proxsparse.evaluate import next_token_losses
+from proxsparse.layers import PrunableLayers, prunable_layers
+from proxsparse.masks import Mask, MaskSet
+from proxsparse.precision import autocast
+from proxsparse.proximal import prox_
+from proxsparse.report import LayerCounts, StepReport, total
+from proxsparse.schedule import learning_rate_at, windows_at
+
+Progress = Callable[[int, int, str], None]
+
+
+class MaskLearner:
+    """Learns the N:M mask of a causal language model.
+
+    model: transformers model; while the learner lives it holds the soft weights in float32, and only its prunable weights
+    are trained. `restore()` (which the iterator calls at its end) puts the original weights back.
+    windows: int64 (count, length), the calibration text.
+
+    >>> learner = MaskLearner(model, windows, LearnConfig(steps=80))     # doctest: +SKIP
+    >>> for report in learner:                                           # doctest: +SKIP
+    ...     print(report.step, report.loss)
+    >>> learner.masks().apply_(model)                                    # doctest: +SKIP
+
+    Raises ProxSparseError for a model without prunable layers, too little text, a loss that is not finite.
+    """
+
+    def __init__(
+        self,
+        model,
+        windows: Tensor,
+        config: LearnConfig | None = None,
+        layers: PrunableLayers | None = None,
+        progress: Progress | None = None,
+    ):
+        self.model, self.windows, self.config = model, windows, config or LearnConfig()
+        self.layers = layers if layers is not None else prunable_layers(model, self.config.m)
+        if len(windows) < self.config.batch:
+            raise ProxSparseError(
+                f"The calibration text has {len(windows)} windows and one batch takes {self.config.batch}: give more text, "
+                "shorter windows or a smaller batch."
+            )
+        self.device = next(model.parameters()).device
+        self.step_index, self.phase, self._pending = 0, "gradient", None
+
+        # What is measured on the model as it came: the metric, the strength's unit, the mask to start from.
+        self.scales = self._measure_scales(progress)
+        self._rms = {name: self._root_mean_square(name) for name in self.layers}
+        self._start = MaskSet({name: self._project(name) for name in self.layers})
+        self._previous = MaskSet(self._start)
+        self.lambda1 = self.config.lambda1
+
+        # Master weights are float32: a bf16 weight would ignore most updates. Originals keep the dtype they came in.
+        self._originals = {parameter: parameter.data for parameter in self.layers.parameters()}
+        self._as_it_came = [(parameter, parameter.dtype, parameter.requires_grad) for parameter in model.parameters()]
+        model.requires_grad_(False).float()
+        for parameter, original in self._originals.items():
+            if parameter.data_ptr() == original.data_ptr():  # it was float32 already
+                parameter.data = original.clone()
+            parameter.requires_grad_(True)
+        self._optimizer = torch.optim.AdamW(
+            list(self._originals), lr=self.config.learning_rate, weight_decay=0.0, fused=self.device.type in ("cpu", "cuda")
+        )
+        self.restored = False
+
+    # Where the learner stands
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps of the configuration are taken."""
+        return self.step_index >= self.config.steps
+
+    @property
+    def lambda1(self) -> float:
+        """Strength of the regularizer; may be changed at any step. Relative or absolute as the configuration says."""
+        return self._lambda1
+
+    @lambda1.setter
+    def lambda1(self, value: float) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise ProxSparseError(f"lambda1 is {value!r}: give a number that is 0 or more.")
+        self._lambda1 = float(value)
+
+    def absolute_lambda1(self, name: str) -> float:
+        """λ1 as the proximal operator of one layer takes it: λ has the unit 1/weight, so relative λ1 is divided by the RMS."""
+        return self._lambda1 / self._rms[name] if self.config.relative else self._lambda1
+
+    # Stepping
+
+    def __iter__(self) -> Iterator[StepReport]:
+        """Take the remaining steps, one report each, then put the original weights back."""
+        while not self.done:
+            yield self.step()
+        self.restore()
+
+    def step(self) -> StepReport:
+        """Complete the current step: both halves, or the second where the first is done."""
+        if self.phase == "gradient":
+            self.gradient_step()
+        return self.prox_step()
+
+    def gradient_step(self) -> float:
+        """First half: loss, gradient, clipping, AdamW. Returns the loss. The mask may change; no group is pulled yet."""
+        self._expect("gradient")
+        started = self._clock()
+        batches = windows_at(self.step_index, len(self.windows), self.config).split(self.config.batch)
+        loss = sum(self._backward(self.windows[batch], len(batches)) for batch in batches)
+        gradient_norm = self._regularize_and_clip()
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+            self._optimizer.zero_grad()
+            raise ProxSparseError(
+                f"At step {self.step_index + 1} the loss is {loss:g} and the gradient norm {gradient_norm:g}: lower the "
+                f"learning rate ({self.config.learning_rate:g}) or λ1 ({self._lambda1:g})."
+            )
+        differentiated = self._clock()
+        learning_rate = learning_rate_at(self.step_index, self.config)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        updated = self._clock()
+        self._pending = {
+            "loss": loss, "gradient_norm": gradient_norm, "learning_rate": learning_rate,
+            "seconds_gradient": differentiated - started, "seconds_optimizer": updated - differentiated,
+        }  # fmt: skip
+        self.phase = "prox"
+        return loss
+
+    def prox_step(self) -> StepReport:
+        """Second half: the proximal operator on every prunable weight. Counts, in the same pass, what it touches."""
+        self._expect("prox")
+        started, reporting = self._clock(), 0.0
+        rows = []
+        for name, layer in self.layers.items():
+            counts = LayerCounts(layer.matrix, self.config.n, self.config.m, self._clock)
+            prox_(layer.matrix, self.absolute_lambda1(name), self.config.n, self.config.m, self.scales[name], counts.see)
+            began = self._clock()
+            mask = counts.mask()
+            original = layer.matrix_of(self._originals[layer.parameter])
+            rows.append(counts.row(mask.flips(self._previous[name]), mask.flips(self._start[name]), original))
+            self._previous[name] = mask
+            reporting += self._clock() - began + counts.seconds
+        ended = self._clock()
+        self.step_index += 1
+        self.phase = "gradient"
+        pending, self._pending = self._pending, None
+        seconds = pending["seconds_gradient"] + pending["seconds_optimizer"] + ended - started
+        tokens = self.config.windows_per_step * self.windows.shape[1]
+        return total(
+            rows, step=self.step_index, lambda1=self._lambda1, seconds=seconds, tokens_per_second=tokens / seconds,
+            seconds_prox=ended - started - reporting, seconds_report=reporting, **pending,
+        )  # fmt: skip
+
+    # What comes out
+
+    def masks(self) -> MaskSet:
+        """The projected masks of the soft weights as they are now."""
+        if self.phase == "gradient" or self.restored:
+            return MaskSet(self._previous)
+        return MaskSet({name: self._project(name) for name in self.layers})
+
+    @contextmanager
+    def projected(self, masks: MaskSet | None = None):
+        """While open, the model holds the original weights under `masks` (default: the projected masks)."""
+        masks = self.masks() if masks is None else masks
+        with self.dense():
+            masks.apply_(self.layers)
+            yield self.model
+
+    @contextmanager
+    def dense(self):
+        """While open, the model holds the original weights, unmasked."""
+        soft = {parameter: parameter.data for parameter in self._originals}
+        try:
+            for parameter, original in self._originals.items():
+                parameter.data = original.to(parameter.dtype, copy=True)
+            yield self.model
+        finally:
+            for parameter, data in soft.items():
+                parameter.data = data
+
+    def restore(self) -> None:
+        """Put the original weights back, in their own dtype, and end the learner; `masks()` still answers."""
+        if self.restored:
+            return
+        self._previous = self.masks()
+        self._optimizer = None
+        for parameter, original in self._originals.items():
+            parameter.data = original
+        for parameter, dtype, requires_grad in self._as_it_came:
+            parameter.data = parameter.data.to(dtype)
+            parameter.requires_grad_(requires_grad).grad = None
+        self.restored = True
+
+    # Saving
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict]:
+        """Everything that the next step depends on: tensors (for safetensors) and the rest (for JSON)."""
+        self._expect("gradient")
+        tensors, updates = {}, {}
+        for name, parameter in self._named_parameters():
+            tensors[f"soft.{name}"] = parameter.data
+            moments = self._optimizer.state.get(parameter)
+            if moments:  # none before the first update
+                tensors[f"exp_avg.{name}"], tensors[f"exp_avg_sq.{name}"] = moments["exp_avg"], moments["exp_avg_sq"]
+                updates[name] = int(moments["step"].item())
+        for name in self.layers:
+            tensors[f"start.{name}"] = self._start[name].packed
+            tensors[f"previous.{name}"] = self._previous[name].packed
+            if self.scales[name] is not None:
+                tensors[f"scale.{name}"] = self.scales[name]
+        return tensors, {"step": self.step_index, "lambda1": self._lambda1, "updates": updates}
+
+    def load_state_dict(self, tensors: dict[str, Tensor], rest: dict) -> None:
+        """Go on from a saved state, exactly. Raises ProxSparseError when it belongs to another model or metric."""
+        self._expect("gradient")
+        expected = {f"soft.{name}": parameter.shape for name, parameter in self._named_parameters()}
+        expected |= {f"scale.{name}": scale.shape for name, scale in self.scales.items() if scale is not None}
+        for name, shape in expected.items():
+            if name not in tensors or tensors[name].shape != shape:
+                raise ProxSparseError(f"The checkpoint does not fit this run: {name} is missing or has another shape.")
+        self.step_index = int(rest["step"])
+        self.lambda1 = rest["lambda1"]
+        for name, parameter in self._named_parameters():
+            parameter.data.copy_(tensors[f"soft.{name}"])
+            if name in rest["updates"]:
+                self._optimizer.state[parameter] = {
+                    "step": torch.tensor(float(rest["updates"][name]), device=self.device),
+                    "exp_avg": tensors[f"exp_avg.{name}"].to(self.device, copy=True),
+                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(self.device, copy=True),
+                }
+        for name, layer in self.layers.items():
+            shape = (layer.out_features, layer.in_features)
+            for masks, key in ((self._start, "start"), (self._previous, "previous")):
+                packed = tensors[f"{key}.{name}"].to(self.device, copy=True)
+                masks[name] = Mask(packed, shape, self.config.n, self.config.m)
+            if self.scales[name] is not None:
+                self.scales[name] = tensors[f"scale.{name}"].to(self.device, copy=True)
+
+    # Pieces
+
+    def _measure_scales(self, progress: Progress | None) -> dict[str, Tensor | None]:
+        if self.config.metric == "weight":
+            return dict.fromkeys(self.layers)
+        windows = self.windows[: self.config.metric_windows]
+        return activation_scales(self.model, self.layers, windows, self.config.precision, progress)
+
+    def _root_mean_square(self, name: str) -> float:
+        matrix, scale = self.layers[name].matrix.float(), self.scales[name]
+        rms = (matrix if scale is None else matrix * scale).square().mean().sqrt().item()
+        return rms if rms > 0 else 1.0  # a layer of zeros: any strength leaves it as it is
+
+    def _project(self, name: str) -> Mask:
+        return Mask.project(self.layers[name].matrix, self.config.n, self.config.m, self.scales[name])
+
+    def _backward(self, windows: Tensor, passes: int) -> float:
+        with autocast(self.device, self.config.precision):
+            loss = next_token_losses(self.model, windows.to(self.device)).mean() / passes
+        loss.backward()
+        return loss.item()
+
+    @torch.no_grad()
+    def _regularize_and_clip(self) -> float:
+        if self.config.lambda2 > 0:
+            for parameter, original in self._originals.items():
+                penalty = frozen_weight_gradient(parameter, original, self.config.epsilon).mul_(self.config.lambda2)
+                parameter.grad = penalty if parameter.grad is None else parameter.grad.add_(penalty)
+        trained = [parameter for parameter in self._originals if parameter.grad is not None]  # an idle expert has none
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in trained])
+        if self.config.clip > 0:
+            torch.nn.utils.clip_grads_with_norm_(trained, self.config.clip, norm)
+        return norm.item()
+
+    def _named_parameters(self):
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return [(names[parameter], parameter) for parameter in self._originals]
+
+    def _expect(self, phase: str) -> None:
+        if self.restored:
+            raise ProxSparseError("This learner has ended and the original weights are back: make a new one.")
+        if self.phase != phase:
+            wanted = "prox_step()" if self.phase == "prox" else "gradient_step()"
+            raise ProxSparseError(f"The {self.phase} half of step {self.step_index + 1} comes first: call {wanted}.")
+
+    def _clock(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def frozen_weight_gradient(weight: Tensor, original: Tensor, epsilon: float) -> Tensor:
+    """Gradient of ‖W/(W0 + ε·sign W0) ⊙ (W − W0)‖_F² (Liu et al. 2025, section 3.3; sign(0) = 1); shape of `weight`."""
+    original = original.to(weight.dtype)
+    denominator = original + epsilon * torch.where(original < 0, -1.0, 1.0)
+    ratio, difference = weight / denominator, weight - original
+    return 2 * ratio * difference * (difference / denominator + ratio)

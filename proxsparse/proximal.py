@@ -1,0 +1,182 @@
+r"""The proximal operator of the 2:4 regularizer, exact on every group.
+
+    prox_{λR}(v) = argmin_w  ½‖w − v‖² + λ (|w1w2w3| + |w2w3w4| + |w3w4w1| + |w4w1w2|)
+
+(Liu et al. 2025, arXiv 2502.00258, section 3.2.) The groups do not interact, signs and order carry over from v to w,
+and with x = λ|w|, p = λ|v| the problem loses its parameter: minimize f(x) = ½‖x − p‖² + e3(x) over x ≥ 0. From here
+on p1 ≥ p2 ≥ p3 ≥ p4 ≥ 0, and so is x.
+
+*Which points can win.* A stationary point solves x_i = p_i − e2(the other three) on its support. On one or two
+nonzeros R vanishes, so the best is x = (p1, p2, 0, 0). On a support of three or four a minimum has a positive
+semidefinite Hessian; the Hessian is linear in x, so the points where it is semidefinite form a convex set, f is convex
+on it, and *each support holds at most one local minimum* (Kübler et al. 2025, arXiv 2501.18015, make the same
+observation for the region without zeros). Three candidates then, and the smallest f decides.
+
+*Support of three.* With a = x3 fixed, (x1, x2) solve a 2×2 linear system, and what remains is one equation,
+
+    g(a) = a − p3 + x1 x2 = 0,   x1 = (p1 − a p2)/(1 − a²),   x2 = (p2 − a p1)/(1 − a²).
+
+The minimum is the root where g rises. g'' = −6 (a x1 − x2)(x1 − a x2)/(1 − a²)² is positive as long as x2 > a x1, which
+holds at the minimum (x1 ≤ 1, x2 ≥ a). Started to the right of the root, Newton's method on a convex rising function
+descends to it without overshooting. To the right of the root lie: the a with x2 = a x1; the solution of a + a² = p3
+(because x1 x2 ≥ a²); and 1/√2, because a stationary point beats (p1, p2, 0, 0) iff x1² + x2² ≤ 1.
+
+*Support of four.* All x_i solve the same quadratic x² + (1 − E1) x + e2 − p_i = 0, so with s = (1 − E1)/2 + x4 and
+r_i = √(s² + p_i − p4) they are x_i = t + r_i (r_4 = s), t = (1 − r1 − r2 − r3 − s)/2. One equation remains,
+
+    φ(s) = x4 − p4 + x1x2 + x2x3 + x3x1 = 0.
+
+On 0 ≤ s ≤ ½ it falls, and Newton's method, with bisection when it leaves the bracket, finds the root; where φ(0) < 0
+the root, if there is one, lies just below 0 and Newton's method reaches it from 0.
+
+*Small groups.* Where p1 + p2 + p3 + p4 is small the Hessian is diagonally dominant on the whole box 0 ≤ x ≤ p, so f is
+convex there and has one minimum, whatever its support. Cyclic minimization over one x_i at a time converges at
+a rate of about (2 Σp)², so a few sweeps reach rounding error, with no sorting. At the usual strengths nearly all
+groups are small.
+
+Candidates that were not found, or not to full accuracy, cannot do harm: every candidate is feasible, and the comparison is
+of true objective values. The tests compare with brute force in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from proxsparse.errors import ProxSparseError
+from proxsparse.groups import check_groups, from_planes, in_planes, magnitudes
+
+SMALL = 0.25  # Σp up to which cyclic minimization is used: 8 sweeps then leave an error below float32's rounding
+SWEEPS = 8
+CHUNK = 1 << 18  # weights handled at a time: temporaries stay in the cache, and small beside the model
+
+Observer = Callable[[slice, Tensor], None]
+
+
+def prox(v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = None) -> Tensor:
+    """prox_{λR}(v): a new tensor like `v`. See `prox_`.
+
+    >>> prox(torch.tensor([[1.0, -2.0, 3.0, 4.0]]), lam=10.0)      # a large λ keeps the two largest
+    tensor([[0., 0., 3., 4.]])
+    """
+    return prox_(v.clone(), lam, n, m, scale)
+
+
+@torch.no_grad()
+def prox_(
+    v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = None, observe: Observer | None = None
+) -> Tensor:
+    """Replace `v` by prox_{λR}(v), the global minimum of ½‖w − v‖² + λR(w) on every group.
+
+    v: (out, in), any strides; fp32, bf16, fp16 or fp64; solved in at least fp32, in fp64 where a group is not small.
+    lam: λ ≥ 0, absolute. scale: the metric, (in,) or (out, in), positive: the operator is applied to u = scale·v and the
+    result divided back. observe: called for each block of rows with (rows, u), u = (m, groups) the magnitudes |u|
+    after the operator, for those who want to count what this pass touches anyway.
+
+    Raises ProxSparseError for a λ that is negative or not a number, weights that are not finite, and patterns other than 2:4.
+    """
+    if (n, m) != (2, 4):
+        raise ProxSparseError(f"The proximal operator of {n}:{m} is not available: use 2:4.")
+    if not 0 <= lam < float("inf"):
+        raise ProxSparseError(f"λ is {lam}: give a number that is 0 or more.")
+    check_groups(v, n, m, scale)
+    rows_at_a_time = max(1, CHUNK // v.shape[1])
+    for start in range(0, v.shape[0], rows_at_a_time):
+        rows = slice(start, start + rows_at_a_time)
+        block = v[rows]
+        block_scale = scale[rows] if scale is not None and scale.ndim == 2 else scale
+        u = in_planes(magnitudes(block, block_scale), m)
+        if not bool(u.isfinite().all()):
+            raise ProxSparseError("A weight is not a finite number: lower the learning rate, or check the model.")
+        if lam > 0:
+            p = u * lam
+            x = solve(p)
+            change = (x - p).div_(lam)  # added, not divided: a group that is left alone keeps its very bits
+            u = torch.where(x > 0, u + change, 0)
+            change = from_planes(change, block.shape)
+            change = change if block_scale is None else change / block_scale
+            block.copy_(torch.where(from_planes(u > 0, block.shape), block + change * block.sign(), 0))
+        if observe is not None:
+            observe(rows, u)
+    return v
+
+
+def solve(p: Tensor) -> Tensor:
+    """argmin over x ≥ 0 of ½‖x − p‖² + e3(x), column by column. p, result: (4, groups), p ≥ 0 in any order."""
+    x = _cyclic_minimization(p)
+    large = p.sum(0) > SMALL
+    if bool(large.any()):
+        x[:, large] = _best_candidate(p[:, large].double()).to(p.dtype)
+    return x
+
+
+def _cyclic_minimization(p: Tensor) -> Tensor:
+    x1, x2, x3, x4 = p.clone()
+    p1, p2, p3, p4 = p
+    for _ in range(SWEEPS):
+        product, total = x1 * x2, x1 + x2
+        x4 = torch.addcmul(product, x3, total).neg_().add_(p4).clamp_(min=0)
+        x3 = torch.addcmul(product, x4, total).neg_().add_(p3).clamp_(min=0)
+        product, total = x3 * x4, x3 + x4
+        x2 = torch.addcmul(product, x1, total).neg_().add_(p2).clamp_(min=0)
+        x1 = torch.addcmul(product, x2, total).neg_().add_(p1).clamp_(min=0)
+    return torch.stack((x1, x2, x3, x4))
+
+
+def _best_candidate(p: Tensor) -> Tensor:
+    ordered, order = p.sort(dim=0, descending=True, stable=True)
+    zero = torch.zeros_like(ordered[0])
+    best = torch.stack((ordered[0], ordered[1], zero, zero))
+    least = _objective(best, ordered)
+    for candidate in (_support_of_three(ordered), _support_of_four(ordered)):
+        value = _objective(candidate, ordered)
+        better = value < least  # never for a candidate that is not a number
+        best, least = torch.where(better, candidate, best), torch.where(better, value, least)
+    return torch.zeros_like(p).scatter_(0, order, best)
+
+
+def _objective(x: Tensor, p: Tensor) -> Tensor:
+    e3 = x[0] * x[1] * (x[2] + x[3]) + x[2] * x[3] * (x[0] + x[1])
+    return ((x - p) ** 2).sum(0) / 2 + e3
+
+
+def _support_of_three(p: Tensor, steps: int = 12) -> Tensor:
+    p1, p2, p3, _ = p
+    ratio = p2 / p1
+    turning = ratio / (1 + (1 - ratio * ratio).clamp(min=0).sqrt())  # where x2 = a x1
+    a = torch.minimum(turning, ((1 + 4 * p3).sqrt() - 1) / 2).clamp(max=0.5**0.5)
+    for _ in range(steps):
+        determinant = 1 - a * a
+        x1, x2 = (p1 - a * p2) / determinant, (p2 - a * p1) / determinant
+        value, slope = a - p3 + x1 * x2, 1 - (x1 * x1 + x2 * x2 - 2 * a * x1 * x2) / determinant
+        a = torch.where(slope > 0, a - value / slope, a).clamp(min=0, max=0.5**0.5)
+    determinant = 1 - a * a
+    return torch.stack(((p1 - a * p2) / determinant, (p2 - a * p1) / determinant, a, torch.zeros_like(a))).clamp(min=0)
+
+
+def _support_of_four(p: Tensor, steps: int = 16) -> Tensor:
+    p4 = p[3]
+    excess = p[:3] - p4
+
+    def point(s: Tensor):
+        r = (s * s + excess).sqrt()
+        t = (1 - r.sum(0) - s) / 2
+        (x1, x2, x3), x4 = t + r, t + s
+        pull = s / r.clamp(min=1e-300)
+        drift = -(1 + pull.sum(0)) / 2
+        d1, d2, d3 = drift + pull
+        slope = drift + 1 + d1 * (x2 + x3) + d2 * (x1 + x3) + d3 * (x1 + x2)
+        return torch.stack((x1, x2, x3, x4)), x4 - p4 + x1 * x2 + x2 * x3 + x3 * x1, slope
+
+    s = torch.zeros_like(p4)
+    positive_root = point(s)[1] >= 0
+    low, high = torch.where(positive_root, s, s - 0.1), torch.where(positive_root, s + 0.5, s)
+    s = torch.where(positive_root, (low + high) / 2, s)
+    for _ in range(steps):
+        _, value, slope = point(s)
+        low, high = torch.where(value >= 0, s, low), torch.where(value < 0, s, high)
+        newton = s - value / slope
+        s = torch.where((low <= newton) & (newton <= high), newton, (low + high) / 2)
+    return point(s)[0].clamp(min=0)

@@ -1,0 +1,38 @@
+"""What depends on the step's number alone: the learning rate, and which windows are drawn.
+
+Both are computed from the number, not carried along, so that a resumed run draws what an undisturbed one would have drawn.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from proxsparse.config import LearnConfig
+
+
+def learning_rate_at(step: int, config: LearnConfig) -> float:
+    """The learning rate of the step with index `step` (0-based); never 0.
+
+    Warm-up rises linearly to the peak. Its first step is already above 0: a full prox after a step without a gradient
+    would shrink weights before the loss has spoken.
+    """
+    warmup = min(math.ceil(config.warmup * config.steps), config.steps - 1)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / (warmup + 1)
+    progress = min(step - warmup, config.steps - warmup - 1) / (config.steps - warmup)
+    factor = {"linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2, "none": 1.0}[config.decay]
+    return config.learning_rate * factor
+
+
+def windows_at(step: int, count: int, config: LearnConfig) -> Tensor:
+    """Indices of the windows of one step, int64 (windows_per_step,): a new permutation of the text in every epoch."""
+    drawn = torch.arange(step * config.windows_per_step, (step + 1) * config.windows_per_step)
+    indices = torch.empty_like(drawn)
+    for epoch in (drawn // count).unique().tolist():
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(config.seed * 1_000_003 + epoch))
+        within = drawn // count == epoch
+        indices[within] = order[drawn[within] % count]
+    return indices
