@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class _InputNorms(TorchFunctionMode):
             self._see(args[0], args[1] if len(args) > 1 else kwargs["weight"])
         elif function is torch.addmm:  # Conv1D: bias, input, weight
             self._see(args[1], args[2])
+        elif function in (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__):  # experts stored (in, out)
+            self._see(args[0], args[1])
         return function(*args, **(kwargs or {}))
 
     def _see(self, inputs: Tensor, weight: Tensor) -> None:
@@ -53,12 +56,27 @@ def activation_scales(
     """
     device = next(model.parameters()).device
     seen = _InputNorms(layers)
-    for index, window in enumerate(windows):
-        if progress:
-            progress(index, len(windows), "measuring activations")
-        with autocast(device, precision), seen:
-            model(input_ids=window.to(device).unsqueeze(0), use_cache=False, logits_to_keep=1)
+    with _experts_one_by_one(model):
+        for index, window in enumerate(windows):
+            if progress:
+                progress(index, len(windows), "measuring activations")
+            with autocast(device, precision), seen:
+                model(input_ids=window.to(device).unsqueeze(0), use_cache=False)
     return {name: _normalized(squares.sqrt()) for name, squares in seen.squares.items()}
+
+
+@contextmanager
+def _experts_one_by_one(model):
+    """Fused kernels multiply all experts at once, where no single weight can be seen."""
+    if not model._can_set_experts_implementation():
+        yield
+        return
+    before = model.get_experts_implementation()
+    model.set_experts_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_experts_implementation(before)
 
 
 def _normalized(norms: Tensor) -> Tensor:
