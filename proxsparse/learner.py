@@ -24,8 +24,8 @@ from proxsparse.evaluate import next_token_losses
 from proxsparse.layers import PrunableLayers, prunable_layers
 from proxsparse.masks import Mask, MaskSet
 from proxsparse.precision import autocast
-from proxsparse.proximal import prox_
-from proxsparse.report import LayerCounts, StepReport, total
+from proxsparse.proximal import Counts, prox_and_count_
+from proxsparse.report import LayerRow, StepReport, total
 from proxsparse.schedule import learning_rate_at, windows_at
 
 Progress = Callable[[int, int, str], None]
@@ -153,14 +153,12 @@ class MaskLearner:
         started, reporting = self._clock(), 0.0
         rows = []
         for name, layer in self.layers.items():
-            counts = LayerCounts(layer.matrix, self.config.n, self.config.m, self._clock)
-            prox_(layer.matrix, self.absolute_lambda1(name), self.config.n, self.config.m, self.scales[name], counts.see)
+            strength = self.absolute_lambda1(name)
+            counts = prox_and_count_(layer.matrix, strength, self.config.n, self.config.m, self.scales[name])
             began = self._clock()
-            mask = counts.mask()
-            original = layer.matrix_of(self._originals[layer.parameter])
-            rows.append(counts.row(mask.flips(self._previous[name]), mask.flips(self._start[name]), original))
-            self._previous[name] = mask
-            reporting += self._clock() - began + counts.seconds
+            rows.append(self._row(name, counts))
+            self._previous[name] = counts.mask
+            reporting += self._clock() - began
         ended = self._clock()
         self.step_index += 1
         self.phase = "gradient"
@@ -291,6 +289,19 @@ class MaskLearner:
         if self.config.clip > 0:
             torch.nn.utils.clip_grads_with_norm_(trained, self.config.clip, norm)
         return norm.item()
+
+    def _row(self, name: str, counts: Counts) -> LayerRow:
+        layer = self.layers[name]
+        original = layer.matrix_of(self._originals[layer.parameter]).float()
+        return LayerRow(
+            groups=layer.numel // self.config.m,
+            regularizer=counts.regularizer,
+            nonzeros=counts.nonzeros,
+            flips=counts.mask.flips(self._previous[name]),
+            flips_from_start=counts.mask.flips(self._start[name]),
+            squared_drift=(layer.matrix - original).norm().item() ** 2,
+            squared_norm=original.norm().item() ** 2,
+        )
 
     def _named_parameters(self):
         names = {parameter: name for name, parameter in self.model.named_parameters()}

@@ -40,19 +40,36 @@ of true objective values. The tests compare with brute force in float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import importlib.util
+import warnings
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.groups import check_groups, from_planes, in_planes, magnitudes
+from proxsparse.masks import Mask, keep_largest, pack_planes
+from proxsparse.regularization import elementary_symmetric
 
 SMALL = 0.25  # Σp up to which cyclic minimization is used: 8 sweeps then leave an error below float32's rounding
 SWEEPS = 8
 CHUNK = 1 << 18  # weights handled at a time: temporaries stay in the cache, and small beside the model
 
-Observer = Callable[[slice, Tensor], None]
+NOT_FINITE = "A weight is not a finite number: lower the learning rate, or check the model."
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one pass of the operator saw of its result, in the metric.
+
+    mask: the projected mask. regularizer: R. nonzeros: how many groups have 4, 3, 2 and at most 1 nonzero weights.
+    """
+
+    mask: Mask
+    regularizer: float
+    nonzeros: tuple[int, int, int, int]
 
 
 def prox(v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = None) -> Tensor:
@@ -64,32 +81,64 @@ def prox(v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = N
     return prox_(v.clone(), lam, n, m, scale)
 
 
-@torch.no_grad()
-def prox_(
-    v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = None, observe: Observer | None = None
-) -> Tensor:
-    """Replace `v` by prox_{λR}(v), the global minimum of ½‖w − v‖² + λR(w) on every group.
+def prox_(v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = None) -> Tensor:
+    """Replace `v` by prox_{λR}(v), the global minimum of ½‖w − v‖² + λR(w) on every group; returns `v`.
 
-    v: (out, in), any strides; fp32, bf16, fp16 or fp64; solved in at least fp32, in fp64 where a group is not small.
-    lam: λ ≥ 0, absolute. scale: the metric, (in,) or (out, in), positive: the operator is applied to u = scale·v and the
-    result divided back. observe: called for each block of rows with (rows, u), u = (m, groups) the magnitudes |u|
-    after the operator, for those who want to count what this pass touches anyway.
+    v: (out, in), any strides; fp32, bf16, fp16 or fp64. lam: λ ≥ 0, absolute. scale: the metric, (in,) or (out, in),
+    positive: the operator is applied to u = scale·v and the result divided back.
 
-    Raises ProxSparseError for a λ that is negative or not a number, weights that are not finite, and patterns other than 2:4.
+    Raises ProxSparseError for a λ that is negative or not a number, weights that are not finite, and patterns other
+    than 2:4.
     """
+    prox_and_count_(v, lam, n, m, scale)
+    return v
+
+
+@torch.no_grad()
+def prox_and_count_(v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = None) -> Counts:
+    """`prox_`, and what can be counted in the same pass."""
     if (n, m) != (2, 4):
         raise ProxSparseError(f"The proximal operator of {n}:{m} is not available: use 2:4.")
     if not 0 <= lam < float("inf"):
         raise ProxSparseError(f"λ is {lam}: give a number that is 0 or more.")
     check_groups(v, n, m, scale)
+    if v.device.type == "cpu" and v.dtype == torch.float32 and (scale is None or scale.ndim == 1) and _has_numba():
+        return _compiled_pass(v, lam, scale)
+    return _eager_pass(v, lam, scale)
+
+
+@functools.cache
+def _has_numba() -> bool:
+    if importlib.util.find_spec("numba"):
+        return True
+    warnings.warn("numba is not installed: the proximal operator takes its slower path on the CPU.", stacklevel=2)
+    return False
+
+
+def _compiled_pass(v: Tensor, lam: float, scale: Tensor | None) -> Counts:
+    from proxsparse.proximal_cpu import prox_rows  # here: numba takes a second to import, and is not needed on a GPU
+
+    rows, columns = v.shape
+    scale = torch.ones(columns) if scale is None else scale.float().contiguous()
+    packed = torch.zeros(rows, -(-columns // 8), dtype=torch.uint8)
+    regularizer, nonzeros = torch.zeros(rows, dtype=torch.float64), torch.zeros(rows, 4, dtype=torch.int64)
+    arrays = (tensor.numpy() for tensor in (packed, regularizer, nonzeros))
+    if not prox_rows(v.detach().numpy(), scale.numpy(), float(lam), *arrays):
+        raise ProxSparseError(NOT_FINITE)
+    return Counts(Mask(packed, (rows, columns)), regularizer.sum().item(), tuple(nonzeros.sum(0).tolist()))
+
+
+def _eager_pass(v: Tensor, lam: float, scale: Tensor | None) -> Counts:
+    packed, regularizer, nonzeros = [], [], []
     rows_at_a_time = max(1, CHUNK // v.shape[1])
     for start in range(0, v.shape[0], rows_at_a_time):
         rows = slice(start, start + rows_at_a_time)
         block = v[rows]
         block_scale = scale[rows] if scale is not None and scale.ndim == 2 else scale
-        u = in_planes(magnitudes(block, block_scale), m)
+        u = in_planes(magnitudes(block, block_scale), 4)
         if not bool(u.isfinite().all()):
-            raise ProxSparseError("A weight is not a finite number: lower the learning rate, or check the model.")
+            raise ProxSparseError(NOT_FINITE)
+        kept = keep_largest(u, 2)  # the operator keeps order: asked before it, rounding cannot split what was equal
         if lam > 0:
             p = u * lam
             x = solve(p)
@@ -98,9 +147,12 @@ def prox_(
             change = from_planes(change, block.shape)
             change = change if block_scale is None else change / block_scale
             block.copy_(torch.where(from_planes(u > 0, block.shape), block + change * block.sign(), 0))
-        if observe is not None:
-            observe(rows, u)
-    return v
+        packed.append(pack_planes(kept, block.shape))
+        regularizer.append(elementary_symmetric(u, 3).sum(dtype=torch.float64))
+        count = (u > 0).sum(0, dtype=torch.uint8)
+        nonzeros.append(torch.stack([(count == 4).sum(), (count == 3).sum(), (count == 2).sum(), (count <= 1).sum()]))
+    totals = torch.stack(nonzeros).sum(0).tolist()
+    return Counts(Mask(torch.cat(packed), tuple(v.shape)), torch.stack(regularizer).sum().item(), tuple(totals))
 
 
 def solve(p: Tensor) -> Tensor:

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-
-import torch
-from torch import Tensor
-
-from proxsparse.masks import Mask, keep_largest, pack_planes
-from proxsparse.regularization import elementary_symmetric
 
 LAYER_COLUMNS = (
     "regularizer", "nonzeros_4", "nonzeros_3", "nonzeros_2", "nonzeros_1", "flips", "flips_from_start", "drift",
@@ -64,45 +57,11 @@ class LayerRow:
 
     groups: int
     regularizer: float
-    nonzeros: list[int]  # groups with 4 (or more), 3, 2 and at most 1 nonzero
+    nonzeros: tuple[int, int, int, int]  # groups with 4, 3, 2 and at most 1 nonzero
     flips: int
     flips_from_start: int
     squared_drift: float
     squared_norm: float
-
-
-class LayerCounts:
-    """Counts one layer block by block, as the proximal operator passes over it (see `observe` of `prox_`)."""
-
-    def __init__(self, matrix: Tensor, n: int, m: int, clock: Callable[[], float]):
-        self.matrix, self.n, self.m, self.clock, self.seconds = matrix, n, m, clock, 0.0
-        self._packed, self._regularizer, self._nonzeros = [], [], []
-
-    def see(self, rows: slice, x: Tensor) -> None:
-        """x: magnitudes (m, groups) after the operator, in the metric."""
-        began = self.clock()
-        block = self.matrix[rows]
-        self._packed.append(pack_planes(keep_largest(x, self.n), tuple(block.shape)))
-        self._regularizer.append(elementary_symmetric(x, self.n + 1).sum(dtype=torch.float64))
-        nonzeros = (x > 0).sum(0, dtype=torch.uint8)
-        self._nonzeros.append(torch.stack([(nonzeros >= 4).sum(), (nonzeros == 3).sum(), (nonzeros == 2).sum(), (nonzeros <= 1).sum()]))
-        self.seconds += self.clock() - began
-
-    def mask(self) -> Mask:
-        """The projected mask of what was seen."""
-        return Mask(torch.cat(self._packed), tuple(self.matrix.shape), self.n, self.m)
-
-    def row(self, flips: int, flips_from_start: int, original: Tensor) -> LayerRow:
-        original = original.float()
-        return LayerRow(
-            groups=self.matrix.numel() // self.m,
-            regularizer=torch.stack(self._regularizer).sum().item(),
-            nonzeros=torch.stack(self._nonzeros).sum(0).tolist(),
-            flips=flips,
-            flips_from_start=flips_from_start,
-            squared_drift=(self.matrix - original).norm().item() ** 2,
-            squared_norm=original.norm().item() ** 2,
-        )
 
 
 def total(rows: list[LayerRow], **about) -> StepReport:

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxsparse import ProxSparseError, prox, prox_, regularizer
+from proxsparse import Mask, ProxSparseError, prox, prox_, regularizer
 from proxsparse.groups import from_planes, in_planes
+from proxsparse.proximal import prox_and_count_
 
 STRENGTHS = [1e-6, 0.005, 0.05, 0.1, 0.25, 0.4, 0.5, 0.7, 1.0, 1.5, 3.0, 40.0]
 
@@ -68,11 +69,13 @@ def test_the_objective_is_never_above_brute_force(kind, lam):
 
 
 @pytest.mark.parametrize("lam", STRENGTHS)
-def test_float32_and_bfloat16_agree_with_float64(lam):
+def test_float32_and_bfloat16_agree_with_float64(lam, monkeypatch):
     v = torch.randn(2000, 4, generator=torch.Generator().manual_seed(1))
     exact = objective(prox(v.double(), lam), v.double(), lam)
-    rough = objective(prox(v, lam).double(), v.double(), lam)
-    assert (rough - exact <= 1e-6 * (v**2).sum(1)).all()
+    for compiled in (True, False):
+        monkeypatch.setattr("proxsparse.proximal._has_numba", lambda compiled=compiled: compiled)
+        rough = objective(prox(v, lam).double(), v.double(), lam)
+        assert (rough - exact <= 1e-6 * (v**2).sum(1)).all()
     half = v.bfloat16()
     wide = prox(half.double(), lam)
     assert ((prox(half, lam).double() - wide).abs() <= 2**-8 * wide.abs() + 1e-6).all(1).float().mean() > 0.999
@@ -131,16 +134,36 @@ def test_the_metric_is_a_change_of_variables(per_weight):
     assert torch.allclose(prox(v, 0.4, scale=scale), prox(v * scale, 0.4) / scale, atol=1e-12)
 
 
-def test_in_place_on_a_transposed_view_block_by_block(monkeypatch):
+@pytest.mark.parametrize("path", ["compiled", "eager"])
+def test_in_place_on_a_transposed_view(path, monkeypatch):
+    monkeypatch.setattr("proxsparse.proximal._has_numba", lambda: path == "compiled")
     monkeypatch.setattr("proxsparse.proximal.CHUNK", 64)
     stored = torch.randn(32, 24, generator=torch.Generator().manual_seed(6))  # as a Conv1D holds it: (in, out)
-    expected = prox(stored.t().contiguous(), 0.3)
-    seen = []
-    returned = prox_(stored.t(), 0.3, observe=lambda rows, x: seen.append((rows.start, x.clone())))
-    assert torch.equal(stored.t(), expected) and returned.data_ptr() == stored.data_ptr()
-    assert [start for start, _ in seen] == list(range(0, 24, 2))
-    whole = torch.cat([from_planes(x, torch.Size((2, 32))) for _, x in seen])
-    assert torch.allclose(whole, expected.abs(), atol=1e-6)
+    expected = prox(stored.t().double(), 0.3)
+    returned = prox_(stored.t(), 0.3)
+    assert returned.data_ptr() == stored.data_ptr()
+    assert torch.allclose(stored.t().double(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("lam", [0, *STRENGTHS])
+@pytest.mark.parametrize("metric", [False, True])
+def test_the_compiled_and_the_eager_pass_agree_and_count_the_result(lam, metric, monkeypatch):
+    generator = torch.Generator().manual_seed(11)
+    v = torch.randn(60, 44, generator=generator)
+    v[:20] = v[:20].round()
+    scale = torch.rand(44, generator=generator) + 0.2 if metric else None
+    fast, slow = v.clone(), v.clone()
+    counts = prox_and_count_(fast, lam, scale=scale)
+    monkeypatch.setattr("proxsparse.proximal._has_numba", lambda: False)
+    eager = prox_and_count_(slow, lam, scale=scale)
+    assert torch.allclose(fast, slow, rtol=1e-4, atol=1e-5)
+    assert counts.nonzeros == eager.nonzeros and sum(counts.nonzeros) == v.numel() // 4
+    for result, seen in ((fast, counts), (slow, eager)):
+        nonzeros = (result.view(-1, 4) != 0).sum(1)
+        assert seen.nonzeros == tuple(int((nonzeros == k).sum()) for k in (4, 3, 2)) + (int((nonzeros <= 1).sum()),)
+        assert seen.regularizer == pytest.approx(regularizer(result, scale=scale).item(), rel=1e-4, abs=1e-4)
+        assert seen.mask.flips(Mask.project(v, scale=scale)) <= 2  # order is kept; rounding may decide near-equals
+        assert ((result != 0) & ~seen.mask.dense()).view(-1, 4).any(1).sum() == sum(seen.nonzeros[:2])
 
 
 @pytest.mark.parametrize(
