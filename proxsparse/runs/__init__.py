@@ -1,5 +1,6 @@
 """Runs: one directory each, the only thing that app, command line and notebooks share."""
 
+from proxsparse.runs.export_job import start_export
 from proxsparse.runs.run import Run, find_run, list_runs, new_run_path
 
-__all__ = ["Run", "find_run", "list_runs", "new_run_path"]
+__all__ = ["Run", "find_run", "list_runs", "new_run_path", "start_export"]

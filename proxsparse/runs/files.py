@@ -94,12 +94,10 @@ class Tail:
 
     def read(self) -> list[dict]:
         self.restarted = False
-        try:
-            file = open(self.path, "rb")
-        except FileNotFoundError:
+        if not self.path.exists():
             self.restarted, self._offset = self._offset > 0, 0
             return []
-        with file:
+        with open(self.path, "rb") as file:
             status = os.fstat(file.fileno())
             if status.st_size < self._offset or (self._inode is not None and status.st_ino != self._inode):
                 self._offset, self.restarted = 0, True

@@ -1,0 +1,5 @@
+import sys
+
+from proxsparse.cli import main
+
+sys.exit(main())

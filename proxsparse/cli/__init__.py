@@ -1,0 +1,5 @@
+"""The command line: `python -m proxsparse learn|resume|fork|send|eval|export|verify|runs`."""
+
+from proxsparse.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,147 @@
+"""What each command does. Nothing heavy is imported before it is needed: `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from proxsparse.cli.follow import follow
+from proxsparse.cli.settings import job_from
+from proxsparse.config import LearnConfig
+from proxsparse.errors import ProxSparseError
+from proxsparse.runs import Run, list_runs, new_run_path
+
+
+def learn(arguments: argparse.Namespace) -> int:
+    job = job_from(arguments)
+    run = Run.create(job, arguments.out or new_run_path("runs", job.model))
+    return _start(run, arguments)
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    run = Run(arguments.directory)
+    if run.state()["status"] == "done":
+        raise ProxSparseError(f"Run {run.id} is done: to take more steps, fork it with more --steps.")
+    return _start(run, arguments)
+
+
+def fork(arguments: argparse.Namespace) -> int:
+    names = {field.name for field in dataclasses.fields(LearnConfig)}
+    changes = {name: value for name, value in vars(arguments).items() if name in names}
+    return _start(Run(arguments.directory).fork(arguments.out, arguments.step, **changes), arguments)
+
+
+def send(arguments: argparse.Namespace) -> int:
+    if arguments.command == "set":
+        if arguments.lambda1 is None:
+            raise ProxSparseError("There is nothing to set: give --lambda1.")
+        LearnConfig(lambda1=arguments.lambda1)  # checks it
+        Run(arguments.directory).send("set", lambda1=arguments.lambda1)
+    else:
+        Run(arguments.directory).send(arguments.command)
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    if arguments.windows < 0 or arguments.batch < 1:
+        raise ProxSparseError(f"windows is {arguments.windows} and batch {arguments.batch}: give 0 or more windows, 1 or more a batch.")
+    from proxsparse.corpora import load_windows
+    from proxsparse.evaluate import perplexity
+    from proxsparse.models import load_model
+
+    lm = load_model(arguments.model, arguments.device)
+    windows = load_windows(arguments.corpus, lm.tokenizer, arguments.context, arguments.context, lm.context).heldout
+    windows = windows[: arguments.windows] if arguments.windows else windows
+    with _bar("perplexity") as progress:
+        found = perplexity(lm.model, windows, arguments.batch, arguments.precision, progress)
+    if arguments.json:
+        print(json.dumps({"model": arguments.model, "corpus": arguments.corpus} | dataclasses.asdict(found)))
+    else:
+        print(f"{arguments.model} on {arguments.corpus}: perplexity {found}, {found.tokens:,} tokens, {found.seconds:.0f} s")
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    from proxsparse.runs.export_job import export_masks, require_masks
+
+    run = Run(arguments.directory)
+    require_masks(run)
+    step = max(run.masks()) if arguments.step is None else arguments.step
+    if step not in run.masks():
+        raise ProxSparseError(f"Run {run.id} has no masks of step {step}: choose {', '.join(map(str, run.masks()))}.")
+    with _bar("export") as progress:
+        report = export_masks(run, step, Path(arguments.to), progress)
+    if arguments.json:
+        print(json.dumps(report))
+        return 0
+    for file in report["files"]:
+        print(f"{file['bytes']:>13,}  {file['name']:<24} {file['about']}")
+    print(f"{report['bytes']:>13,}  bytes in {report['directory']}")
+    print(report["verification"]["summary"])
+    return 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    from proxsparse.verification import verify as prove
+
+    with _bar("verify") as progress:
+        found = prove(arguments.directory, arguments.original, progress)
+    if arguments.json:
+        print(json.dumps(found.to_dict()))
+    else:
+        for layer in found.layers:
+            verdict = "ok" if layer["ok"] else f"{layer['bad_groups']} bad groups, {layer['changed_weights']} changed weights"
+            print(f"{layer['name']:<48} {layer['rows']:>6} × {layer['columns']:<6} {layer['groups']:>10,} groups  {verdict}")
+        print(found.summary)
+    return 0 if found.ok else 1
+
+
+def list_all(arguments: argparse.Namespace) -> int:
+    runs = list_runs(arguments.root)
+    if arguments.json:
+        print(json.dumps([run.header() | run.state() | {"id": run.id, "path": str(run.path)} for run in runs]))
+        return 0
+    if not runs:
+        print(f"No runs under {arguments.root}: start one with `python -m proxsparse learn`.")
+    for run in runs:
+        header, state = run.header(), run.state()
+        job = header["job"]
+        step = f"{state['step']}/{job['learn']['steps']}"
+        print(f"{header['created'][:16]}  {state['status']:<12} {step:>9}  {run.path}  {job['model']} on {job['corpus']}")
+    return 0
+
+
+def worker(arguments: argparse.Namespace) -> int:
+    from proxsparse.runs.worker import work
+
+    return work(arguments.directory)
+
+
+def _start(run: Run, arguments: argparse.Namespace) -> int:
+    process = run.start()
+    if arguments.detach:
+        print(json.dumps({"run": str(run.path)}) if arguments.json else run.path)
+        return 0
+    return follow(run, process, as_json=arguments.json)
+
+
+class _bar:
+    """A tqdm bar behind the library's progress(done, total, what) calls; on stderr."""
+
+    def __init__(self, what: str):
+        self.bar = tqdm(desc=what, unit="", leave=False, file=sys.stderr)
+
+    def __enter__(self):
+        return self.show
+
+    def __exit__(self, *_):
+        self.bar.close()
+
+    def show(self, done: int, total: int, what: str) -> None:
+        self.bar.total, self.bar.n = total, done
+        self.bar.set_description(what)

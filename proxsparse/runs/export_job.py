@@ -1,0 +1,63 @@
+"""Exporting a run: its newest masks on its model, written to disk and proven."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxsparse.errors import ProxSparseError
+from proxsparse.runs.files import read_json, write_json
+from proxsparse.runs.run import ACTIVE, Run
+
+if TYPE_CHECKING:  # it imports torch, which those who only start an export do not need
+    from proxsparse.runs.recorder import Recorder
+
+
+def start_export(run: Run) -> Run:
+    """Export `run` in a worker process of its own, into `export/` of the run; an earlier export is replaced."""
+    require_masks(run)
+    earlier = run.export()
+    if earlier is not None:
+        if earlier.state()["status"] in ACTIVE:
+            return earlier
+        shutil.rmtree(earlier.path)
+    job = Run.create_kind("export", {"run": str(run.path.resolve()), "step": max(run.masks())}, run.path / "export")
+    job.start()
+    return job
+
+
+def export_run(job: Run, recorder: Recorder) -> int:
+    """The work of an export's own process."""
+    header = job.header()
+    recorder.update(status="running", doing="loading the model", step=header["step"])
+    report = export_masks(Run(header["run"]), header["step"], job.path / "model", lambda done, total, what: recorder.update(
+        doing=f"{what} {done + 1}/{total}" if total > 1 else what
+    ))  # fmt: skip
+    write_json(job.path / "report.json", report)
+    recorder.update(status="done", doing="done")
+    return 0
+
+
+def export_masks(run: Run, step: int, directory: Path, progress=None) -> dict:
+    """Write the model of `run` under its masks of `step`; see `export_model`."""
+    from proxsparse.export import export_model
+    from proxsparse.masks import MaskSet
+    from proxsparse.models import load_model
+
+    job = run.job()
+    measured = run.table("perplexity")
+    if not measured.empty:
+        scope = "final" if (measured["scope"] == "final").any() else "live"
+        measured = measured[(measured["scope"] == scope) & ((measured["mask"] != "learned") | (measured["step"] == step))]
+    provenance = {
+        "method": "ProxSparse", "run": run.id, "step": step, "job": job.to_dict(), "corpus": job.corpus,
+        "corpus_sha256": (read_json(run.path / "layers.json") or {}).get("corpus", {}).get("sha256"),
+        "perplexity": measured.to_dict("records"),
+    }  # fmt: skip
+    return export_model(load_model(job.model, "cpu"), MaskSet.load(run.masks()[step]), directory, provenance, progress)
+
+
+def require_masks(run: Run) -> None:
+    if not run.masks():
+        raise ProxSparseError(f"Run {run.id} has no masks yet: wait for its first measurement, or pause it.")

@@ -1,0 +1,93 @@
+"""The worker's side of a run directory: its state, its records, its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from proxsparse.runs.files import append_record, keep_records, read_json, write_json, written_whole
+from proxsparse.runs.run import Run, numbered_file
+
+RECORDS = ("steps", "layers", "perplexity")
+CHECKPOINTS_KEPT = 2
+STATE_SECONDS = 0.25  # between two writes of a state in which only the progress changed
+
+
+class Recorder:
+    """Writes what the readers of a run see. Only the process that holds the run's lock makes one."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.state = (read_json(run.path / "state.json") or {}) | {"pid": os.getpid(), "error": None}
+        self._written = 0.0
+
+    def update(self, **changes) -> None:
+        """Change the state. A change of the status is written at once, progress a few times a second."""
+        urgent = changes.get("status", self.state.get("status")) != self.state.get("status") or "error" in changes
+        self.state |= changes
+        if urgent or time.monotonic() - self._written > STATE_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the state as it is."""
+        write_json(self.run.path / "state.json", self.state | {"updated": time.time()})
+        self._written = time.monotonic()
+
+    def event(self, event: str, **about) -> None:
+        append_record(self.run.path / "events.jsonl", {"time": time.time(), "step": self.state["step"], "event": event, **about})
+
+    def record(self, name: str, record: dict) -> None:
+        append_record(self.run.path / f"{name}.jsonl", record)
+
+    def forget_after(self, step: int) -> None:
+        """Drop the records of steps that will be taken again."""
+        for name in RECORDS:
+            if (self.run.path / f"{name}.jsonl").exists():
+                keep_records(self.run.path / f"{name}.jsonl", lambda record: record["step"] <= step)
+        for masks_step, path in self.run.masks().items():
+            if masks_step > step:
+                path.unlink()
+
+    def save_checkpoint(self, tensors: dict[str, Tensor], rest: dict) -> None:
+        """Write a checkpoint whole, then drop the oldest."""
+        path = numbered_file(self.run.path / "checkpoints", rest["step"])
+        with written_whole(path) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"learner": json.dumps(rest)})
+        for step in sorted(self.run.checkpoints())[:-CHECKPOINTS_KEPT]:
+            self.run.checkpoints()[step].unlink()
+        self.event("checkpoint")
+
+    def load_checkpoint(self) -> tuple[dict[str, Tensor], dict] | None:
+        """The newest checkpoint that can be read, or None. One that cannot is set aside, and an event says so."""
+        for step, path in sorted(self.run.checkpoints().items(), reverse=True):
+            try:
+                with safe_open(path, "pt") as file:
+                    rest = json.loads((file.metadata() or {})["learner"])
+                    return {name: file.get_tensor(name) for name in file.keys()}, rest  # noqa: SIM118
+            except (SafetensorError, OSError, KeyError, ValueError) as error:
+                path.rename(path.with_suffix(".unreadable"))
+                self.event("unreadable checkpoint", checkpoint=step, error=str(error))
+        return None
+
+    def save_masks(self, step: int, masks) -> None:
+        with written_whole(numbered_file(self.run.path / "masks", step)) as temporary:
+            masks.save(temporary)
+
+
+def describe_device(device: torch.device) -> str:
+    """For people: the GPU's name, or how many threads the CPU uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def free_bytes(path: Path) -> int:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
