@@ -173,6 +173,9 @@ class Run:
         if step not in checkpoints:
             raise ProxSparseError(f"Run {self.id} has no checkpoint of step {step}: choose {_choices(checkpoints)}.")
         values = self.header()["job"]
+        steps = self.table("steps")
+        if len(steps):  # the strength of that moment, which may have been set by hand
+            values["learn"]["lambda1"] = steps[steps["step"] <= step]["lambda1"].iloc[-1]
         values["learn"] |= changes
         child = Run.create(LearnJob.from_dict(values), path, parent={"run": self.id, "step": step})
         (child.path / "checkpoints").mkdir()

@@ -118,6 +118,9 @@ class LearnWorker:
         checkpoint = self.recorder.load_checkpoint()
         if checkpoint:
             self.learner.load_state_dict(*checkpoint)
+            parent = self.run.header().get("parent")
+            if parent and parent["step"] == self.learner.step_index:  # a fork begins with the strength it was given
+                self.learner.lambda1 = self.job.learn.lambda1
             self.replay = self._strengths_set_since(self.learner.step_index)
         self.recorder.forget_after(self.learner.step_index)
         self._show_position()

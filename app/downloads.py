@@ -1,0 +1,72 @@
+"""Downloads of an export: each file from where it lies, or all of them as one zip that is made while it is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import plotly
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, StreamingResponse
+from starlette.routing import Route
+from zipstream import ZIP_STORED, ZipStream
+
+from app.operator import Operator
+from proxsparse import ProxSparseError
+
+PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+
+
+def routes(operator: Operator) -> list[Route]:
+    """What the server answers beside the page: the chart library, and the files of finished exports."""
+
+    def files_of(request: Request) -> tuple[Path, list[Path]]:
+        run = operator.find(request.path_params["run"])
+        folder = run.path / "export" / "model"
+        return folder, sorted(path for path in folder.glob("*") if path.is_file() and not path.is_symlink())
+
+    def guarded(answer):
+        async def endpoint(request: Request):
+            if not await _is_allowed(request):
+                return PlainTextResponse("Log in first.", status_code=401)
+            try:
+                return answer(request)
+            except ProxSparseError as error:
+                return PlainTextResponse(str(error), status_code=404)
+
+        return endpoint
+
+    def one_file(request: Request):
+        _, files = files_of(request)
+        for path in files:  # compared with what is there, never joined to a path
+            if path.name == request.path_params["name"]:
+                return FileResponse(path, filename=path.name)
+        raise ProxSparseError("There is no such file in this export.")
+
+    def archive(request: Request):
+        _, files = files_of(request)
+        if not files:
+            raise ProxSparseError("This run has no finished export: export it first.")
+        name = request.path_params["run"]
+        stream = ZipStream(compress_type=ZIP_STORED, sized=True)
+        for path in files:
+            stream.add_path(path, f"{name}/{path.name}")
+        headers = {"Content-Disposition": f'attachment; filename="{name}.zip"', "Content-Length": str(len(stream))}
+        return StreamingResponse(iter(stream), media_type="application/zip", headers=headers)
+
+    async def chart_library(request: Request):
+        return FileResponse(PLOTLY, media_type="text/javascript", headers={"Cache-Control": "max-age=86400"})
+
+    return [
+        Route("/plotly.min.js", chart_library),
+        Route("/download/{run}.zip", guarded(archive)),
+        Route("/download/{run}/{name}", guarded(one_file)),
+    ]
+
+
+async def _is_allowed(request: Request) -> bool:
+    """Whether the page's own login, where there is one, has let this browser in."""
+    server = request.app
+    if getattr(server, "auth", None) is None:
+        return True
+    names = (f"access-token-{server.cookie_id}", f"access-token-unsecure-{server.cookie_id}")
+    return any(request.cookies.get(name) in server.tokens for name in names if request.cookies.get(name))

@@ -1,0 +1,33 @@
+"""A plotly chart that updates in place: zoom, hover and hidden traces survive, which `gr.Plot` cannot do."""
+
+from __future__ import annotations
+
+import gradio as gr
+import plotly.graph_objects as go
+
+TEMPLATE = "<div class='live-plot'></div>"
+SCRIPT = """
+const target = element.querySelector('.live-plot');
+const draw = () => {
+  if (!props.value) return;
+  if (!window.Plotly) { setTimeout(draw, 100); return; }
+  const figure = JSON.parse(props.value);
+  Plotly.react(target, figure.data, {uirevision: 'kept', ...figure.layout, autosize: true},
+               {responsive: true, displaylogo: false, displayModeBar: 'hover', modeBarButtonsToRemove: ['select2d', 'lasso2d']});
+};
+watch('value', draw);
+draw();
+// A chart that was drawn in a hidden tab has no width: it is measured again when it comes into sight.
+new ResizeObserver(() => { if (target.offsetWidth && target.data) Plotly.Plots.resize(target); }).observe(element);
+"""
+
+
+def live_plot(elem_id: str, height: int) -> gr.HTML:
+    """A place for a chart. Its value is what `as_value` makes of a figure."""
+    return gr.HTML(
+        value="", html_template=TEMPLATE, js_on_load=SCRIPT, elem_id=elem_id, elem_classes="chart", min_height=height
+    )
+
+
+def as_value(figure: go.Figure) -> str:
+    return figure.to_json()

@@ -1,0 +1,85 @@
+"""What the operator allows: where runs lie, and which files of this machine a browser may name."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proxsparse import ProxSparseError
+from proxsparse.runs import Run, find_run
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "assets" / "example-run"
+EXAMPLE_ID = "example"
+CORPORA = ("bundled", "wikitext2", "c4")
+UPLOAD_BYTES = 50 * 1024 * 1024
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """runs: the folder of the runs. allowed: folders whose models and texts may be named in the browser."""
+
+    runs: Path
+    allowed: tuple[Path, ...] = field(default=())
+
+    @property
+    def uploads(self) -> Path:
+        return self.runs / ".uploads"
+
+    def find(self, id: str) -> Run:
+        """A run by the id in the address: one of this folder's, or the recorded example."""
+        if id == EXAMPLE_ID and (EXAMPLE / "run.json").is_file():
+            return Run(EXAMPLE)
+        return find_run(self.runs, id)
+
+    def check_model(self, name: str) -> str:
+        """`embedded`, a Hub id, or a path inside an allowed folder; anything else is refused before it is looked at."""
+        name = (name or "").strip()
+        if name == "embedded":
+            return name
+        if self._is_path(name) or Path(name).exists():
+            return self._inside(name, "model", self.allowed)
+        if not _HUB_ID.fullmatch(name):
+            raise ProxSparseError(f"There is no model {name[:80]!r}: give embedded, a Hub id such as org/model, or an allowed path.")
+        return name
+
+    def check_corpus(self, name: str) -> str:
+        """A named corpus, an uploaded text, or a path inside an allowed folder."""
+        name = (name or "").strip()
+        if name in CORPORA:
+            return name
+        if re.fullmatch(r"[\w.-]+", name) and (self.uploads / name).is_file():
+            return str(self.uploads / name)
+        return self._inside(name, "text", self.allowed)
+
+    def keep_upload(self, path: str) -> str:
+        """Copy an uploaded text into the operator's folder, if it is one; returns the name to choose it by."""
+        from proxsparse.corpora import read_documents
+
+        source = Path(path)
+        if source.suffix not in (".txt", ".jsonl"):
+            raise ProxSparseError(f"{source.name} is neither .txt nor .jsonl: save the text under one of these endings.")
+        if source.stat().st_size > UPLOAD_BYTES:
+            raise ProxSparseError(f"{source.name} is larger than {UPLOAD_BYTES >> 20} MB: upload a part of it.")
+        if not read_documents(source):
+            raise ProxSparseError(f"{source.name} is empty: upload some text.")
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", source.stem)[:40].strip("-") or "text"
+        name = f"{stem}-{secrets.token_hex(3)}{source.suffix}"
+        self.uploads.mkdir(parents=True, exist_ok=True)
+        (self.uploads / name).write_bytes(source.read_bytes())
+        return name
+
+    @staticmethod
+    def _is_path(name: str) -> bool:
+        return name.startswith((".", "/", "~", "\\")) or name.endswith((".gguf", ".txt", ".jsonl")) or name.count("/") > 1
+
+    def _inside(self, name: str, what: str, folders: tuple[Path, ...]) -> str:
+        path = Path(name).expanduser().resolve()
+        if not any(path.is_relative_to(folder) for folder in folders):
+            raise ProxSparseError(
+                f"The {what} {name[:120]!r} is not in a folder that may be read here: ask for `python app.py --allow FOLDER`"
+                f"{', or upload the text' if what == 'text' else ''}."
+            )
+        return str(path)

@@ -1,0 +1,177 @@
+"""Figures of a run, drawn from its tables; the app and the notebooks both draw with these.
+
+Each takes pandas tables as `Run.table` and `Run.layers` give them, and returns a plotly figure.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+# Okabe & Ito's palette, told apart by the colour-blind; middle greys are readable on white and on black.
+BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
+INK, GRID = "#7d838c", "rgba(128,128,128,0.22)"
+FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
+
+QUANTITIES = {
+    "2:4 share": ("share of groups with at most 2 nonzero soft weights", ".1%"),
+    "flips": ("weights that changed state in this step", ",.0f"),
+    "flips from start": ("weights whose state differs from the starting mask", ",.0f"),
+    "drift": ("‖W − W0‖ / ‖W0‖", ".3f"),
+    "regularizer": ("R of the soft weights, in the metric", ".3g"),
+}
+
+
+def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame) -> go.Figure:
+    """Held-out perplexity of the masked original model (log scale, dense and magnitude as lines) above the training loss."""
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.6, 0.4])
+    live = perplexity[perplexity["scope"] == "live"] if len(perplexity) else perplexity
+    measured_on = ""
+    if len(live):
+        first = live.iloc[0]
+        measured_on = f" ({first['windows']:.0f} × {first['context']:.0f} tokens)"
+        learned = live[live["mask"] == "learned"].drop_duplicates("step", keep="last")
+        figure.add_scatter(
+            x=learned["step"], y=learned["perplexity"], name="learned mask", mode="lines+markers",
+            line={"color": BLUE, "width": 2.5}, hovertemplate="step %{x}: perplexity %{y:.2f}<extra>learned mask</extra>",
+            row=1, col=1,
+        )  # fmt: skip
+        last = max(_last(steps, "step", 1), 1)
+        for mask, color, dash in (("magnitude", RED, "dash"), ("dense", GREEN, "dot")):
+            values = live[live["mask"] == mask]["perplexity"]
+            if len(values):
+                figure.add_scatter(
+                    x=[0, last], y=[values.iloc[-1]] * 2, name=f"{mask}{' mask' if mask == 'magnitude' else ''}",
+                    mode="lines", line={"color": color, "dash": dash, "width": 1.5},
+                    hovertemplate=f"{mask}: %{{y:.2f}}<extra></extra>", row=1, col=1,
+                )  # fmt: skip
+    if len(steps):
+        figure.add_scatter(
+            x=steps["step"], y=steps["loss"], name="training loss", mode="lines", line={"color": ORANGE, "width": 1.5},
+            hovertemplate="step %{x}: loss %{y:.3f}<extra></extra>", row=2, col=1,
+        )  # fmt: skip
+    figure.update_yaxes(title_text=f"perplexity{measured_on}", type="log", dtick="D2", row=1, col=1)
+    figure.update_yaxes(title_text="loss, nats", row=2, col=1)
+    figure.update_xaxes(title_text="step", row=2, col=1)
+    return _dressed(figure, "Held-out perplexity and training loss", height=430)
+
+
+def composition(steps: pd.DataFrame) -> go.Figure:
+    """How many nonzero soft weights the groups have, as stacked shares over the steps."""
+    figure = go.Figure()
+    names = (
+        ("nonzeros_1", "0 or 1 nonzero", PURPLE), ("nonzeros_2", "2 nonzero: 2:4", BLUE),
+        ("nonzeros_3", "3 nonzero", SKY), ("nonzeros_4", "4 nonzero", GRID),
+    )  # fmt: skip
+    if len(steps):
+        for column, name, color in names:
+            figure.add_scatter(
+                x=steps["step"], y=steps[column] * 100, name=name, mode="lines", stackgroup="groups",
+                line={"width": 0.5, "color": color}, fillcolor=color,
+                hovertemplate="step %{x}: %{y:.1f}%<extra>" + name + "</extra>",
+            )  # fmt: skip
+    figure.update_yaxes(title_text="groups, %", range=[0, 100])
+    figure.update_xaxes(title_text="step")
+    return _dressed(figure, "Composition of the groups", height=300)
+
+
+def strength(steps: pd.DataFrame) -> go.Figure:
+    """λ1 over the steps, and the learning rate on an axis of its own."""
+    figure = make_subplots(specs=[[{"secondary_y": True}]])
+    if len(steps):
+        figure.add_scatter(
+            x=steps["step"], y=steps["lambda1"], name="λ1", mode="lines", line={"color": BLUE, "width": 2, "shape": "vh"},
+            hovertemplate="step %{x}: λ1 = %{y:g}<extra></extra>",
+        )  # fmt: skip
+        figure.add_scatter(
+            x=steps["step"], y=steps["learning_rate"], name="learning rate", mode="lines", line={"color": ORANGE, "width": 1.5},
+            hovertemplate="step %{x}: learning rate %{y:.2e}<extra></extra>", secondary_y=True,
+        )  # fmt: skip
+    figure.update_yaxes(title_text="λ1", rangemode="tozero", secondary_y=False)
+    figure.update_yaxes(
+        title_text="learning rate", rangemode="tozero", secondary_y=True, showgrid=False, exponentformat="power"
+    )
+    figure.update_xaxes(title_text="step")
+    return _dressed(figure, "Strength of the regularizer", height=300)
+
+
+def flips(steps: pd.DataFrame, weights: int) -> go.Figure:
+    """How much of the mask changes: a step, and since the start. weights: how many prunable weights the model has."""
+    figure = go.Figure()
+    if len(steps) and weights:
+        for column, name, color in (("flips_from_start", "since the start", BLUE), ("flips", "in one step", ORANGE)):
+            shares = (steps[column] / weights * 100).replace(0, np.nan)  # a logarithmic axis has no zero
+            figure.add_scatter(
+                x=steps["step"], y=shares, name=name, mode="lines", line={"color": color, "width": 2},
+                hovertemplate="step %{x}: %{y:.3f}% of the weights<extra>" + name + "</extra>",
+            )  # fmt: skip
+    figure.update_yaxes(title_text="weights flipped, %", type="log", dtick=1)
+    figure.update_xaxes(title_text="step")
+    return _dressed(figure, "Flips: weights that change between kept and dropped", height=300)
+
+
+def layer_values(layers: pd.DataFrame, record: dict, quantity: str) -> pd.DataFrame:
+    """One quantity of one step, block by projection; experts of one projection are taken together.
+
+    layers: as `Run.layers`. record: one line of `layers.jsonl`. Index: projections in model order; columns: blocks.
+    """
+    values = layers[["block", "projection"]].copy()
+    values["groups"] = layers["rows"] * layers["columns"]
+    if quantity == "2:4 share":
+        values["value"] = np.array(record["nonzeros_2"]) + np.array(record["nonzeros_1"])
+    else:
+        values["value"] = np.array(record[quantity.replace(" ", "_")], dtype=float)
+    cells = values.groupby(["projection", "block"], sort=False)
+    if quantity in ("flips", "flips from start", "regularizer"):
+        table = cells["value"].sum()
+    else:  # shares and ratios: the mean, weighted by size
+        table = cells[["value", "groups"]].apply(lambda cell: np.average(cell["value"], weights=cell["groups"]))
+    order = list(dict.fromkeys(layers["projection"]))
+    return table.unstack("block").reindex(order)
+
+
+def layer_heatmap(
+    layers: pd.DataFrame, record: dict | None, quantity: str = "2:4 share", limits: tuple[float, float] | None = None
+) -> go.Figure:
+    """One quantity at one step over blocks and projections. limits: of the colours; give the whole run's, so that steps compare."""
+    meaning, form = QUANTITIES[quantity]
+    figure = go.Figure()
+    title = f"{quantity}, layer by layer"
+    if record is not None and len(layers):
+        table = layer_values(layers, record, quantity)
+        shapes = layers.groupby("projection", sort=False)[["rows", "columns"]].first().reindex(table.index)
+        counts = layers.groupby("projection", sort=False).size().reindex(table.index) // table.shape[1]
+        about = [
+            f"{rows} × {columns}{f', {count} experts' if count > 1 else ''}"
+            for rows, columns, count in zip(shapes["rows"], shapes["columns"], counts, strict=True)
+        ]
+        low, high = limits or (None, None)
+        figure.add_heatmap(
+            z=table.to_numpy(), x=[f"{block}" for block in table.columns], y=list(table.index), zmin=low, zmax=high,
+            colorscale="Cividis", customdata=[[text] * table.shape[1] for text in about], xgap=1, ygap=1,
+            hovertemplate="block %{x}, %{y} (%{customdata})<br>" + meaning + ": %{z:" + form + "}<extra></extra>",
+            colorbar={"tickformat": form, "thickness": 12, "outlinewidth": 0},
+        )  # fmt: skip
+        title = f"{quantity} at step {record['step']}: {meaning}"
+    figure.update_xaxes(title_text="decoder block", type="category", showgrid=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False, type="category", automargin=True)
+    return _dressed(figure, title, height=320)
+
+
+def _last(table: pd.DataFrame, column: str, default):
+    return table[column].iloc[-1] if len(table) else default
+
+
+def _dressed(figure: go.Figure, title: str, height: int) -> go.Figure:
+    """The look that all figures share."""
+    figure.update_layout(
+        template="none", height=height, title={"text": title, "font": {"size": 14}, "x": 0, "xref": "paper", "y": 0.98},
+        font={"family": FONT, "size": 12, "color": INK}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 62, "r": 24, "t": 62, "b": 44}, hovermode="closest",
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left", "font": {"size": 11}},
+    )  # fmt: skip
+    figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, title_standoff=6)
+    figure.update_yaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, title_standoff=6)
+    return figure
