@@ -5,14 +5,15 @@ from __future__ import annotations
 import gradio as gr
 import plotly.graph_objects as go
 
-TEMPLATE = "<div class='live-plot'></div>"
+TEMPLATE = "<h4 class='chart-title'></h4><div class='live-plot'></div>"
 SCRIPT = """
 const target = element.querySelector('.live-plot');
 const draw = () => {
   if (!props.value) return;
   if (!window.Plotly) { setTimeout(draw, 100); return; }
-  const figure = JSON.parse(props.value);
-  Plotly.react(target, figure.data, {uirevision: 'kept', ...figure.layout, autosize: true},
+  const {data, layout: {title, ...layout}} = JSON.parse(props.value);
+  element.querySelector('.chart-title').textContent = title.text;  // a title in the page wraps on narrow screens
+  Plotly.react(target, data, {uirevision: 'kept', ...layout, margin: {...layout.margin, t: 34}, autosize: true},
                {responsive: true, displaylogo: false, displayModeBar: 'hover', modeBarButtonsToRemove: ['select2d', 'lasso2d']});
 };
 watch('value', draw);

@@ -46,7 +46,8 @@ def banner(view: RunView | None, id: str) -> str:
 <div><span class='status {state['status']}'>{STATUS_WORDS[state['status']]}</span> {doing}</div>
 <div class='facts'>{' · '.join(parts)}</div>
 <div class='facts what'>{what} · <code>{escape(id)}</code></div>
-<progress max='{steps}' value='{step}' aria-label='steps taken'></progress>{example}{error}</div>"""
+<div class='track' role='progressbar' aria-label='steps taken' aria-valuenow='{step}' aria-valuemax='{steps}'>
+<div style='width:{100 * step / steps:.1f}%'></div></div>{example}{error}</div>"""
 
 
 def tiles(view: RunView | None) -> str:

@@ -52,7 +52,7 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame) -> go.Figure:
             x=steps["step"], y=steps["loss"], name="training loss", mode="lines", line={"color": ORANGE, "width": 1.5},
             hovertemplate="step %{x}: loss %{y:.3f}<extra></extra>", row=2, col=1,
         )  # fmt: skip
-    figure.update_yaxes(title_text=f"perplexity{measured_on}", type="log", dtick="D2", row=1, col=1)
+    figure.update_yaxes(title_text=f"perplexity{measured_on}", type="log", exponentformat="none", nticks=6, row=1, col=1)
     figure.update_yaxes(title_text="loss, nats", row=2, col=1)
     figure.update_xaxes(title_text="step", row=2, col=1)
     return _dressed(figure, "Held-out perplexity and training loss", height=430)
@@ -91,7 +91,7 @@ def strength(steps: pd.DataFrame) -> go.Figure:
         )  # fmt: skip
     figure.update_yaxes(title_text="λ1", rangemode="tozero", secondary_y=False)
     figure.update_yaxes(
-        title_text="learning rate", rangemode="tozero", secondary_y=True, showgrid=False, exponentformat="power"
+        title_text="learning rate", rangemode="tozero", secondary_y=True, showgrid=False, exponentformat="power", automargin=True
     )
     figure.update_xaxes(title_text="step")
     return _dressed(figure, "Strength of the regularizer", height=300)

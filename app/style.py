@@ -1,0 +1,45 @@
+"""The look of the page. System fonts only: nothing is fetched from anywhere."""
+
+import gradio as gr
+
+SANS = ["system-ui", "-apple-system", "Segoe UI", "Liberation Sans", "Arial", "sans-serif"]
+MONO = ["ui-monospace", "SFMono-Regular", "Liberation Mono", "Menlo", "monospace"]
+
+HEAD = "<script src='plotly.min.js' defer></script>"
+
+
+def theme() -> gr.themes.Base:
+    return gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=SANS, font_mono=MONO, radius_size="sm", spacing_size="sm")
+
+
+CSS = """
+.gradio-container { max-width: 1680px !important; }
+header h1 { margin: 0; font-size: 1.35rem; } header p { margin: 0; opacity: .75; }
+#run-bar { align-items: end; }
+#controls { gap: 6px; flex-wrap: wrap; }
+.chart { overflow: hidden; }
+.banner { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: 10px 14px; }
+.banner .facts { opacity: .8; font-size: .92em; margin-top: 2px; overflow-wrap: anywhere; }
+.track { height: 6px; margin-top: 8px; border-radius: 3px; background: rgba(128,128,128,.22); }
+.track div { height: 6px; border-radius: 3px; background: #0072B2; transition: width .4s; }
+.chart-title { margin: 4px 0 0 4px; font-size: .95rem; font-weight: 600; }
+.status { font-weight: 600; padding: 1px 8px; border-radius: 10px; color: #fff; background: #5b6470; }
+.status.running, .status.starting { background: #0072B2; } .status.paused { background: #8a5a00; }
+.status.done { background: #00734f; } .status.failed, .status.interrupted { background: #b03a00; }
+.doing { opacity: .75; margin-left: 6px; }
+.failure { border-left: 4px solid #D55E00; padding: 6px 10px; margin-top: 8px; overflow-wrap: anywhere; }
+.note, .empty { padding: 8px 2px; opacity: .9; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 8px; }
+.tile { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: 8px 12px; }
+.tile.lead { border-color: #0072B2; }
+.tile .name { font-size: .85em; opacity: .8; } .tile .value { font-size: 1.5em; font-weight: 650; font-variant-numeric: tabular-nums; }
+.tile .hint { font-size: .76em; opacity: .7; line-height: 1.25; }
+.result table, #export-report table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.result td, .result th, #export-report td, #export-report th { padding: 4px 14px 4px 0; text-align: left; border-bottom: 1px solid var(--border-color-primary); }
+.result tr.learned { font-weight: 650; } .result p { opacity: .75; font-size: .88em; }
+#export-report .number { text-align: right; } .scroll { overflow-x: auto; max-height: 460px; overflow-y: auto; }
+a.download { display: inline-block; padding: 8px 16px; border-radius: 6px; background: #0072B2; color: #fff !important; text-decoration: none; }
+.log { margin: 0; padding-left: 1em; font-size: .88em; }
+@media (max-width: 760px) { #settings { order: 2; } #board { order: 1; } }
+@media (max-width: 640px) { .gradio-container { padding: 8px !important; } .tiles { grid-template-columns: repeat(2, 1fr); } }
+"""

@@ -1,0 +1,24 @@
+"""What every test shares: nothing reaches a network, and runs of other projects are not touched."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+from tiny_models import save_tiny_model, tiny_text
+
+
+@pytest.fixture(scope="session")
+def tiny_directory(tmp_path_factory):
+    """A tiny Llama with its tokenizer, as a directory that load_model reads."""
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory):
+    """A text of some 8000 tiny tokens."""
+    path = tmp_path_factory.mktemp("texts") / "text.txt"
+    path.write_text(tiny_text(), encoding="utf-8")
+    return path
