@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs.files import write_json
@@ -64,12 +65,19 @@ def explain(error: Exception, run: Run) -> str:
             f"Memory ran out with {job.learn.batch} windows of {job.length} tokens in a pass: fork the run with a smaller batch "
             "and more accumulation, or choose shorter windows or a smaller model."
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if _is_full_disk(error):
         return (
             f"The disk is full ({free_bytes(run.path) / 1e6:.0f} MB left at {run.path}): free some space and resume; the last "
             "checkpoint is kept."
         )
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}; see worker.log."
+
+
+def _is_full_disk(error: Exception) -> bool:
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, SafetensorError):  # it only says so in words
+        return any(f"os error {number})" in str(error) for number in numbers)
+    return isinstance(error, OSError) and error.errno in numbers
 
 
 class LearnWorker:
@@ -114,14 +122,13 @@ class LearnWorker:
         self.magnitude = magnitude(layers, self.job.learn.n, self.job.learn.m)
         self.model = lm.model
         self.learner = MaskLearner(lm.model, text.calibration, self.job.learn, layers, self.progress)
-        self.replay: list[dict] = []
         checkpoint = self.recorder.load_checkpoint()
         if checkpoint:
             self.learner.load_state_dict(*checkpoint)
             parent = self.run.header().get("parent")
             if parent and parent["step"] == self.learner.step_index:  # a fork begins with the strength it was given
                 self.learner.lambda1 = self.job.learn.lambda1
-            self.replay = self._strengths_set_since(self.learner.step_index)
+        self.replay = self._strengths_set_since(self.learner.step_index)
         self.recorder.forget_after(self.learner.step_index)
         self._show_position()
         self.recorder.event("resumed" if checkpoint else "started")
