@@ -1,0 +1,349 @@
+"""The explorer in a real browser, with real workers behind it."""
+
+import io
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import zipfile
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from proxsparse import Run, list_runs, load_model, verify
+
+pytestmark = pytest.mark.browser
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-first-run",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=installed, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+def serve(runs, *arguments):
+    """Start the app on a free port; returns its address and its process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port), "--runs", str(runs), *arguments])
+    address = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=5)
+            return address, process
+        except urllib.error.HTTPError:
+            return address, process
+        except OSError:
+            assert process.poll() is None and time.monotonic() < deadline, "the app did not start"
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, tiny_directory, text_file):
+    runs = tmp_path_factory.mktemp("site") / "runs"
+    address, process = serve(runs, "--allow", str(tiny_directory.parent), "--allow", str(text_file.parent))
+    yield address, runs
+    process.terminate()
+    process.wait(20)
+    for run in list_runs(runs):
+        if run.is_alive():
+            run.send("stop")
+
+
+@pytest.fixture
+def page(browser, site):
+    page = browser.new_page(viewport={"width": 1440, "height": 1000})
+    page.foreign, page.problems = [], []
+    page.on("request", lambda request: page.foreign.append(request.url) if not is_own(request.url, site[0]) else None)
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.goto(site[0])
+    expect(page.locator("#run")).to_be_visible(timeout=20_000)
+    yield page
+    assert page.foreign == [], "the page talks to nobody else"
+    assert page.problems == []
+    page.close()
+
+
+def is_own(url, address):
+    return url.startswith((address, address.replace("http", "ws"), "data:", "blob:"))
+
+
+def fill(page, name, value):
+    page.locator(f"#setting-{name} input, #setting-{name} textarea").first.fill(str(value))
+
+
+def open_all_settings(page):
+    for title in ("Text and measurement", "Optimizer", "Regularizer and metric", "Machine"):
+        page.get_by_role("button", name=title).click()
+
+
+def set_up_tiny(page, model, text, steps=4000, **more):
+    page.locator("#model input, #model textarea").first.fill(str(model))
+    page.locator("#corpus input").fill(str(text))
+    page.locator("#corpus input").press("Enter")
+    open_all_settings(page)
+    values = {
+        "steps": steps, "length": 16, "context": 32, "windows": 6, "live_windows": 2, "evaluate_every": 10,
+        "metric_windows": 2, "checkpoint_every": 0, "learning_rate": 0.005,
+    }  # fmt: skip
+    for name, value in (values | more).items():
+        fill(page, name, value)
+
+
+def click(page, name):
+    button = page.locator(f"#{name}")
+    expect(button).to_be_enabled(timeout=60_000)
+    button.click()
+
+
+def current_run(page, site):
+    page.wait_for_url("**/?run=*")
+    return Run(site[1] / page.url.split("run=")[1])
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.05)
+
+
+def x_range(page, chart):
+    return page.evaluate(f"document.querySelector('#{chart} .live-plot').layout.xaxis.range")
+
+
+def test_a_run_is_driven_from_the_page(page, site, tiny_directory, text_file, browser, tmp_path):
+    set_up_tiny(page, tiny_directory, text_file)
+    click(page, "run")
+    banner = page.locator("#banner")
+    expect(banner).to_contain_text("running", timeout=60_000)
+    run = current_run(page, site)
+    expect(page.locator("#tiles")).to_contain_text("groups already 2:4")
+    expect(page.locator("#chart-composition .scatterlayer .trace")).to_have_count(4, timeout=30_000)
+
+    # A zoomed chart stays zoomed, and stays the same chart, while new steps arrive.
+    page.evaluate("""() => { const plot = document.querySelector('#chart-composition .live-plot');
+        window.kept = plot.querySelector('svg'); Plotly.relayout(plot, {'xaxis.range': [1, 5]}); }""")
+    before = run.state()["step"]
+    wait_for(lambda: run.state()["step"] > before + 5)
+    page.wait_for_timeout(2500)
+    assert x_range(page, "chart-composition") == [1, 5]
+    assert page.evaluate("window.kept.isConnected")
+
+    # λ1 changes while the run goes on.
+    number = page.locator("#lambda-now input[type=number]")
+    number.fill("0.1")
+    number.press("Enter")
+    page.locator("#lambda-now input[type=range]").focus()
+    page.locator("#lambda-now input[type=range]").press("ArrowRight")
+    page.locator("#lambda-now input[type=range]").dispatch_event("pointerup")
+    wait_for(lambda: run.state()["lambda1"] > 0.09)
+    wait_for(lambda: run.table("steps")["lambda1"].iloc[-1] > 0.09)
+
+    click(page, "pause")
+    expect(banner).to_contain_text("paused", timeout=30_000)
+    if run.state()["phase"] == "prox":
+        click(page, "prox")
+    wait_for(lambda: run.state()["phase"] == "gradient" and not run.commands())
+    at = run.state()["step"]
+    click(page, "step")
+    wait_for(lambda: run.state()["step"] == at + 1)
+    click(page, "gradient")
+    wait_for(lambda: run.state()["phase"] == "prox")
+    expect(page.locator("#gradient")).to_be_disabled()
+    click(page, "prox")
+    wait_for(lambda: run.state()["step"] == at + 2)
+    expect(banner).to_contain_text(f"step {at + 2} of", timeout=15_000)
+
+    # A reloaded page, and another window, show the same run.
+    page.reload()
+    expect(page.locator("#banner")).to_contain_text(run.id, timeout=20_000)
+    expect(page.locator("#banner")).to_contain_text("paused")
+    second = browser.new_page()
+    second.goto(page.url)
+    expect(second.locator("#banner")).to_contain_text(f"step {at + 2} of", timeout=20_000)
+    second.close()
+
+    # The heatmap goes back to an earlier step and stays there.
+    page.locator("#scrubber input[type=number]").fill("3")
+    page.locator("#scrubber input[type=number]").press("Enter")
+    expect(page.locator("#chart-heatmap .chart-title")).to_contain_text("at step 3", timeout=15_000)
+    page.locator("#quantity").get_by_label("drift").check()
+    expect(page.locator("#chart-heatmap .chart-title")).to_contain_text("drift at step 3", timeout=15_000)
+
+    click(page, "resume")
+    expect(banner).to_contain_text("running", timeout=15_000)
+    click(page, "stop")
+    expect(banner).to_contain_text("stopped", timeout=30_000)
+    assert max(run.checkpoints()) == run.state()["step"]
+
+    # Fork it, with few steps left, to the end.
+    open_all_settings(page)
+    fill(page, "steps", run.state()["step"] + 3)
+    click(page, "fork")
+    expect(banner).to_contain_text("done", timeout=90_000)
+    fork = current_run(page, site)
+    assert fork.id != run.id and fork.header()["parent"]["run"] == run.id
+    result = page.locator("#result")
+    for words in ("dense", "magnitude 2:4 mask", "learned 2:4 mask", "held-out windows of 32 tokens"):
+        expect(result).to_contain_text(words)
+
+    # Export, and take it home.
+    page.get_by_role("tab", name="Export").click()
+    click(page, "export")
+    report = page.locator("#export-report")
+    expect(report).to_contain_text("proven", timeout=90_000)
+    expect(report).to_contain_text("every kept weight equals")
+    expect(report).to_contain_text("neither smaller nor faster")
+    with page.expect_download() as downloading:
+        page.locator("a.download").click()
+    archive = tmp_path / "model.zip"
+    downloading.value.save_as(archive)
+    with zipfile.ZipFile(archive) as packed:
+        assert packed.testzip() is None
+        packed.extractall(tmp_path)
+    assert verify(tmp_path / fork.id).ok
+    load_model(str(tmp_path / fork.id))
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name="provenance.json").click()
+    assert json.loads(downloading.value.path().read_text())["run"] == fork.id
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("lambda1", "much", "lambda1 is 'much': give a number."),
+        ("lambda1", "-1", "lambda1 is -1: give 0 or more."),
+        ("learning_rate", "0", "learning-rate is 0: give a number above 0."),
+        ("steps", "", "steps is empty"),
+    ],
+)
+def test_bad_settings_are_one_sentence_on_the_page(page, site, setting, value, words):
+    count = len(list_runs(site[1]))
+    open_all_settings(page)
+    fill(page, setting, value)
+    page.locator("#run").click()
+    expect(page.locator(".toast-body")).to_contain_text(words, timeout=15_000)
+    assert len(list_runs(site[1])) == count
+
+
+@pytest.mark.parametrize(
+    ("model", "corpus", "words"),
+    [
+        ("/etc", "bundled", "not in a folder that may be read here"),
+        ("../../etc", "bundled", "not in a folder that may be read here"),
+        ("not a model", "bundled", "There is no model"),
+        ("tests", "bundled", "not in a folder that may be read here"),
+        ("embedded", "/etc/passwd", "not in a folder that may be read here"),
+        ("embedded", "pyproject.toml", "not in a folder that may be read here"),
+    ],
+)
+def test_a_browser_cannot_name_files_that_were_not_allowed(page, model, corpus, words):
+    page.locator("#model input, #model textarea").first.fill(model)
+    page.locator("#corpus input").fill(corpus)
+    page.locator("#corpus input").press("Enter")
+    page.locator("#run").click()
+    expect(page.locator(".toast-body")).to_contain_text(words, timeout=15_000)
+
+
+def test_a_run_that_fails_says_why_and_the_app_goes_on(page, site, tiny_directory, text_file):
+    set_up_tiny(page, tiny_directory, text_file, length=1000)
+    click(page, "run")
+    expect(page.locator("#banner .failure")).to_contain_text("the model reads at most 64", timeout=60_000)
+    expect(page.locator("#run")).to_be_enabled()
+
+
+def test_uploads_are_texts(page, tmp_path, text_file):
+    page.locator("#upload input[type=file], input[type=file]").first.set_input_files(text_file)
+    page.wait_for_function("document.querySelector('#corpus input').value.startsWith('text-')")
+    binary = tmp_path / "binary.txt"
+    binary.write_bytes(bytes(range(256)))
+    page.locator("#upload input[type=file], input[type=file]").first.set_input_files(binary)
+    expect(page.locator(".toast-body")).to_contain_text("is not text", timeout=15_000)
+
+
+def test_presets_fill_the_form(page):
+    page.locator("#preset input").click()
+    page.get_by_role("option", name="Paper: Llama-2-7B").click()
+    open_all_settings(page)
+    for name, value in (("steps", "400"), ("lambda1", "0.25"), ("length", "4096"), ("learning_rate", "0.0001")):
+        expect(page.locator(f"#setting-{name} input, #setting-{name} textarea").first).to_have_value(value, timeout=15_000)
+    expect(page.locator("#setting-metric input")).to_have_value("weight")
+
+
+def test_it_fits_a_telephone(browser, site):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(site[0])
+    expect(page.locator("#run")).to_be_visible(timeout=20_000)
+    page.wait_for_timeout(2000)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+@pytest.mark.parametrize("path", ["download/../app.py", "download/nothing.zip", "download/nothing/config.json", "download/..%2f..%2fapp.py"])
+def test_nothing_else_can_be_downloaded(site, path):
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{site[0]}/{path}")
+    assert caught.value.code in (401, 403, 404)
+
+
+def test_with_a_login_downloads_need_it_too(tmp_path, browser):
+    address, process = serve(tmp_path / "runs", "--auth", "ada:secret")
+    try:
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"{address}/download/example.zip")
+        assert caught.value.code == 401
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_label("username").fill("ada")
+        page.get_by_label("password").fill("secret")
+        page.get_by_role("button", name="Login").click()
+        expect(page.locator("#run")).to_be_visible(timeout=20_000)
+        answer = page.request.get(f"{address}/download/example.zip")
+        assert answer.status == 404, "logged in, but the example has no export"
+        page.close()
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [(("--auth", "nobody"), "not USER:PASSWORD"), (("--allow", "/no/such"), "no folder")])
+def test_bad_options_are_one_sentence(tmp_path, arguments, words):
+    found = subprocess.run(
+        [sys.executable, "app.py", "--runs", str(tmp_path), *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert found.returncode == 2 and words in found.stderr and "Traceback" not in found.stderr
+
+
+@pytest.mark.embedded
+def test_the_real_model_from_run_to_download(page, site):
+    """What the README promises, on the embedded model and corpus, with three steps instead of eighty."""
+    open_all_settings(page)
+    for name, value in (("steps", 3), ("windows", 4), ("live_windows", 1), ("metric_windows", 2), ("evaluate_every", 0)):
+        fill(page, name, value)
+    click(page, "run")
+    expect(page.locator("#banner")).to_contain_text("done", timeout=300_000)
+    run = current_run(page, site)
+    final = run.table("perplexity").query("scope == 'final'").set_index("mask")["perplexity"]
+    assert final["dense"] < final["learned"] < final["magnitude"], "three steps beat magnitude by far"
+    page.get_by_role("tab", name="Export").click()
+    click(page, "export")
+    expect(page.locator("#export-report")).to_contain_text("all 26,542,080 groups of 210 layers are 2:4", timeout=120_000)
+    with urllib.request.urlopen(f"{site[0]}/download/{run.id}.zip") as answer:
+        size = int(answer.headers["Content-Length"])
+        data = answer.read()
+    assert len(data) == size
+    assert "model.safetensors" in " ".join(zipfile.ZipFile(io.BytesIO(data)).namelist())
