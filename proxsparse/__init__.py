@@ -35,6 +35,8 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str):
+    if name == "figures":  # the one module among the public names
+        return import_module("proxsparse.figures")
     if name not in _HOME:
         raise AttributeError(f"module 'proxsparse' has no attribute {name!r}")
     return getattr(import_module(f"proxsparse.{_HOME[name]}"), name)
