@@ -53,7 +53,8 @@ def summary(view: RunView | None, id: str) -> str:
         return f"<div class='failure' role='alert'>{escape(state.get('error') or state['doing'])}</div>"
     report = report_of(view)
     if report is None:
-        return f"<div class='banner'><span class='status running'>exporting</span> <span class='doing'>{escape(state['doing'])}</span></div>"
+        doing = escape(state["doing"])
+        return f"<div class='banner'><span class='status running'>exporting</span> <span class='doing'>{doing}</span></div>"
     return _files(report, id, export.header()["step"]) + WHAT_IT_IS + _proof(report["verification"])
 
 
@@ -76,8 +77,9 @@ def _files(report: dict, id: str, step: int) -> str:
         for file in report["files"]
     )
     return f"""<h3>Files, masks of step {step}</h3>
-<p><a class='download' href='{address}.zip' download>Download all as one .zip ({size(report['bytes'])})</a></p>
-<div class='scroll'><table><thead><tr><th>file</th><th class='number'>size</th><th>what it is</th></tr></thead><tbody>{rows}</tbody></table></div>"""
+<p><a class='download' href='{address}.zip' download>Download all as one .zip ({size(report["bytes"])})</a></p>
+<div class='scroll'><table><thead><tr><th>file</th><th class='number'>size</th><th>what it is</th></tr></thead>
+<tbody>{rows}</tbody></table></div>"""
 
 
 def _proof(verification: dict) -> str:
@@ -89,9 +91,9 @@ def _proof(verification: dict) -> str:
     )
     verdict = "done" if verification["ok"] else "failed"
     return f"""<h3>Verification, read back from disk</h3>
-<p><span class='status {verdict}'>{'proven' if verification['ok'] else 'not proven'}</span> {escape(verification['summary'])}</p>
-<details><summary>Layer by layer ({len(verification['layers'])})</summary><div class='scroll'><table><thead><tr><th>layer</th>
-<th class='number'>shape</th><th class='number'>groups</th><th class='number'>groups not {verification['pattern']}</th>
+<p><span class='status {verdict}'>{"proven" if verification["ok"] else "not proven"}</span> {escape(verification["summary"])}</p>
+<details><summary>Layer by layer ({len(verification["layers"])})</summary><div class='scroll'><table><thead><tr><th>layer</th>
+<th class='number'>shape</th><th class='number'>groups</th><th class='number'>groups not {verification["pattern"]}</th>
 <th class='number'>kept weights changed</th></tr></thead><tbody>{rows}</tbody></table></div></details>"""
 
 

@@ -17,9 +17,10 @@ text, a regularizer of strength **λ1** pulls every group of four towards two no
 GLOSSARY = """
 - **Soft weights** are what is being learned. The **mask** keeps the two largest of each group of them, and is applied to the
   *original* weights: no weight is updated in the end.
-- **One step**: the *gradient half* (loss, gradient, AdamW) moves the soft weights where the text wants them; the *prox half* pulls every group
-  towards two nonzeros. Both can be taken one at a time while the run is paused.
-- **λ1** is the pull's strength. Too weak: groups stay dense, and the mask is a guess. Too strong: groups collapse before the text has spoken.
+- **One step**: the *gradient half* (loss, gradient, AdamW) moves the soft weights where the text wants them; the *prox half* pulls
+  every group towards two nonzeros. Both can be taken one at a time while the run is paused.
+- **λ1** is the pull's strength. Too weak: groups stay dense, and the mask is a guess. Too strong: groups collapse before the text
+  has spoken.
 - **Perplexity** is measured on held-out text; lower is better.
 - **Flips** are weights that change between kept and dropped: the pulse of the run.
 """
@@ -43,7 +44,9 @@ def build() -> dict[str, gr.components.Component]:
                 list(CORPORA), value="bundled", allow_custom_value=True, label="Text", elem_id="corpus",
                 info="bundled works offline; wikitext2 and c4 come from the Hub; or upload your own",
             )  # fmt: skip
-            parts["upload"] = gr.UploadButton("Upload a text (.txt, .jsonl)", file_count="single", size="sm", elem_id="upload")
+            parts["upload"] = gr.UploadButton(
+                "Upload a text (.txt, .jsonl)", file_count="single", size="sm", elem_id="upload"
+            )
             parts["settings"] = settings(BASIC)
             with gr.Accordion("Text and measurement", open=False):
                 parts["settings"] |= settings(TEXT)
@@ -78,7 +81,9 @@ def build() -> dict[str, gr.components.Component]:
                     parts["flips"] = live_plot("chart-flips", 300)
             parts["lambda_curve"] = live_plot("chart-strength", 300)
             with gr.Row(elem_id="heatmap-controls"):
-                parts["quantity"] = gr.Radio(list(QUANTITIES), value="2:4 share", label="Layer by layer", elem_id="quantity")
+                parts["quantity"] = gr.Radio(
+                    list(QUANTITIES), value="2:4 share", label="Layer by layer", elem_id="quantity"
+                )
                 parts["scrubber"] = gr.Slider(
                     0, 1, value=1, step=1, label="Step shown (at the right end: the newest)", elem_id="scrubber"
                 )

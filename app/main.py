@@ -14,12 +14,20 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 def main(arguments: list[str] | None = None) -> int:
     """Parse the options, serve the page until interrupted; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python app.py", description="ProxSparse Explorer, in the browser.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)"
+    )
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default 7860)")
     parser.add_argument("--runs", default="runs", metavar="DIR", help="folder of the runs (default runs)")
-    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors to log in; better given as $PROXSPARSE_AUTH")
     parser.add_argument(
-        "--allow", action="append", default=[], metavar="DIR", help="folder whose models and texts may be named in the browser; repeatable"
+        "--auth", metavar="USER:PASSWORD", help="ask visitors to log in; better given as $PROXSPARSE_AUTH"
+    )
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder whose models and texts may be named in the browser; repeatable",
     )
     options = parser.parse_args(arguments)
 
@@ -42,7 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: Port {options.port} of {options.host} cannot be used ({error}): give another --port.", file=sys.stderr)
+        print(
+            f"error: Port {options.port} of {options.host} cannot be used ({error}): give another --port.",
+            file=sys.stderr,
+        )
         return 2
     print(f"ProxSparse Explorer: http://{options.host}:{options.port}  (Ctrl-C ends it; runs go on)", flush=True)
     try:
@@ -59,7 +70,9 @@ def _runs_folder(name: str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ProxSparseError(f"The folder {name!r} cannot hold runs: {error.strerror}; give another --runs.") from error
+        raise ProxSparseError(
+            f"The folder {name!r} cannot hold runs: {error.strerror}; give another --runs."
+        ) from error
     return path
 
 

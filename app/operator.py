@@ -42,7 +42,9 @@ class Operator:
         if self._is_path(name) or Path(name).exists():
             return self._inside(name, "model", self.allowed)
         if not _HUB_ID.fullmatch(name):
-            raise ProxSparseError(f"There is no model {name[:80]!r}: give embedded, a Hub id such as org/model, or an allowed path.")
+            raise ProxSparseError(
+                f"There is no model {name[:80]!r}: give embedded, a Hub id such as org/model, or an allowed path."
+            )
         return name
 
     def check_corpus(self, name: str) -> str:
@@ -60,7 +62,9 @@ class Operator:
 
         source = Path(path)
         if source.suffix not in (".txt", ".jsonl"):
-            raise ProxSparseError(f"{source.name} is neither .txt nor .jsonl: save the text under one of these endings.")
+            raise ProxSparseError(
+                f"{source.name} is neither .txt nor .jsonl: save the text under one of these endings."
+            )
         if source.stat().st_size > UPLOAD_BYTES:
             raise ProxSparseError(f"{source.name} is larger than {UPLOAD_BYTES >> 20} MB: upload a part of it.")
         if not read_documents(source):
@@ -73,7 +77,9 @@ class Operator:
 
     @staticmethod
     def _is_path(name: str) -> bool:
-        return name.startswith((".", "/", "~", "\\")) or name.endswith((".gguf", ".txt", ".jsonl")) or name.count("/") > 1
+        return (
+            name.startswith((".", "/", "~", "\\")) or name.endswith((".gguf", ".txt", ".jsonl")) or name.count("/") > 1
+        )
 
     def _inside(self, name: str, what: str, folders: tuple[Path, ...]) -> str:
         path = Path(name).expanduser().resolve()

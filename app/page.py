@@ -92,7 +92,11 @@ class Page:
         strength = None if view is None else view.state.get("lambda1", view.job.learn.lambda1)
         now["strength"] = strength
         charts = self._charts(view) if moved else [gr.skip()] * 4
-        words = [status.banner(view, id), status.tiles(view), status.result(view), status.log(view)] if moved else [gr.skip()] * 4
+        words = (
+            [status.banner(view, id), status.tiles(view), status.result(view), status.log(view)]
+            if moved
+            else [gr.skip()] * 4
+        )
         return (
             now, *words, *charts, self._heatmap(view, quantity, None if follow else shown_step),
             gr.update(maximum=max(newest, 1), value=shown_step) if follow else gr.update(maximum=max(newest, 1)),
@@ -147,7 +151,11 @@ class Page:
 
     @said_on_page
     def start(self, model: str, corpus: str, *values):
-        job = job_from(self.operator.check_model(model), self.operator.check_corpus(corpus), dict(zip(SETTINGS, values, strict=True)))
+        job = job_from(
+            self.operator.check_model(model),
+            self.operator.check_corpus(corpus),
+            dict(zip(SETTINGS, values, strict=True)),
+        )
         run = Run.create(job, new_run_path(self.operator.runs, job.model))
         run.start()
         return run.id, gr.update(choices=self.choices(), value=run.id)

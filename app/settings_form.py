@@ -1,4 +1,5 @@
-"""The form of a run's settings, made from the configuration's fields: label, unit, default and help are written there."""
+"""The form of a run's settings, made from the configuration's fields: label, unit, default and help are written
+there."""
 
 from __future__ import annotations
 

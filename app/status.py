@@ -30,6 +30,8 @@ def banner(view: RunView | None, id: str) -> str:
         parts.append(f"about {duration(state['remaining'])} left")
     if state.get("device"):
         parts.append(escape(state["device"]))
+    if state.get("peak_bytes"):
+        parts.append(f"{state['peak_bytes'] / 1e9:.1f} GB at most")
     doing = "" if state["status"] in ("done", "failed") else f"<span class='doing'>{escape(state['doing'])}</span>"
     error = f"<div class='failure' role='alert'>{escape(state['error'])}</div>" if state.get("error") else ""
     if state["status"] == "interrupted":
@@ -43,8 +45,8 @@ def banner(view: RunView | None, id: str) -> str:
         )
     what = f"{escape(job.model)} on {escape(_short(job.corpus))}, metric {job.learn.metric}"
     return f"""<div class='banner'>
-<div><span class='status {state['status']}'>{STATUS_WORDS[state['status']]}</span> {doing}</div>
-<div class='facts'>{' · '.join(parts)}</div>
+<div><span class='status {state["status"]}'>{STATUS_WORDS[state["status"]]}</span> {doing}</div>
+<div class='facts'>{" · ".join(parts)}</div>
 <div class='facts what'>{what} · <code>{escape(id)}</code></div>
 <div class='track' role='progressbar' aria-label='steps taken' aria-valuenow='{step}' aria-valuemax='{steps}'>
 <div style='width:{100 * step / steps:.1f}%'></div></div>{example}{error}</div>"""
@@ -59,12 +61,27 @@ def tiles(view: RunView | None) -> str:
     two_four = None if last is None else last["nonzeros_2"] + last["nonzeros_1"]
     flipped = None if last is None or not view.weights else last["flips_from_start"] / view.weights
     entries = (
-        ("perplexity, learned mask", _perplexity(learned), "held-out text; original weights under the mask of this moment", "lead"),
+        (
+            "perplexity, learned mask",
+            _perplexity(learned),
+            "held-out text; original weights under the mask of this moment",
+            "lead",
+        ),
         ("magnitude mask", _perplexity(magnitude), "keeping the two largest of every four, nothing learned", ""),
         ("dense", _perplexity(dense), "the model as it came, all weights kept", ""),
         ("training loss", "–" if last is None else f"{last['loss']:.3f}", "nats a token, soft weights", ""),
-        ("groups already 2:4", "–" if two_four is None else f"{two_four:.1%}", "at most 2 nonzero soft weights of 4", ""),
-        ("weights flipped", "–" if flipped is None else f"{flipped:.2%}", "kept or dropped otherwise than at the start", ""),
+        (
+            "groups already 2:4",
+            "–" if two_four is None else f"{two_four:.1%}",
+            "at most 2 nonzero soft weights of 4",
+            "",
+        ),
+        (
+            "weights flipped",
+            "–" if flipped is None else f"{flipped:.2%}",
+            "kept or dropped otherwise than at the start",
+            "",
+        ),
     )
     cells = "".join(
         f"<div class='tile {kind}'><div class='name'>{name}</div><div class='value'>{value}</div><div class='hint'>{hint}</div></div>"
@@ -84,9 +101,9 @@ def result(view: RunView | None) -> str:
     dense = rows[0]["perplexity"]
     body = "".join(_result_row(row, names[row["mask"]], dense) for row in rows)
     first = rows[0]
-    return f"""<div class='result'><h3>Result at step {rows[2]['step']}</h3><table>
+    return f"""<div class='result'><h3>Result at step {rows[2]["step"]}</h3><table>
 <thead><tr><th>mask</th><th>held-out perplexity</th><th>against dense</th></tr></thead><tbody>{body}</tbody></table>
-<p>On {first['windows']} held-out windows of {first['context']} tokens ({first['tokens']:,} predicted), ± standard error over the windows.
+<p>On {first["windows"]} held-out windows of {first["context"]} tokens ({first["tokens"]:,} predicted), ± standard error over the windows.
 No weight was updated: each mask is applied to the original weights. Lower is better.</p></div>"""
 
 

@@ -9,7 +9,9 @@ HEAD = "<script src='plotly.min.js' defer></script>"
 
 
 def theme() -> gr.themes.Base:
-    return gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=SANS, font_mono=MONO, radius_size="sm", spacing_size="sm")
+    return gr.themes.Default(
+        primary_hue="blue", neutral_hue="slate", font=SANS, font_mono=MONO, radius_size="sm", spacing_size="sm"
+    )
 
 
 CSS = """
@@ -35,10 +37,13 @@ header h1 { margin: 0; font-size: 1.35rem; } header p { margin: 0; opacity: .75;
 .tile .name { font-size: .85em; opacity: .8; } .tile .value { font-size: 1.5em; font-weight: 650; font-variant-numeric: tabular-nums; }
 .tile .hint { font-size: .76em; opacity: .7; line-height: 1.25; }
 .result table, #export-report table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.result td, .result th, #export-report td, #export-report th { padding: 4px 14px 4px 0; text-align: left; border-bottom: 1px solid var(--border-color-primary); }
+.result td, .result th, #export-report td, #export-report th {
+  padding: 4px 14px 4px 0; text-align: left; border: 0 !important;
+  border-bottom: 1px solid var(--border-color-primary) !important; }
 .result tr.learned { font-weight: 650; } .result p { opacity: .75; font-size: .88em; }
 #export-report .number { text-align: right; } .scroll { overflow-x: auto; max-height: 460px; overflow-y: auto; }
-a.download { display: inline-block; padding: 8px 16px; border-radius: 6px; background: #0072B2; color: #fff !important; text-decoration: none; }
+a.download { display: inline-block; padding: 8px 16px; border-radius: 6px; background: #0072B2;
+  color: #fff !important; text-decoration: none; }
 .log { margin: 0; padding-left: 1em; font-size: .88em; }
 @media (max-width: 760px) { #settings { order: 2; } #board { order: 1; } }
 @media (max-width: 640px) { .gradio-container { padding: 8px !important; } .tiles { grid-template-columns: repeat(2, 1fr); } }

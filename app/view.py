@@ -14,7 +14,8 @@ from proxsparse.runs.files import Tail
 
 
 class RunView:
-    """One run as tables in memory. Shared by everybody who looks at the run; `refresh` is cheap when nothing happened."""
+    """One run as tables in memory. Shared by everybody who looks at the run; `refresh` is cheap when nothing
+    happened."""
 
     def __init__(self, path: Path):
         self.run = Run(path)

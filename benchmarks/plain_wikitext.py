@@ -1,6 +1,6 @@
 """Turn WikiText's tokenized form into plain text: undo ` @-@ `, ` @,@ `, ` @.@ ` and drop `<unk>`.
 
-    python benchmarks/plain_wikitext.py valid.txt > plain.txt
+python benchmarks/plain_wikitext.py valid.txt > plain.txt
 """
 
 import re

@@ -23,7 +23,9 @@ class _InputNorms(TorchFunctionMode):
     def __init__(self, layers: PrunableLayers):
         super().__init__()
         self.names = {layer.matrix.data_ptr(): name for name, layer in layers.items()}
-        self.squares = {name: torch.zeros(layer.in_features, device=layer.matrix.device) for name, layer in layers.items()}
+        self.squares = {
+            name: torch.zeros(layer.in_features, device=layer.matrix.device) for name, layer in layers.items()
+        }
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is torch.nn.functional.linear:

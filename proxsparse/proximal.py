@@ -34,8 +34,8 @@ convex there and has one minimum, whatever its support. Cyclic minimization over
 a rate of about (2 Σp)², so a few sweeps reach rounding error, with no sorting. At the usual strengths nearly all
 groups are small.
 
-Candidates that were not found, or not to full accuracy, cannot do harm: every candidate is feasible, and the comparison is
-of true objective values. The tests compare with brute force in float64.
+Candidates that were not found, or not to full accuracy, cannot do harm: every candidate is feasible, and the
+comparison is of true objective values. The tests compare with brute force in float64.
 """
 
 from __future__ import annotations

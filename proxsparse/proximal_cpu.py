@@ -110,8 +110,9 @@ def _best_candidate(p1, p2, p3, p4):
 
 @numba.njit(parallel=True, error_model="numpy", cache=True, fastmath=_FASTMATH)
 def prox_rows(weight, scale, lam, packed, regularizer, nonzeros):
-    """In place on weight (rows, columns), float32, any strides. scale: float32 (columns,). Per row: packed (rows, ⌈columns/8⌉)
-    uint8 and zero on entry, regularizer (rows,) float64, nonzeros (rows, 4) int64. Returns whether every weight was finite.
+    """In place on weight (rows, columns), float32, any strides. scale: float32 (columns,). Per row: packed (rows,
+    ⌈columns/8⌉) uint8 and zero on entry, regularizer (rows,) float64, nonzeros (rows, 4) int64. Returns whether every
+    weight was finite.
     """
     rows, columns = weight.shape
     finite = np.ones(rows, dtype=np.bool_)

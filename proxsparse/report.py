@@ -13,10 +13,11 @@ LAYER_COLUMNS = (
 class StepReport:
     """One step in numbers.
 
-    step: steps taken. loss: nats a token, on the calibration batch, before the update. regularizer: R of the soft weights after
-    the step, in the metric, summed over layers. nonzeros_k: share of all groups with k nonzero soft weights (nonzeros_1: one
-    or none). flips, flips_from_start: weights whose kept/dropped state differs from the last step's mask, and from the
-    starting one. drift: ‖W − W0‖/‖W0‖ over all prunable weights. layers: {column: one entry a layer}, see LAYER_COLUMNS.
+    step: steps taken. loss: nats a token, on the calibration batch, before the update. regularizer: R of the soft
+    weights after the step, in the metric, summed over layers. nonzeros_k: share of all groups with k nonzero soft
+    weights (nonzeros_1: one or none). flips, flips_from_start: weights whose kept/dropped state differs from the last
+    step's mask, and from the starting one. drift: ‖W − W0‖/‖W0‖ over all prunable weights. layers: {column: one entry
+    a layer}, see LAYER_COLUMNS.
     """
 
     step: int

@@ -1,6 +1,7 @@
 """What depends on the step's number alone: the learning rate, and which windows are drawn.
 
-Both are computed from the number, not carried along, so that a resumed run draws what an undisturbed one would have drawn.
+Both are computed from the number, not carried along, so that a resumed run draws what an undisturbed one would have
+drawn.
 """
 
 from __future__ import annotations

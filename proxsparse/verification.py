@@ -50,7 +50,9 @@ class Verification:
                 f"Not proven: {len(bad)} of {len(self.layers)} layers fail, first {first['name']}: {first['bad_groups']:,} groups "
                 f"are not {self.pattern} or break their mask, {first['changed_weights']:,} kept weights differ from {self.original}."
             )
-        return f"Not proven: {self.changed_elsewhere[0]} lies outside the masked layers and differs from {self.original}."
+        return (
+            f"Not proven: {self.changed_elsewhere[0]} lies outside the masked layers and differs from {self.original}."
+        )
 
     def to_dict(self) -> dict:
         return {
@@ -64,9 +66,9 @@ def verify(
 ) -> Verification:
     """Read the weights in `directory` and compare them with the original model's, layer by layer.
 
-    original: what `load_model` takes; default: what the directory's provenance file names. Proven is, for each layer that the
-    packed masks name: no group keeps more than n of m, no weight that the mask drops is nonzero, and every weight that it
-    keeps has the original's bits (in the saved dtype). For all other tensors: the original's bits.
+    original: what `load_model` takes; default: what the directory's provenance file names. Proven is, for each layer
+    that the packed masks name: no group keeps more than n of m, no weight that the mask drops is nonzero, and every
+    weight that it keeps has the original's bits (in the saved dtype). For all other tensors: the original's bits.
     Raises ProxSparseError where there is nothing to verify.
     """
     from proxsparse.runs.files import read_json
@@ -88,7 +90,9 @@ def verify(
         if progress:
             progress(index, len(masks), "verifying")
         if name not in found or name not in expected or found[name].matrix.shape != expected[name].matrix.shape:
-            raise ProxSparseError(f"{original} and {directory} do not both have the layer {name!r}: name the right original.")
+            raise ProxSparseError(
+                f"{original} and {directory} do not both have the layer {name!r}: name the right original."
+            )
         results.append(_compare(name, found[name].matrix, expected[name].matrix, mask))
     masked = {id(found[name].parameter) for name in masks}
     reference_tensors = reference.state_dict()

@@ -280,7 +280,9 @@ def test_presets_fill_the_form(page):
     page.get_by_role("option", name="Paper: Llama-2-7B").click()
     open_all_settings(page)
     for name, value in (("steps", "400"), ("lambda1", "0.25"), ("length", "4096"), ("learning_rate", "0.0001")):
-        expect(page.locator(f"#setting-{name} input, #setting-{name} textarea").first).to_have_value(value, timeout=15_000)
+        expect(page.locator(f"#setting-{name} input, #setting-{name} textarea").first).to_have_value(
+            value, timeout=15_000
+        )
     expect(page.locator("#setting-metric input")).to_have_value("weight")
 
 
@@ -293,7 +295,9 @@ def test_it_fits_a_telephone(browser, site):
     page.close()
 
 
-@pytest.mark.parametrize("path", ["download/../app.py", "download/nothing.zip", "download/nothing/config.json", "download/..%2f..%2fapp.py"])
+@pytest.mark.parametrize(
+    "path", ["download/../app.py", "download/nothing.zip", "download/nothing/config.json", "download/..%2f..%2fapp.py"]
+)
 def test_nothing_else_can_be_downloaded(site, path):
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{site[0]}/{path}")
@@ -320,7 +324,9 @@ def test_with_a_login_downloads_need_it_too(tmp_path, browser):
         process.wait(20)
 
 
-@pytest.mark.parametrize(("arguments", "words"), [(("--auth", "nobody"), "not USER:PASSWORD"), (("--allow", "/no/such"), "no folder")])
+@pytest.mark.parametrize(
+    ("arguments", "words"), [(("--auth", "nobody"), "not USER:PASSWORD"), (("--allow", "/no/such"), "no folder")]
+)
 def test_bad_options_are_one_sentence(tmp_path, arguments, words):
     found = subprocess.run(
         [sys.executable, "app.py", "--runs", str(tmp_path), *arguments], capture_output=True, text=True, timeout=60
@@ -332,7 +338,13 @@ def test_bad_options_are_one_sentence(tmp_path, arguments, words):
 def test_the_real_model_from_run_to_download(page, site):
     """What the README promises, on the embedded model and corpus, with three steps instead of eighty."""
     open_all_settings(page)
-    for name, value in (("steps", 3), ("windows", 4), ("live_windows", 1), ("metric_windows", 2), ("evaluate_every", 0)):
+    for name, value in (
+        ("steps", 3),
+        ("windows", 4),
+        ("live_windows", 1),
+        ("metric_windows", 2),
+        ("evaluate_every", 0),
+    ):
         fill(page, name, value)
     click(page, "run")
     expect(page.locator("#banner")).to_contain_text("done", timeout=300_000)
@@ -341,7 +353,9 @@ def test_the_real_model_from_run_to_download(page, site):
     assert final["dense"] < final["learned"] < final["magnitude"], "three steps beat magnitude by far"
     page.get_by_role("tab", name="Export").click()
     click(page, "export")
-    expect(page.locator("#export-report")).to_contain_text("all 26,542,080 groups of 210 layers are 2:4", timeout=120_000)
+    expect(page.locator("#export-report")).to_contain_text(
+        "all 26,542,080 groups of 210 layers are 2:4", timeout=120_000
+    )
     with urllib.request.urlopen(f"{site[0]}/download/{run.id}.zip") as answer:
         size = int(answer.headers["Content-Length"])
         data = answer.read()

@@ -43,7 +43,9 @@ def test_from_learning_to_proof(small, tmp_path, text_file, tiny_directory):
     assert verified.returncode == 0 and report["ok"] and len(report["layers"]) == 14
 
     measured = proxsparse("eval", tmp_path / "sparse", "--corpus", text_file, "--context", 32, "--windows", 6, "--json")
-    assert json.loads(measured.stdout)["value"] == pytest.approx(result["perplexity"]["learned"]["perplexity"], rel=1e-3)
+    assert json.loads(measured.stdout)["value"] == pytest.approx(
+        result["perplexity"]["learned"]["perplexity"], rel=1e-3
+    )
 
     again = proxsparse("export", out, "--to", tmp_path / "sparse")
     assert again.returncode == 2 and "is not empty" in again.stderr
@@ -67,7 +69,9 @@ def test_interrupted_it_stops_with_a_checkpoint_and_goes_on(small, tmp_path):
     assert process.returncode == 130 and "resume" in stdout, stderr
     run = Run(out)
     assert run.state()["status"] == "stopped" and max(run.checkpoints()) == run.state()["step"]
-    process = subprocess.Popen([sys.executable, "-m", "proxsparse", "resume", str(out), "--detach"], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "proxsparse", "resume", str(out), "--detach"], stdout=subprocess.PIPE
+    )
     assert process.wait(30) == 0, "--detach returns at once"
     while run.state()["status"] not in ("running", "stopped"):
         assert time.monotonic() < deadline + 60
@@ -131,7 +135,22 @@ def test_a_changed_weight_is_found(small, tmp_path, tiny_directory):
         (("learn", "--out", "tests"), "exists and is not empty"),
         (("learn", "--model", "./nothing", "--out", "{tmp}/a"), "There is no directory './nothing'"),
         (("learn", "--model", "nobody/nothing", "--out", "{tmp}/b"), "cannot be reached"),
-        (("learn", "--model", "{tiny}", "--corpus", "missing.txt", "--length", "16", "--context", "32", "--out", "{tmp}/c"), "There is no file 'missing.txt'"),
+        (
+            (
+                "learn",
+                "--model",
+                "{tiny}",
+                "--corpus",
+                "missing.txt",
+                "--length",
+                "16",
+                "--context",
+                "32",
+                "--out",
+                "{tmp}/c",
+            ),
+            "There is no file 'missing.txt'",
+        ),
         (("learn", "--model", "{tiny}", "--corpus", "{text}", "--length", "100", "--out", "{tmp}/d"), "length is 100"),
         (("eval", "{tiny}", "--corpus", "{text}", "--context", "100"), "the model reads at most 64"),
         (("eval", "{tiny}", "--corpus", "{binary}", "--context", "32"), "is not text"),
@@ -159,5 +178,7 @@ def test_help_is_worth_reading_and_light():
     text = " ".join(found.stdout.split())
     assert "--lambda1 FLOAT strength of the 2:4 regularizer" in text and "(default 0.02)" in text
     assert "python -m proxsparse learn --model embedded" in text
-    script = "import sys; from proxsparse.cli.main import build_parser; build_parser(); sys.exit('torch' in sys.modules)"
+    script = (
+        "import sys; from proxsparse.cli.main import build_parser; build_parser(); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0, "--help does not wait for torch"

@@ -27,7 +27,9 @@ def test_batches_do_not_matter_and_progress_is_told():
     model, windows = tiny_model(), random_windows(5, 16)
     seen = []
     one = perplexity(model, windows, batch=1, precision="fp32")
-    two = perplexity(model, windows, batch=2, precision="fp32", progress=lambda done, total, _: seen.append((done, total)))
+    two = perplexity(
+        model, windows, batch=2, precision="fp32", progress=lambda done, total, _: seen.append((done, total))
+    )
     assert one.value == pytest.approx(two.value, rel=1e-5)
     assert seen == [(0, 5), (2, 5), (4, 5)]
 

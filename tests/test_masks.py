@@ -46,7 +46,12 @@ def test_flips_count_the_weights_that_changed_state():
 
 def some_masks():
     generator = torch.Generator().manual_seed(1)
-    return MaskSet({"a.b": Mask.project(torch.randn(3, 12, generator=generator)), "c": Mask.project(torch.randn(8, 16, generator=generator))})
+    return MaskSet(
+        {
+            "a.b": Mask.project(torch.randn(3, 12, generator=generator)),
+            "c": Mask.project(torch.randn(8, 16, generator=generator)),
+        }
+    )
 
 
 def test_files_come_back(tmp_path):

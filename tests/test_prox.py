@@ -91,7 +91,7 @@ def test_any_group_any_strength(group, lam):
     w = prox(v, lam)
     assert w.isfinite().all()
     assert (w.abs() <= v.abs() * (1 + 1e-12)).all(), "the operator shrinks"
-    assert ((w * v >= 0).all()), "and keeps signs"
+    assert (w * v >= 0).all(), "and keeps signs"
     size = (v**2).sum().item()
     assert objective(w, v, lam).item() <= brute_force(v, lam, starts=4).item() + 1e-10 * size
 
@@ -160,7 +160,7 @@ def test_the_compiled_and_the_eager_pass_agree_and_count_the_result(lam, metric,
     assert counts.nonzeros == eager.nonzeros and sum(counts.nonzeros) == v.numel() // 4
     for result, seen in ((fast, counts), (slow, eager)):
         nonzeros = (result.view(-1, 4) != 0).sum(1)
-        assert seen.nonzeros == tuple(int((nonzeros == k).sum()) for k in (4, 3, 2)) + (int((nonzeros <= 1).sum()),)
+        assert seen.nonzeros == (*tuple(int((nonzeros == k).sum()) for k in (4, 3, 2)), int((nonzeros <= 1).sum()))
         assert seen.regularizer == pytest.approx(regularizer(result, scale=scale).item(), rel=1e-4, abs=1e-4)
         assert seen.mask.flips(Mask.project(v, scale=scale)) <= 2  # order is kept; rounding may decide near-equals
         assert ((result != 0) & ~seen.mask.dense()).view(-1, 4).any(1).sum() == sum(seen.nonzeros[:2])

@@ -27,7 +27,14 @@ def job(tiny_directory, text_file):
     def make(steps=12, **changes):
         learn = {"steps": steps, "learning_rate": 1e-2, "lambda1": 0.05, "metric_windows": 2}
         learn |= {name: changes.pop(name) for name in list(changes) if name in LearnConfig.__dataclass_fields__}
-        around = {"length": 16, "context": 32, "windows": 6, "live_windows": 2, "evaluate_every": 5, "checkpoint_every": 4}
+        around = {
+            "length": 16,
+            "context": 32,
+            "windows": 6,
+            "live_windows": 2,
+            "evaluate_every": 5,
+            "checkpoint_every": 4,
+        }
         return LearnJob(str(tiny_directory), str(text_file), **(around | changes), learn=LearnConfig(**learn))
 
     return make
@@ -209,7 +216,8 @@ def test_what_goes_wrong_is_one_sentence_in_the_state(job, tmp_path, changes, wo
 
 
 def test_a_full_disk_loses_nothing(job, tmp_path):
-    """A limit on the size of files stands for a full disk: a checkpoint cannot be written, the ones before are whole."""
+    """A limit on the size of files stands for a full disk: a checkpoint cannot be written, the ones before are
+    whole."""
     run = Run.create(job(steps=200, checkpoint_every=3, evaluate_every=0), tmp_path / "full")
     script = "import sys; from proxsparse.runs.worker import work; sys.exit(work(sys.argv[1]))"
     worker = subprocess.Popen([sys.executable, "-c", script, str(run.path)], stderr=subprocess.DEVNULL)

@@ -49,7 +49,9 @@ def send(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.windows < 0 or arguments.batch < 1:
-        raise ProxSparseError(f"windows is {arguments.windows} and batch {arguments.batch}: give 0 or more windows, 1 or more a batch.")
+        raise ProxSparseError(
+            f"windows is {arguments.windows} and batch {arguments.batch}: give 0 or more windows, 1 or more a batch."
+        )
     from proxsparse.corpora import load_windows
     from proxsparse.evaluate import perplexity
     from proxsparse.models import load_model
@@ -62,7 +64,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"model": arguments.model, "corpus": arguments.corpus} | dataclasses.asdict(found)))
     else:
-        print(f"{arguments.model} on {arguments.corpus}: perplexity {found}, {found.tokens:,} tokens, {found.seconds:.0f} s")
+        print(
+            f"{arguments.model} on {arguments.corpus}: perplexity {found}, {found.tokens:,} tokens, {found.seconds:.0f} s"
+        )
     return 0
 
 
@@ -95,8 +99,12 @@ def verify(arguments: argparse.Namespace) -> int:
         print(json.dumps(found.to_dict()))
     else:
         for layer in found.layers:
-            verdict = "ok" if layer["ok"] else f"{layer['bad_groups']} bad groups, {layer['changed_weights']} changed weights"
-            print(f"{layer['name']:<48} {layer['rows']:>6} × {layer['columns']:<6} {layer['groups']:>10,} groups  {verdict}")
+            verdict = (
+                "ok" if layer["ok"] else f"{layer['bad_groups']} bad groups, {layer['changed_weights']} changed weights"
+            )
+            print(
+                f"{layer['name']:<48} {layer['rows']:>6} × {layer['columns']:<6} {layer['groups']:>10,} groups  {verdict}"
+            )
         print(found.summary)
     return 0 if found.ok else 1
 
@@ -112,7 +120,9 @@ def list_all(arguments: argparse.Namespace) -> int:
         header, state = run.header(), run.state()
         job = header["job"]
         step = f"{state['step']}/{job['learn']['steps']}"
-        print(f"{header['created'][:16]}  {state['status']:<12} {step:>9}  {run.path}  {job['model']} on {job['corpus']}")
+        print(
+            f"{header['created'][:16]}  {state['status']:<12} {step:>9}  {run.path}  {job['model']} on {job['corpus']}"
+        )
     return 0
 
 

@@ -40,7 +40,10 @@ def follow(run: Run, process: subprocess.Popen, as_json: bool = False) -> int:
                     return 130
                 if run.state()["status"] in ACTIVE:
                     run.send("stop")
-                    tqdm.write("Stopping after this step, with a checkpoint (Ctrl-C again: leave it running) …", file=sys.stderr)
+                    tqdm.write(
+                        "Stopping after this step, with a checkpoint (Ctrl-C again: leave it running) …",
+                        file=sys.stderr,
+                    )
     return _report(run, as_json, interrupted=interruptions > 0)
 
 
@@ -74,7 +77,9 @@ def _report(run: Run, as_json: bool, interrupted: bool) -> int:
         print(f"{entry['mask']:<10} perplexity {entry['perplexity']:>9.2f} ± {entry['stderr'] or 0:.2f}")
     if final:
         print(f"{'':<10} on {final[0]['windows']} held-out windows of {final[0]['context']} tokens")
-    print(f"{status} at step {state['step']} of {run.job().learn.steps} after {state['elapsed']:.0f} s of work: {run.path}")
+    print(
+        f"{status} at step {state['step']} of {run.job().learn.steps} after {state['elapsed']:.0f} s of work: {run.path}"
+    )
     if status == "done":
         print(f"next: python -m proxsparse export {run.path} --to DIR")
     else:

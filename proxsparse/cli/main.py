@@ -17,7 +17,9 @@ Learn which two of every four weights of a language model to keep (ProxSparse, a
   python -m proxsparse export runs/first --to sparse   write the 2:4 model, proven
   python -m proxsparse verify sparse                   prove it again, from the files alone
 """
-EXIT_CODES = "Exit codes: 0 done; 1 not proven (verify); 2 bad input or a failed run, with one sentence; 130 interrupted."
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 not proven (verify); 2 bad input or a failed run, with one sentence; 130 interrupted."
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,7 +103,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--context", type=int, default=512, help="window length in tokens (default 512)")
     evaluate.add_argument("--windows", type=int, default=40, help="how many windows; 0: all (default 40)")
     evaluate.add_argument("--batch", type=int, default=4, help="windows in one forward pass (default 4)")
-    evaluate.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="arithmetic (default auto)")
+    evaluate.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="arithmetic (default auto)"
+    )
     evaluate.add_argument("--device", help="cpu, cuda, or cuda:1 (default: cuda where there is one)")
     add_json(evaluate)
 
@@ -119,7 +123,9 @@ def build_parser() -> argparse.ArgumentParser:
         "python -m proxsparse verify sparse --original embedded",
     )  # fmt: skip
     verify.add_argument("directory", metavar="DIR")
-    verify.add_argument("--original", metavar="MODEL", help="the model it came from (default: what its provenance says)")
+    verify.add_argument(
+        "--original", metavar="MODEL", help="the model it came from (default: what its provenance says)"
+    )
     add_json(verify)
 
     runs = add("runs", commands.list_all, "list the runs, newest first", "python -m proxsparse runs")

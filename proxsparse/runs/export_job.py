@@ -49,7 +49,9 @@ def export_masks(run: Run, step: int, directory: Path, progress=None) -> dict:
     measured = run.table("perplexity")
     if not measured.empty:
         scope = "final" if (measured["scope"] == "final").any() else "live"
-        measured = measured[(measured["scope"] == scope) & ((measured["mask"] != "learned") | (measured["step"] == step))]
+        measured = measured[
+            (measured["scope"] == scope) & ((measured["mask"] != "learned") | (measured["step"] == step))
+        ]
     provenance = {
         "method": "ProxSparse", "run": run.id, "step": step, "job": job.to_dict(), "corpus": job.corpus,
         "corpus_sha256": (read_json(run.path / "layers.json") or {}).get("corpus", {}).get("sha256"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import sys
 import time
 from pathlib import Path
 
@@ -41,7 +43,9 @@ class Recorder:
         self._written = time.monotonic()
 
     def event(self, event: str, **about) -> None:
-        append_record(self.run.path / "events.jsonl", {"time": time.time(), "step": self.state["step"], "event": event, **about})
+        append_record(
+            self.run.path / "events.jsonl", {"time": time.time(), "step": self.state["step"], "event": event, **about}
+        )
 
     def record(self, name: str, record: dict) -> None:
         append_record(self.run.path / f"{name}.jsonl", record)
@@ -59,7 +63,11 @@ class Recorder:
         """Write a checkpoint whole, then drop the oldest."""
         path = numbered_file(self.run.path / "checkpoints", rest["step"])
         with written_whole(path) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"learner": json.dumps(rest)})
+            save_file(
+                {name: tensor.contiguous() for name, tensor in tensors.items()},
+                temporary,
+                {"learner": json.dumps(rest)},
+            )
         for step in sorted(self.run.checkpoints())[:-CHECKPOINTS_KEPT]:
             self.run.checkpoints()[step].unlink()
         self.event("checkpoint")
@@ -86,6 +94,14 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory this process has used: of the GPU, or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def free_bytes(path: Path) -> int:

@@ -1,18 +1,18 @@
 """A run is a directory. This is the reader's side of it, and the way to send a run commands.
 
-    run.json          the job's kind, the configuration, parent, creation time
-    state.json        status, step, pid, what is being done, the last error      (written whole)
-    layers.json       the prunable layers, in the order of the columns below, and what was skipped, with the reason
-    steps.jsonl       one line a step                                            (append-only)
-    layers.jsonl      one line a step, each quantity a list over the layers      (append-only)
-    perplexity.jsonl  one line a measurement                                     (append-only)
-    events.jsonl      what happened: started, paused, lambda1 set, checkpoint …  (append-only)
-    commands/         one file a command, deleted once obeyed
-    checkpoints/      step-000040.safetensors: everything needed to go on exactly
-    masks/            step-000040.safetensors: packed masks
-    export/           a run directory of its own (kind "export"); its model/ is the download
-    worker.log        what the worker process printed
-    lock              held by the worker as long as it lives
+run.json          the job's kind, the configuration, parent, creation time
+state.json        status, step, pid, what is being done, the last error      (written whole)
+layers.json       the prunable layers, in the order of the columns below, and what was skipped, with the reason
+steps.jsonl       one line a step                                            (append-only)
+layers.jsonl      one line a step, each quantity a list over the layers      (append-only)
+perplexity.jsonl  one line a measurement                                     (append-only)
+events.jsonl      what happened: started, paused, lambda1 set, checkpoint …  (append-only)
+commands/         one file a command, deleted once obeyed
+checkpoints/      step-000040.safetensors: everything needed to go on exactly
+masks/            step-000040.safetensors: packed masks
+export/           a run directory of its own (kind "export"); its model/ is the download
+worker.log        what the worker process printed
+lock              held by the worker as long as it lives
 """
 
 from __future__ import annotations
@@ -137,7 +137,9 @@ class Run:
         if command not in COMMANDS:
             raise ProxSparseError(f"A run does not know {command!r}: choose one of {', '.join(COMMANDS)}.")
         if self.state()["status"] not in ACTIVE:
-            raise ProxSparseError(f"Run {self.id} is {self.state()['status']}: it takes no commands until it is resumed.")
+            raise ProxSparseError(
+                f"Run {self.id} is {self.state()['status']}: it takes no commands until it is resumed."
+            )
         name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.json"
         write_json(self.path / "commands" / name, {"command": command, **values})
 

@@ -1,4 +1,5 @@
-"""The process that works on a run: `python -m proxsparse worker RUN`. It obeys the run's commands and writes its records."""
+"""The process that works on a run: `python -m proxsparse worker RUN`. It obeys the run's commands and writes its
+records."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs.files import write_json
-from proxsparse.runs.recorder import Recorder, describe_device, free_bytes
+from proxsparse.runs.recorder import Recorder, describe_device, free_bytes, peak_bytes
 from proxsparse.runs.run import Run
 
 POLL_SECONDS = 0.1
@@ -58,7 +59,9 @@ def explain(error: Exception, run: Run) -> str:
 
     if isinstance(error, ProxSparseError):
         return str(error)
-    out_of_memory = isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    out_of_memory = isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(
+        error
+    )
     if out_of_memory and "job" in run.header():
         job = run.job()
         return (
@@ -313,6 +316,7 @@ class LearnWorker:
         self.recorder.update(
             step=self.learner.step_index, steps=self.job.learn.steps, phase=self.learner.phase,
             lambda1=self.learner.lambda1, elapsed=self.total_elapsed, remaining=remaining,
+            peak_bytes=peak_bytes(self.learner.device),
         )  # fmt: skip
         self.recorder.flush()
 
