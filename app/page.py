@@ -101,6 +101,7 @@ class Page:
             now, *words, *charts, self._heatmap(view, quantity, None if follow else shown_step),
             gr.update(maximum=max(newest, 1), value=shown_step) if follow else gr.update(maximum=max(newest, 1)),
             self._strength(view, strength, same_run and seen.get("strength") == strength),
+            gr.update(interactive=not (view and view.is_active)),
             *self._buttons(view, id), export_screen.summary(view, id), export_screen.code(id),
             gr.update(interactive=self._can_export(view, id, exported)),
         )  # fmt: skip
@@ -218,7 +219,7 @@ def build(operator: Operator) -> gr.Blocks:
             seen, learn["banner"], learn["tiles"], learn["result"], learn["log"],
             learn["curve"], learn["composition"], learn["flips"], learn["lambda_curve"], learn["heatmap"],
             learn["scrubber"], learn["strength"],
-            *(learn[name] for name in ("pause", "resume", "step", "gradient", "prox", "stop", "fork")),
+            *(learn[name] for name in ("run", "pause", "resume", "step", "gradient", "prox", "stop", "fork")),
             export["report"], export["code"], export["export"],
         ]  # fmt: skip
         looking = {

@@ -53,9 +53,8 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame) -> go.Figure:
             x=steps["step"], y=steps["loss"], name="training loss", mode="lines", line={"color": ORANGE, "width": 1.5},
             hovertemplate="step %{x}: loss %{y:.3f}<extra></extra>", row=2, col=1,
         )  # fmt: skip
-    figure.update_yaxes(
-        title_text=f"perplexity{measured_on}", type="log", exponentformat="none", nticks=6, row=1, col=1
-    )
+    ticks = _one_two_five(live["perplexity"]) if len(live) else None
+    figure.update_yaxes(title_text=f"perplexity{measured_on}", type="log", tickvals=ticks, row=1, col=1)
     figure.update_yaxes(title_text="loss, nats", row=2, col=1)
     figure.update_xaxes(title_text="step", row=2, col=1)
     return _dressed(figure, "Held-out perplexity and training loss", height=430)
@@ -125,19 +124,19 @@ def layer_values(layers: pd.DataFrame, record: dict, quantity: str) -> pd.DataFr
 
     layers: as `Run.layers`. record: one line of `layers.jsonl`. Index: projections in model order; columns: blocks.
     """
-    values = layers[["block", "projection"]].copy()
-    values["groups"] = layers["rows"] * layers["columns"]
+    row, projections = pd.factorize(layers["projection"])
+    column, blocks = pd.factorize(layers["block"], sort=True)
+    cell, shape = row * len(blocks) + column, (len(projections), len(blocks))
     if quantity == "2:4 share":
-        values["value"] = np.array(record["nonzeros_2"]) + np.array(record["nonzeros_1"])
+        values = np.array(record["nonzeros_2"]) + np.array(record["nonzeros_1"])
     else:
-        values["value"] = np.array(record[quantity.replace(" ", "_")], dtype=float)
-    cells = values.groupby(["projection", "block"], sort=False)
+        values = np.array(record[quantity.replace(" ", "_")], dtype=float)
     if quantity in ("flips", "flips from start", "regularizer"):
-        table = cells["value"].sum()
+        table = np.bincount(cell, values, np.prod(shape))
     else:  # shares and ratios: the mean, weighted by size
-        table = cells[["value", "groups"]].apply(lambda cell: np.average(cell["value"], weights=cell["groups"]))
-    order = list(dict.fromkeys(layers["projection"]))
-    return table.unstack("block").reindex(order)
+        sizes = (layers["rows"] * layers["columns"]).to_numpy()
+        table = np.bincount(cell, values * sizes, np.prod(shape)) / np.bincount(cell, sizes, np.prod(shape))
+    return pd.DataFrame(table.reshape(shape), index=projections, columns=blocks)
 
 
 def layer_heatmap(
@@ -167,6 +166,15 @@ def layer_heatmap(
     figure.update_xaxes(title_text="decoder block", type="category", showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category", automargin=True)
     return _dressed(figure, title, height=320)
+
+
+def _one_two_five(values: pd.Series) -> list[float] | None:
+    """1, 2, 5, 10 … around the values: on a logarithmic axis plotly's own labels crowd. None where these are too few."""
+    low, high = values.min() / 1.3, values.max() * 1.3
+    exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [digit * 10.0**exponent for exponent in exponents for digit in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    return ticks if len(ticks) >= 3 else None
 
 
 def _last(table: pd.DataFrame, column: str, default):
