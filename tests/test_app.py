@@ -39,7 +39,7 @@ def serve(runs, *arguments):
         port = probe.getsockname()[1]
     process = subprocess.Popen([sys.executable, "app.py", "--port", str(port), "--runs", str(runs), *arguments])
     address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         try:
             urllib.request.urlopen(address, timeout=5)
@@ -70,7 +70,7 @@ def page(browser, site):
     page.on("request", lambda request: page.foreign.append(request.url) if not is_own(request.url, site[0]) else None)
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.goto(site[0])
-    expect(page.locator("#run")).to_be_visible(timeout=20_000)
+    expect(page.locator("#run")).to_be_visible(timeout=60_000)
     yield page
     assert page.foreign == [], "the page talks to nobody else"
     assert page.problems == []
@@ -105,7 +105,7 @@ def set_up_tiny(page, model, text, steps=4000, **more):
 
 def click(page, name):
     button = page.locator(f"#{name}")
-    expect(button).to_be_enabled(timeout=60_000)
+    expect(button).to_be_enabled(timeout=120_000)
     button.click()
 
 
@@ -114,7 +114,7 @@ def current_run(page, site):
     return Run(site[1] / page.url.split("run=")[1])
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it took too long"
@@ -129,10 +129,10 @@ def test_a_run_is_driven_from_the_page(page, site, tiny_directory, text_file, br
     set_up_tiny(page, tiny_directory, text_file)
     click(page, "run")
     banner = page.locator("#banner")
-    expect(banner).to_contain_text("running", timeout=60_000)
+    expect(banner).to_contain_text("running", timeout=120_000)
     run = current_run(page, site)
     expect(page.locator("#tiles")).to_contain_text("groups already 2:4")
-    expect(page.locator("#chart-composition .scatterlayer .trace")).to_have_count(4, timeout=30_000)
+    expect(page.locator("#chart-composition .scatterlayer .trace")).to_have_count(4, timeout=90_000)
 
     # A zoomed chart stays zoomed, and stays the same chart, while new steps arrive.
     page.evaluate("""() => { const plot = document.querySelector('#chart-composition .live-plot');
@@ -154,7 +154,7 @@ def test_a_run_is_driven_from_the_page(page, site, tiny_directory, text_file, br
     wait_for(lambda: run.table("steps")["lambda1"].iloc[-1] > 0.09)
 
     click(page, "pause")
-    expect(banner).to_contain_text("paused", timeout=30_000)
+    expect(banner).to_contain_text("paused", timeout=90_000)
     if run.state()["phase"] == "prox":
         click(page, "prox")
     wait_for(lambda: run.state()["phase"] == "gradient" and not run.commands())
@@ -166,35 +166,35 @@ def test_a_run_is_driven_from_the_page(page, site, tiny_directory, text_file, br
     expect(page.locator("#gradient")).to_be_disabled()
     click(page, "prox")
     wait_for(lambda: run.state()["step"] == at + 2)
-    expect(banner).to_contain_text(f"step {at + 2} of", timeout=15_000)
+    expect(banner).to_contain_text(f"step {at + 2} of", timeout=60_000)
 
     # A reloaded page, and another window, show the same run.
     page.reload()
-    expect(page.locator("#banner")).to_contain_text(run.id, timeout=20_000)
+    expect(page.locator("#banner")).to_contain_text(run.id, timeout=60_000)
     expect(page.locator("#banner")).to_contain_text("paused")
     second = browser.new_page()
     second.goto(page.url)
-    expect(second.locator("#banner")).to_contain_text(f"step {at + 2} of", timeout=20_000)
+    expect(second.locator("#banner")).to_contain_text(f"step {at + 2} of", timeout=60_000)
     second.close()
 
     # The heatmap goes back to an earlier step and stays there.
     page.locator("#scrubber input[type=number]").fill("3")
     page.locator("#scrubber input[type=number]").press("Enter")
-    expect(page.locator("#chart-heatmap .chart-title")).to_contain_text("at step 3", timeout=15_000)
+    expect(page.locator("#chart-heatmap .chart-title")).to_contain_text("at step 3", timeout=60_000)
     page.locator("#quantity").get_by_label("drift").check()
-    expect(page.locator("#chart-heatmap .chart-title")).to_contain_text("drift at step 3", timeout=15_000)
+    expect(page.locator("#chart-heatmap .chart-title")).to_contain_text("drift at step 3", timeout=60_000)
 
     click(page, "resume")
-    expect(banner).to_contain_text("running", timeout=15_000)
+    expect(banner).to_contain_text("running", timeout=60_000)
     click(page, "stop")
-    expect(banner).to_contain_text("stopped", timeout=30_000)
+    expect(banner).to_contain_text("stopped", timeout=90_000)
     assert max(run.checkpoints()) == run.state()["step"]
 
     # Fork it, with few steps left, to the end.
     open_all_settings(page)
     fill(page, "steps", run.state()["step"] + 3)
     click(page, "fork")
-    expect(banner).to_contain_text("done", timeout=90_000)
+    expect(banner).to_contain_text("done", timeout=180_000)
     fork = current_run(page, site)
     assert fork.id != run.id and fork.header()["parent"]["run"] == run.id
     result = page.locator("#result")
@@ -236,7 +236,7 @@ def test_bad_settings_are_one_sentence_on_the_page(page, site, setting, value, w
     open_all_settings(page)
     fill(page, setting, value)
     page.locator("#run").click()
-    expect(page.locator(".toast-body")).to_contain_text(words, timeout=15_000)
+    expect(page.locator(".toast-body")).to_contain_text(words, timeout=60_000)
     assert len(list_runs(site[1])) == count
 
 
@@ -256,13 +256,13 @@ def test_a_browser_cannot_name_files_that_were_not_allowed(page, model, corpus, 
     page.locator("#corpus input").fill(corpus)
     page.locator("#corpus input").press("Enter")
     page.locator("#run").click()
-    expect(page.locator(".toast-body")).to_contain_text(words, timeout=15_000)
+    expect(page.locator(".toast-body")).to_contain_text(words, timeout=60_000)
 
 
 def test_a_run_that_fails_says_why_and_the_app_goes_on(page, site, tiny_directory, text_file):
     set_up_tiny(page, tiny_directory, text_file, length=1000)
     click(page, "run")
-    expect(page.locator("#banner .failure")).to_contain_text("the model reads at most 64", timeout=60_000)
+    expect(page.locator("#banner .failure")).to_contain_text("the model reads at most 64", timeout=120_000)
     expect(page.locator("#run")).to_be_enabled()
 
 
@@ -272,7 +272,7 @@ def test_uploads_are_texts(page, tmp_path, text_file):
     binary = tmp_path / "binary.txt"
     binary.write_bytes(bytes(range(256)))
     page.locator("#upload input[type=file], input[type=file]").first.set_input_files(binary)
-    expect(page.locator(".toast-body")).to_contain_text("is not text", timeout=15_000)
+    expect(page.locator(".toast-body")).to_contain_text("is not text", timeout=60_000)
 
 
 def test_presets_fill_the_form(page):
@@ -281,7 +281,7 @@ def test_presets_fill_the_form(page):
     open_all_settings(page)
     for name, value in (("steps", "400"), ("lambda1", "0.25"), ("length", "4096"), ("learning_rate", "0.0001")):
         expect(page.locator(f"#setting-{name} input, #setting-{name} textarea").first).to_have_value(
-            value, timeout=15_000
+            value, timeout=60_000
         )
     expect(page.locator("#setting-metric input")).to_have_value("weight")
 
@@ -289,7 +289,7 @@ def test_presets_fill_the_form(page):
 def test_it_fits_a_telephone(browser, site):
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.goto(site[0])
-    expect(page.locator("#run")).to_be_visible(timeout=20_000)
+    expect(page.locator("#run")).to_be_visible(timeout=60_000)
     page.wait_for_timeout(2000)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
@@ -315,9 +315,9 @@ def test_with_a_login_downloads_need_it_too(tmp_path, browser):
         page.get_by_label("username").fill("ada")
         page.get_by_label("password").fill("secret")
         page.get_by_role("button", name="Login").click()
-        expect(page.locator("#run")).to_be_visible(timeout=20_000)
-        expect(page.locator("#banner")).to_contain_text("A recorded example", timeout=20_000)
-        expect(page.locator("#chart-curve .scatterlayer .trace").first).to_be_attached(timeout=20_000)
+        expect(page.locator("#run")).to_be_visible(timeout=60_000)
+        expect(page.locator("#banner")).to_contain_text("A recorded example", timeout=60_000)
+        expect(page.locator("#chart-curve .scatterlayer .trace").first).to_be_attached(timeout=60_000)
         for name in ("pause", "resume", "step", "stop", "fork"):
             expect(page.locator(f"#{name}")).to_be_disabled()
         answer = page.request.get(f"{address}/download/example.zip")

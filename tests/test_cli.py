@@ -16,6 +16,13 @@ def proxsparse(*arguments, **keywords):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **keywords)
 
 
+def until(condition, seconds=180):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.05)
+
+
 @pytest.fixture(scope="module")
 def small(tiny_directory, text_file):
     """Flags of a run that takes seconds."""
@@ -60,30 +67,19 @@ def test_interrupted_it_stops_with_a_checkpoint_and_goes_on(small, tmp_path):
     out = tmp_path / "stopped"
     command = [sys.executable, "-m", "proxsparse", "learn", *map(str, small), "--steps", "400", "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (out / "state.json").exists() or Run(out).state()["step"] < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: (out / "state.json").exists() and Run(out).state()["step"] >= 2)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130 and "resume" in stdout, stderr
     run = Run(out)
     assert run.state()["status"] == "stopped" and max(run.checkpoints()) == run.state()["step"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "proxsparse", "resume", str(out), "--detach"], stdout=subprocess.PIPE
-    )
-    assert process.wait(30) == 0, "--detach returns at once"
-    while run.state()["status"] not in ("running", "stopped"):
-        assert time.monotonic() < deadline + 60
-        time.sleep(0.05)
+    detached = proxsparse("resume", out, "--detach")
+    assert detached.returncode == 0 and run.state()["status"] != "stopped", "--detach returns while the worker goes on"
+    until(lambda: run.state()["status"] == "running")
     assert proxsparse("send", out, "set", "--lambda1", "0.2").returncode == 0
-    while run.state()["lambda1"] != 0.2:
-        assert time.monotonic() < deadline + 60
-        time.sleep(0.05)
+    until(lambda: run.state()["lambda1"] == 0.2)
     assert proxsparse("send", out, "stop").returncode == 0
-    while run.state()["status"] != "stopped":
-        assert time.monotonic() < deadline + 60
-        time.sleep(0.05)
+    until(lambda: run.state()["status"] == "stopped")
 
 
 def test_a_changed_weight_is_found(small, tmp_path, tiny_directory):

@@ -40,14 +40,14 @@ def job(tiny_directory, text_file):
     return make
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=180):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it took too long"
         time.sleep(0.02)
 
 
-def finish(run, seconds=60):
+def finish(run, seconds=180):
     until(lambda: run.state()["status"] in ENDED, seconds)
     until(lambda: not run.is_alive())
     return run.state()
@@ -224,7 +224,7 @@ def test_a_full_disk_loses_nothing(job, tmp_path):
     until(lambda: 3 in run.checkpoints())
     size = run.checkpoints()[3].stat().st_size
     resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (size // 2, size // 2))
-    worker.wait(60)
+    worker.wait(180)
     state = run.state()
     assert state["status"] == "failed" and "disk is full" in state["error"]
     assert run.checkpoints()
