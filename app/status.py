@@ -28,6 +28,8 @@ def banner(view: RunView | None, id: str) -> str:
         parts.append(f"{duration(state['elapsed'])} of work")
     if state.get("remaining"):
         parts.append(f"about {duration(state['remaining'])} left")
+    if view.steps:
+        parts.append(f"{view.steps[-1]['tokens_per_second']:.0f} tokens/s")
     if state.get("device"):
         parts.append(escape(state["device"]))
     if state.get("peak_bytes"):

@@ -66,7 +66,13 @@ def test_from_learning_to_proof(small, tmp_path, text_file, tiny_directory):
 def test_interrupted_it_stops_with_a_checkpoint_and_goes_on(small, tmp_path):
     out = tmp_path / "stopped"
     command = [sys.executable, "-m", "proxsparse", "learn", *map(str, small), "--steps", "400", "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores Ctrl-C
+    )
     until(lambda: (out / "state.json").exists() and Run(out).state()["step"] >= 2)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
