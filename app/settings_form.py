@@ -62,7 +62,8 @@ def _shown(value):
 def _input(name: str) -> gr.components.Component:
     config, field = _FIELDS[name]
     label = {"lambda1": "λ1 at the start", "lambda2": "λ2"}.get(name, name.replace("_", " "))
-    label += f" ({field.metadata['unit']})" if field.metadata["unit"] else ""
+    unit = field.metadata["unit"]
+    label += f" ({unit})" if unit and unit not in label else ""
     default = "automatic" if field.default is None else field.default
     common = {"label": label, "info": f"{field.metadata['help']}; default {default}", "elem_id": f"setting-{name}"}
     wanted = typing.get_type_hints(config)[name]
