@@ -82,7 +82,7 @@ def build() -> dict[str, gr.components.Component]:
             parts["lambda_curve"] = live_plot("chart-strength", 300)
             with gr.Row(elem_id="heatmap-controls"):
                 parts["quantity"] = gr.Radio(
-                    list(QUANTITIES), value="2:4 share", label="Layer by layer", elem_id="quantity"
+                    list(QUANTITIES), value="pattern share", label="Layer by layer", elem_id="quantity"
                 )
                 parts["scrubber"] = gr.Slider(
                     0, 1, value=1, step=1, label="Step shown (at the right end: the newest)", elem_id="scrubber"

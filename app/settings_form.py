@@ -16,7 +16,7 @@ TEXT = ("length", "context", "windows", "live_windows", "evaluate_every")
 OPTIMIZER = ("learning_rate", "warmup", "decay", "batch", "accumulation", "clip", "precision", "seed")
 REGULARIZER = ("relative", "metric_windows", "lambda2", "epsilon")
 MACHINE = ("checkpoint_every", "device")
-PLACED_ELSEWHERE = ("model", "corpus", "learn", "n", "m")  # n:m is 2:4, and nothing else can be learned
+PLACED_ELSEWHERE = ("model", "corpus", "learn", "n", "m")  # n:m is 2:4 on this screen; the command line learns others
 
 _FIELDS = {
     field.name: (config, field) for config in (LearnJob, LearnConfig) for field in dataclasses.fields(config)

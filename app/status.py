@@ -7,6 +7,7 @@ from html import escape
 
 from app.operator import EXAMPLE_ID
 from app.view import RunView
+from proxsparse.report import pattern_share
 
 STATUS_WORDS = {
     "new": "not started", "starting": "starting", "running": "running", "paused": "paused", "stopped": "stopped",
@@ -60,7 +61,8 @@ def tiles(view: RunView | None) -> str:
         return ""
     last = view.steps[-1] if view.steps else None
     learned, dense, magnitude = (view.latest(mask, "live") for mask in ("learned", "dense", "magnitude"))
-    two_four = None if last is None else last["nonzeros_2"] + last["nonzeros_1"]
+    n, m = view.job.learn.n, view.job.learn.m
+    sparse = None if last is None else pattern_share(last)
     flipped = None if last is None or not view.weights else last["flips_from_start"] / view.weights
     entries = (
         (
@@ -69,13 +71,13 @@ def tiles(view: RunView | None) -> str:
             "held-out text; original weights under the mask of this moment",
             "lead",
         ),
-        ("magnitude mask", _perplexity(magnitude), "keeping the two largest of every four, nothing learned", ""),
+        ("magnitude mask", _perplexity(magnitude), f"keeping the {n} largest of every {m}, nothing learned", ""),
         ("dense", _perplexity(dense), "the model as it came, all weights kept", ""),
         ("training loss", "–" if last is None else f"{last['loss']:.3f}", "nats a token, soft weights", ""),
         (
-            "groups already 2:4",
-            "–" if two_four is None else f"{two_four:.1%}",
-            "at most 2 nonzero soft weights of 4",
+            f"groups already {n}:{m}",
+            "–" if sparse is None else f"{sparse:.1%}",
+            f"at most {n} nonzero soft weights of {m}",
             "",
         ),
         (
@@ -99,7 +101,12 @@ def result(view: RunView | None) -> str:
     rows = [view.latest(mask, "final") for mask in ("dense", "magnitude", "learned")]
     if None in rows:
         return ""
-    names = {"dense": "dense (nothing removed)", "magnitude": "magnitude 2:4 mask", "learned": "learned 2:4 mask"}
+    pattern = f"{view.job.learn.n}:{view.job.learn.m}"
+    names = {
+        "dense": "dense (nothing removed)",
+        "magnitude": f"magnitude {pattern} mask",
+        "learned": f"learned {pattern} mask",
+    }
     dense = rows[0]["perplexity"]
     body = "".join(_result_row(row, names[row["mask"]], dense) for row in rows)
     first = rows[0]

@@ -60,8 +60,8 @@ class RunView:
                 values = layer_values(self.layers, record, quantity).to_numpy()
                 low, high = self.limits.get(quantity, (0.0, 0.0))
                 self.limits[quantity] = (min(low, float(values.min())), max(high, float(values.max())))
-        if "2:4 share" in self.limits:
-            self.limits["2:4 share"] = (0.0, 1.0)
+        if "pattern share" in self.limits:
+            self.limits["pattern share"] = (0.0, 1.0)
 
     @property
     def is_active(self) -> bool:

@@ -60,7 +60,7 @@ class LearnConfig:
 
     steps: int = _setting(80, "optimizer steps in the whole run", "steps", least=1)
     lambda1: float = _setting(
-        0.02, "strength of the 2:4 regularizer; by default relative to the RMS of each layer's scaled weights", least=0
+        0.02, "strength of the N:M regularizer; by default relative to the RMS of each layer's scaled weights", least=0
     )
     relative: bool = _setting(True, "divide lambda1 by each layer's RMS; off: the paper's absolute lambda1")
     metric: Literal["activation", "weight"] = _setting(
@@ -86,8 +86,6 @@ class LearnConfig:
         _check(self)
         if self.n >= self.m:
             raise ProxSparseError(f"n is {self.n} and m is {self.m}: keep fewer weights than a group has.")
-        if (self.n, self.m) != (2, 4):
-            raise ProxSparseError(f"The pattern {self.n}:{self.m} cannot be learned yet: use n 2 and m 4.")
 
     @property
     def windows_per_step(self) -> int:

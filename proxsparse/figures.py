@@ -5,10 +5,14 @@ Each takes pandas tables as `Run.table` and `Run.layers` give them, and returns 
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+
+from proxsparse.report import pattern_share
 
 # Okabe & Ito's palette, told apart by the colour-blind; middle greys are readable on white and on black.
 BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
@@ -16,7 +20,7 @@ INK, GRID = "#7d838c", "rgba(128,128,128,0.22)"
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
 
 QUANTITIES = {
-    "2:4 share": ("share of groups with at most 2 nonzero soft weights", ".1%"),
+    "pattern share": ("share of groups with no more nonzero soft weights than the pattern keeps", ".1%"),
     "flips": ("weights that changed state in this step", ",.0f"),
     "flips from start": ("weights whose state differs from the starting mask", ",.0f"),
     "drift": ("‖W − W0‖ / ‖W0‖", ".3f"),
@@ -63,12 +67,17 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame) -> go.Figure:
 def composition(steps: pd.DataFrame) -> go.Figure:
     """How many nonzero soft weights the groups have, as stacked shares over the steps."""
     figure = go.Figure()
-    names = (
-        ("nonzeros_1", "0 or 1 nonzero", PURPLE), ("nonzeros_2", "2 nonzero: 2:4", BLUE),
-        ("nonzeros_3", "3 nonzero", SKY), ("nonzeros_4", "4 nonzero", GRID),
-    )  # fmt: skip
+    counts = sorted(int(name.removeprefix("nonzeros_")) for name in steps if name.startswith("nonzeros_"))
     if len(steps):
-        for column, name, color in names:
+        fewer, n, *more = counts
+        names = [
+            (fewer, f"at most {fewer} nonzero" if fewer else "none nonzero", PURPLE),
+            (n, f"{n} nonzero: {n}:{counts[-1]}", BLUE),
+        ]
+        between = itertools.cycle((SKY, GREEN, ORANGE, RED, INK))
+        names += [(k, f"{k} nonzero", GRID if k == counts[-1] else next(between)) for k in more]
+        for k, name, color in names:
+            column = f"nonzeros_{k}"
             figure.add_scatter(
                 x=steps["step"], y=steps[column] * 100, name=name, mode="lines", stackgroup="groups",
                 line={"width": 0.5, "color": color}, fillcolor=color,
@@ -127,10 +136,8 @@ def layer_values(layers: pd.DataFrame, record: dict, quantity: str) -> pd.DataFr
     row, projections = pd.factorize(layers["projection"])
     column, blocks = pd.factorize(layers["block"], sort=True)
     cell, shape = row * len(blocks) + column, (len(projections), len(blocks))
-    if quantity == "2:4 share":
-        values = np.array(record["nonzeros_2"]) + np.array(record["nonzeros_1"])
-    else:
-        values = np.array(record[quantity.replace(" ", "_")], dtype=float)
+    shared = quantity == "pattern share"
+    values = pattern_share(record) if shared else np.array(record[quantity.replace(" ", "_")], dtype=float)
     if quantity in ("flips", "flips from start", "regularizer"):
         table = np.bincount(cell, values, np.prod(shape))
     else:  # shares and ratios: the mean, weighted by size
@@ -140,7 +147,10 @@ def layer_values(layers: pd.DataFrame, record: dict, quantity: str) -> pd.DataFr
 
 
 def layer_heatmap(
-    layers: pd.DataFrame, record: dict | None, quantity: str = "2:4 share", limits: tuple[float, float] | None = None
+    layers: pd.DataFrame,
+    record: dict | None,
+    quantity: str = "pattern share",
+    limits: tuple[float, float] | None = None,
 ) -> go.Figure:
     """One quantity at one step over blocks and projections. limits: of the colours; give the whole run's, so that
     steps compare."""

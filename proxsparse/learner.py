@@ -24,7 +24,7 @@ from proxsparse.evaluate import next_token_losses
 from proxsparse.layers import PrunableLayers, prunable_layers
 from proxsparse.masks import Mask, MaskSet
 from proxsparse.precision import autocast
-from proxsparse.proximal import Counts, prox_and_count_
+from proxsparse.proximal import Sums, prox_and_count_, read_sums
 from proxsparse.report import LayerRow, StepReport, total
 from proxsparse.schedule import learning_rate_at, windows_at
 
@@ -67,6 +67,7 @@ class MaskLearner:
         # What is measured on the model as it came: the metric, the strength's unit, the mask to start from.
         self.scales = self._measure_scales(progress)
         self._rms = {name: self._root_mean_square(name) for name in self.layers}
+        self._squared_norms = {name: layer.matrix.double().square().sum().item() for name, layer in self.layers.items()}
         self._start = MaskSet({name: self._project(name) for name in self.layers})
         self._previous = MaskSet(self._start)
         self.lambda1 = self.config.lambda1
@@ -106,9 +107,9 @@ class MaskLearner:
         self._lambda1 = float(value)
 
     def absolute_lambda1(self, name: str) -> float:
-        """λ1 as the proximal operator of one layer takes it: λ has the unit 1/weight, so relative λ1 is divided by
-        the RMS."""
-        return self._lambda1 / self._rms[name] if self.config.relative else self._lambda1
+        """λ1 as the proximal operator of one layer takes it: R of N:M has the unit weight^(N+1) and the square that it
+        is weighed against weight², so λ has 1/weight^(N−1), and relative λ1 is divided by that power of the RMS."""
+        return self._lambda1 / self._rms[name] ** (self.config.n - 1) if self.config.relative else self._lambda1
 
     # Stepping
 
@@ -155,15 +156,17 @@ class MaskLearner:
     def prox_step(self) -> StepReport:
         """Second half: the proximal operator on every prunable weight. Counts, in the same pass, what it touches."""
         self._expect("prox")
-        started, reporting = self._clock(), 0.0
-        rows = []
+        started, sums = self._clock(), []
         for name, layer in self.layers.items():
-            strength = self.absolute_lambda1(name)
-            counts = prox_and_count_(layer.matrix, strength, self.config.n, self.config.m, self.scales[name])
-            began = self._clock()
-            rows.append(self._row(name, counts))
+            counts = prox_and_count_(
+                layer.matrix, self.absolute_lambda1(name), self.config.n, self.config.m, self.scales[name],
+                self._previous[name], self._start[name], layer.matrix_of(self._originals[layer.parameter]),
+            )  # fmt: skip
             self._previous[name] = counts.mask
-            reporting += self._clock() - began
+            sums.append(counts.sums)
+        operated = self._clock()
+        values = torch.stack(sums).tolist()  # the one moment at which a GPU is waited for
+        rows = [self._row(name, read_sums(line)) for name, line in zip(self.layers, values, strict=True)]
         ended = self._clock()
         self.step_index += 1
         self.phase = "gradient"
@@ -172,7 +175,7 @@ class MaskLearner:
         tokens = self.config.windows_per_step * self.windows.shape[1]
         return total(
             rows, step=self.step_index, lambda1=self._lambda1, seconds=seconds, tokens_per_second=tokens / seconds,
-            seconds_prox=ended - started - reporting, seconds_report=reporting, **pending,
+            seconds_prox=operated - started, seconds_report=ended - operated, **pending,
         )  # fmt: skip
 
     # What comes out
@@ -295,17 +298,16 @@ class MaskLearner:
             torch.nn.utils.clip_grads_with_norm_(trained, self.config.clip, norm)
         return norm.item()
 
-    def _row(self, name: str, counts: Counts) -> LayerRow:
-        layer = self.layers[name]
-        original = layer.matrix_of(self._originals[layer.parameter]).float()
+    def _row(self, name: str, sums: Sums) -> LayerRow:
+        n, m = self.config.n, self.config.m
         return LayerRow(
-            groups=layer.numel // self.config.m,
-            regularizer=counts.regularizer,
-            nonzeros=counts.nonzeros,
-            flips=counts.mask.flips(self._previous[name]),
-            flips_from_start=counts.mask.flips(self._start[name]),
-            squared_drift=(layer.matrix - original).norm().item() ** 2,
-            squared_norm=original.norm().item() ** 2,
+            groups=self.layers[name].numel // m,
+            regularizer=sums.regularizer,
+            nonzeros=dict(zip(range(m, n - 2, -1), sums.nonzeros, strict=True)),
+            flips=sums.flips,
+            flips_from_start=sums.flips_from_start,
+            squared_drift=sums.squared_drift,
+            squared_norm=self._squared_norms[name],
         )
 
     def _named_parameters(self):

@@ -66,11 +66,11 @@ def unpack(packed: Tensor, columns: int) -> Tensor:
     return bits.view(packed.shape[0], -1)[:, :columns]
 
 
-def count_bits(packed: Tensor) -> int:
-    """How many bits of a uint8 tensor are set."""
+def bits_set(packed: Tensor) -> Tensor:
+    """How many bits of a uint8 tensor are set; a scalar tensor."""
     pairs = packed - ((packed >> 1) & 0x55)
     fours = (pairs & 0x33) + ((pairs >> 2) & 0x33)
-    return int(((fours + (fours >> 4)) & 0x0F).sum(dtype=torch.int64))
+    return ((fours + (fours >> 4)) & 0x0F).sum(dtype=torch.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,12 +104,12 @@ class Mask:
         """How many weights are kept by one of the two masks and dropped by the other."""
         if self.shape != other.shape:
             raise ProxSparseError(f"Masks of shapes {self.shape} and {other.shape} cannot be compared.")
-        return count_bits(self.packed ^ other.packed.to(self.packed.device))
+        return int(bits_set(self.packed ^ other.packed.to(self.packed.device)))
 
     @property
     def density(self) -> float:
         """Share of the weights that are kept."""
-        return count_bits(self.packed) / (self.shape[0] * self.shape[1])
+        return int(bits_set(self.packed)) / (self.shape[0] * self.shape[1])
 
     def is_valid(self) -> bool:
         """Whether no group keeps more than n of m."""

@@ -34,6 +34,12 @@ convex there and has one minimum, whatever its support. Cyclic minimization over
 a rate of about (2 Σp)², so a few sweeps reach rounding error, with no sorting. At the usual strengths nearly all
 groups are small.
 
+*When the support of four is not tried.* The compiled passes skip it where the other candidate is the minimum already:
+where p1 + p2 + p3 ≤ 1, since then f is convex on the whole box 0 ≤ x ≤ p (its Hessian is at least 1 − the sum of the
+other x_i on the diagonal) and a point that satisfies the conditions of a minimum, p4 ≤ e2(x1, x2, x3), is the minimum;
+and, with margins found by search and tested against brute force rather than proved, where p3 ≤ p1 p2,
+p4 ≤ 0.8 e2(x1, x2, x3) or p1 > 1 (a support of four has won only above 1.005 p1 p2, above 0.93 e2, and below 0.91).
+
 Candidates that were not found, or not to full accuracy, cannot do harm: every candidate is feasible, and the
 comparison is of true objective values. The tests compare with brute force in float64.
 """
@@ -44,13 +50,15 @@ import functools
 import importlib.util
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.groups import check_groups, from_planes, in_planes, magnitudes
-from proxsparse.masks import Mask, keep_largest, pack_planes
+from proxsparse.masks import Mask, bits_set, keep_largest, pack_planes
+from proxsparse.proximal_general import n_of_m, one_of_m
 from proxsparse.regularization import elementary_symmetric
 
 SMALL = 0.25  # Σp up to which cyclic minimization is used: 8 sweeps then leave an error below float32's rounding
@@ -62,14 +70,37 @@ NOT_FINITE = "A weight is not a finite number: lower the learning rate, or check
 
 @dataclass(frozen=True)
 class Counts:
-    """What one pass of the operator saw of its result, in the metric.
+    """What one pass of the operator saw of its result, in the metric; nothing is waited for on a GPU.
 
-    mask: the projected mask. regularizer: R. nonzeros: how many groups have 4, 3, 2 and at most 1 nonzero weights.
+    mask: the projected mask. sums: float64, on the device of the weights: R; ‖w − original‖²; weights whose
+    kept/dropped state differs from `previous`, and from `start` (0 where these were not given); not a number when a
+    weight was not finite; then how many groups have m, m − 1, …, n and at most n − 1 nonzero weights.
     """
 
     mask: Mask
+    sums: Tensor
+
+    def read(self) -> Sums:
+        """The sums as numbers. Raises ProxSparseError when a weight was not finite."""
+        return read_sums(self.sums.tolist())
+
+
+class Sums(NamedTuple):
+    """See `Counts.sums`."""
+
     regularizer: float
-    nonzeros: tuple[int, int, int, int]
+    squared_drift: float
+    flips: int
+    flips_from_start: int
+    nonzeros: tuple[int, ...]
+
+
+def read_sums(values: list[float]) -> Sums:
+    """`Counts.sums`, as a list, by name. Raises ProxSparseError when a weight was not finite."""
+    regularizer, squared_drift, flips, flips_from_start, poison, *nonzeros = values
+    if poison != 0:
+        raise ProxSparseError(NOT_FINITE)
+    return Sums(regularizer, squared_drift, int(flips), int(flips_from_start), tuple(map(int, nonzeros)))
 
 
 def prox(v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = None) -> Tensor:
@@ -84,75 +115,102 @@ def prox(v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = N
 def prox_(v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = None) -> Tensor:
     """Replace `v` by prox_{λR}(v), the global minimum of ½‖w − v‖² + λR(w) on every group; returns `v`.
 
-    v: (out, in), any strides; fp32, bf16, fp16 or fp64. lam: λ ≥ 0, absolute. scale: the metric, (in,) or (out, in),
-    positive: the operator is applied to u = scale·v and the result divided back.
+    v: (out, in), any strides; fp32, bf16, fp16 or fp64. lam: λ ≥ 0, absolute. n, m: the pattern; 2:4 and 1:m are exact,
+    for the others see `proxsparse.proximal_general`. scale: the metric, (in,) or (out, in), positive: the operator is
+    applied to u = scale·v and the result divided back.
 
-    Raises ProxSparseError for a λ that is negative or not a number, weights that are not finite, and patterns other
-    than 2:4.
+    Raises ProxSparseError for a λ that is negative or not a number, and for weights that are not finite.
     """
-    prox_and_count_(v, lam, n, m, scale)
+    if not 0 <= lam < float("inf"):
+        raise ProxSparseError(f"λ is {lam}: give a number that is 0 or more.")
+    check_groups(v, n, m, scale)
+    prox_and_count_(v, lam, n, m, scale).read()
     return v
 
 
 @torch.no_grad()
-def prox_and_count_(v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = None) -> Counts:
-    """`prox_`, and what can be counted in the same pass."""
-    if (n, m) != (2, 4):
-        raise ProxSparseError(f"The proximal operator of {n}:{m} is not available: use 2:4.")
-    if not 0 <= lam < float("inf"):
-        raise ProxSparseError(f"λ is {lam}: give a number that is 0 or more.")
-    check_groups(v, n, m, scale)
-    if v.device.type == "cpu" and v.dtype == torch.float32 and (scale is None or scale.ndim == 1) and _has_numba():
-        return _compiled_pass(v, lam, scale)
-    return _eager_pass(v, lam, scale)
+def prox_and_count_(
+    v: Tensor,
+    lam: float,
+    n: int = 2,
+    m: int = 4,
+    scale: Tensor | None = None,
+    previous: Mask | None = None,
+    start: Mask | None = None,
+    original: Tensor | None = None,
+) -> Counts:
+    """`prox_`, and what can be counted in the same pass: see `Counts`.
+
+    previous, start: masks to count flips from. original: like `v`, any dtype, to measure the drift from. What `prox_`
+    checks is taken for granted here, so that a GPU is never waited for.
+    """
+    if (n, m) == (2, 4) and v.dtype != torch.float64:
+        if v.device.type == "cpu" and available("numba", "the CPU"):
+            from proxsparse.proximal_cpu import prox_and_count_cpu_  # here: numba takes a second to import
+
+            return prox_and_count_cpu_(v, lam, scale, previous, start, original)
+        if v.device.type == "cuda" and available("triton", "the GPU"):
+            from proxsparse.proximal_cuda import prox_and_count_cuda_
+
+            return prox_and_count_cuda_(v, lam, scale, previous, start, original)
+    return _eager_pass(v, lam, n, m, scale, previous, start, original)
 
 
 @functools.cache
-def _has_numba() -> bool:
-    if importlib.util.find_spec("numba"):
+def available(compiler: str, device: str) -> bool:
+    """Whether the compiled pass can be used; says once when not."""
+    if importlib.util.find_spec(compiler):
         return True
-    warnings.warn("numba is not installed: the proximal operator takes its slower path on the CPU.", stacklevel=2)
+    warnings.warn(
+        f"{compiler} is not installed: on {device} the proximal operator takes its slower path.", stacklevel=3
+    )
     return False
 
 
-def _compiled_pass(v: Tensor, lam: float, scale: Tensor | None) -> Counts:
-    from proxsparse.proximal_cpu import prox_rows  # here: numba takes a second to import, and is not needed on a GPU
-
-    rows, columns = v.shape
-    scale = torch.ones(columns) if scale is None else scale.float().contiguous()
-    packed = torch.zeros(rows, -(-columns // 8), dtype=torch.uint8)
-    regularizer, nonzeros = torch.zeros(rows, dtype=torch.float64), torch.zeros(rows, 4, dtype=torch.int64)
-    arrays = (tensor.numpy() for tensor in (packed, regularizer, nonzeros))
-    if not prox_rows(v.detach().numpy(), scale.numpy(), float(lam), *arrays):
-        raise ProxSparseError(NOT_FINITE)
-    return Counts(Mask(packed, (rows, columns)), regularizer.sum().item(), tuple(nonzeros.sum(0).tolist()))
-
-
-def _eager_pass(v: Tensor, lam: float, scale: Tensor | None) -> Counts:
-    packed, regularizer, nonzeros = [], [], []
+def _eager_pass(v, lam, n, m, scale, previous, start, original) -> Counts:
+    """Plain torch, on any device and for any pattern, a few rows at a time."""
+    packed, sums = [], torch.zeros(6 + m - n + 1, dtype=torch.float64, device=v.device)
     rows_at_a_time = max(1, CHUNK // v.shape[1])
-    for start in range(0, v.shape[0], rows_at_a_time):
-        rows = slice(start, start + rows_at_a_time)
+    for begin in range(0, v.shape[0], rows_at_a_time):
+        rows = slice(begin, begin + rows_at_a_time)
         block = v[rows]
         block_scale = scale[rows] if scale is not None and scale.ndim == 2 else scale
-        u = in_planes(magnitudes(block, block_scale), 4)
-        if not bool(u.isfinite().all()):
-            raise ProxSparseError(NOT_FINITE)
-        kept = keep_largest(u, 2)  # the operator keeps order: asked before it, rounding cannot split what was equal
+        u = in_planes(magnitudes(block, block_scale), m)
+        sums[4] += (u * 0).sum()
+        kept = keep_largest(u, n)  # the operator keeps order: asked before it, rounding cannot split what was equal
         if lam > 0:
-            p = u * lam
-            x = solve(p)
-            change = (x - p).div_(lam)  # added, not divided: a group that is left alone keeps its very bits
-            u = torch.where(x > 0, u + change, 0)
+            change, alive = _change(u, lam, n)
+            u = torch.where(alive, u + change, 0)
             change = from_planes(change, block.shape)
             change = change if block_scale is None else change / block_scale
+            # Added, not replaced: a weight that is left alone keeps its very bits.
             block.copy_(torch.where(from_planes(u > 0, block.shape), block + change * block.sign(), 0))
         packed.append(pack_planes(kept, block.shape))
-        regularizer.append(elementary_symmetric(u, 3).sum(dtype=torch.float64))
+        sums[0] += elementary_symmetric(u, n + 1).sum(dtype=torch.float64)
+        if original is not None:
+            sums[1] += (block.float() - original[rows].float()).double().square().sum()
+        for entry, other in ((2, previous), (3, start)):
+            if other is not None:
+                sums[entry] += bits_set(packed[-1] ^ other.packed[rows])
         count = (u > 0).sum(0, dtype=torch.uint8)
-        nonzeros.append(torch.stack([(count == 4).sum(), (count == 3).sum(), (count == 2).sum(), (count <= 1).sum()]))
-    totals = torch.stack(nonzeros).sum(0).tolist()
-    return Counts(Mask(torch.cat(packed), tuple(v.shape)), torch.stack(regularizer).sum().item(), tuple(totals))
+        sums[5] += (count == m).sum()
+        for k in range(m - 1, n - 1, -1):
+            sums[5 + m - k] += (count == k).sum()
+        sums[-1] += (count < n).sum()
+    return Counts(Mask(torch.cat(packed), tuple(v.shape), n, m), sums)
+
+
+def _change(u: Tensor, lam: float, n: int) -> tuple[Tensor, Tensor]:
+    """How the operator changes the magnitudes u (m, groups), and which of them stay above zero."""
+    if n == 1:
+        x = one_of_m(u, lam)
+        return x - u, x > 0
+    # With p = c·u, c = λ^(1/(n−1)), the problem loses its parameter. A bound from below keeps a tiny weight from
+    # becoming a zero, which the operator would take for a dropped one.
+    unit = lam ** (1 / (n - 1))
+    p = (u * unit).clamp_(min=torch.finfo(u.dtype).tiny)
+    x = solve(p) if (n, len(u)) == (2, 4) else n_of_m(p, n)
+    return (x - p).div_(unit), x > 0
 
 
 def solve(p: Tensor) -> Tensor:

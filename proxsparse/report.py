@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
-LAYER_COLUMNS = (
-    "regularizer", "nonzeros_4", "nonzeros_3", "nonzeros_2", "nonzeros_1", "flips", "flips_from_start", "drift",
-)  # fmt: skip
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -14,10 +12,11 @@ class StepReport:
     """One step in numbers.
 
     step: steps taken. loss: nats a token, on the calibration batch, before the update. regularizer: R of the soft
-    weights after the step, in the metric, summed over layers. nonzeros_k: share of all groups with k nonzero soft
-    weights (nonzeros_1: one or none). flips, flips_from_start: weights whose kept/dropped state differs from the last
-    step's mask, and from the starting one. drift: ‖W − W0‖/‖W0‖ over all prunable weights. layers: {column: one entry
-    a layer}, see LAYER_COLUMNS.
+    weights after the step, in the metric, summed over layers. nonzeros: share of all groups with k nonzero soft weights,
+    for k = m, m − 1, …, n, and under n − 1 with at most that many: with 2:4, {4: …, 3: …, 2: …, 1: …}. flips,
+    flips_from_start: weights whose kept/dropped state differs from the last step's mask, and from the starting one.
+    drift: ‖W − W0‖/‖W0‖ over all prunable weights. layers: {column: one entry a layer} for the columns regularizer,
+    nonzeros_k, flips, flips_from_start and drift.
     """
 
     step: int
@@ -26,10 +25,7 @@ class StepReport:
     lambda1: float
     learning_rate: float
     gradient_norm: float
-    nonzeros_4: float
-    nonzeros_3: float
-    nonzeros_2: float
-    nonzeros_1: float
+    nonzeros: dict[int, float]
     flips: int
     flips_from_start: int
     drift: float
@@ -42,9 +38,14 @@ class StepReport:
     layers: dict[str, list]
 
     def record(self) -> dict:
-        """The step as one flat record, without the layers."""
-        record = asdict(self)
-        del record["layers"]
+        """The step as one flat record, without the layers; the composition as columns nonzeros_k."""
+        record = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.name == "nonzeros":
+                record |= {f"nonzeros_{k}": share for k, share in value.items()}
+            elif entry.name != "layers":
+                record[entry.name] = value
         return record
 
     def layer_record(self) -> dict:
@@ -58,7 +59,7 @@ class LayerRow:
 
     groups: int
     regularizer: float
-    nonzeros: tuple[int, int, int, int]  # groups with 4, 3, 2 and at most 1 nonzero
+    nonzeros: dict[int, int]  # how many groups have k nonzeros, as in `StepReport`
     flips: int
     flips_from_start: int
     squared_drift: float
@@ -68,21 +69,33 @@ class LayerRow:
 def total(rows: list[LayerRow], **about) -> StepReport:
     """The report of a step from its layers."""
     groups = sum(row.groups for row in rows)
-    layers = {column: [] for column in LAYER_COLUMNS}
-    for row in rows:
-        shares = [count / row.groups for count in row.nonzeros]
-        drift = (row.squared_drift / row.squared_norm) ** 0.5 if row.squared_norm else 0.0
-        values = (row.regularizer, *shares, row.flips, row.flips_from_start, drift)
-        for column, value in zip(LAYER_COLUMNS, values, strict=True):
-            layers[column].append(value)
-    overall = [sum(row.nonzeros[k] for row in rows) / groups for k in range(4)]
     norm = sum(row.squared_norm for row in rows)
+    nonzeros = {k: sum(row.nonzeros[k] for row in rows) / groups for k in rows[0].nonzeros}
+    layers = {"regularizer": [row.regularizer for row in rows]}
+    layers |= {f"nonzeros_{k}": [row.nonzeros[k] / row.groups for row in rows] for k in nonzeros}
+    layers["flips"] = [row.flips for row in rows]
+    layers["flips_from_start"] = [row.flips_from_start for row in rows]
+    layers["drift"] = [_ratio(row.squared_drift, row.squared_norm) for row in rows]
     return StepReport(
         regularizer=sum(row.regularizer for row in rows),
-        nonzeros_4=overall[0], nonzeros_3=overall[1], nonzeros_2=overall[2], nonzeros_1=overall[3],
+        nonzeros=nonzeros,
         flips=sum(row.flips for row in rows),
         flips_from_start=sum(row.flips_from_start for row in rows),
-        drift=(sum(row.squared_drift for row in rows) / norm) ** 0.5 if norm else 0.0,
+        drift=_ratio(sum(row.squared_drift for row in rows), norm),
         layers=layers,
         **about,
-    )  # fmt: skip
+    )
+
+
+def _ratio(squared: float, squared_norm: float) -> float:
+    return (squared / squared_norm) ** 0.5 if squared_norm else 0.0
+
+
+def pattern_share(record):
+    """Share of groups with at most n nonzeros, of a step's record or table, or of each layer of a layer record.
+
+    record: anything with columns nonzeros_k. The two smallest k are n and "at most n − 1".
+    """
+    columns = sorted((name for name in record if name.startswith("nonzeros_")), key=lambda name: int(name[9:]))
+    n, fewer = (np.asarray(record[name]) for name in reversed(columns[:2]))
+    return n + fewer

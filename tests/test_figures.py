@@ -59,7 +59,7 @@ def test_strength_and_flips():
 
 
 def test_layers_are_blocks_by_projections_with_experts_together():
-    shares = figures.layer_values(LAYERS, RECORD, "2:4 share")
+    shares = figures.layer_values(LAYERS, RECORD, "pattern share")
     assert list(shares.index) == ["q_proj", "experts.up"] and list(shares.columns) == [0, 1]
     assert shares.loc["experts.up", 0] == pytest.approx((0.2 * 8 + 0.6 * 24) / 32), "the mean, weighted by size"
     assert figures.layer_values(LAYERS, RECORD, "flips").loc["experts.up", 1] == 11, "counts are added"

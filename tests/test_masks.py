@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from proxsparse import Mask, MaskSet, ProxSparseError
-from proxsparse.masks import count_bits, pack, unpack
+from proxsparse.masks import bits_set, pack, unpack
 
 
 @given(st.integers(0, 1000), st.sampled_from([(1, 2), (1, 4), (2, 4), (2, 8), (4, 8), (2, 6)]), st.booleans())
@@ -32,7 +32,7 @@ def test_packing_comes_back_and_counts(columns, rows, seed):
     packed = pack(mask)
     assert packed.shape == (rows, -(-columns // 8))
     assert torch.equal(unpack(packed, columns), mask)
-    assert count_bits(packed) == mask.sum().item()
+    assert bits_set(packed) == mask.sum().item()
 
 
 def test_flips_count_the_weights_that_changed_state():

@@ -73,7 +73,7 @@ def test_float32_and_bfloat16_agree_with_float64(lam, monkeypatch):
     v = torch.randn(2000, 4, generator=torch.Generator().manual_seed(1))
     exact = objective(prox(v.double(), lam), v.double(), lam)
     for compiled in (True, False):
-        monkeypatch.setattr("proxsparse.proximal._has_numba", lambda compiled=compiled: compiled)
+        monkeypatch.setattr("proxsparse.proximal.available", lambda *_, compiled=compiled: compiled)
         rough = objective(prox(v, lam).double(), v.double(), lam)
         assert (rough - exact <= 1e-6 * (v**2).sum(1)).all()
     half = v.bfloat16()
@@ -136,7 +136,7 @@ def test_the_metric_is_a_change_of_variables(per_weight):
 
 @pytest.mark.parametrize("path", ["compiled", "eager"])
 def test_in_place_on_a_transposed_view(path, monkeypatch):
-    monkeypatch.setattr("proxsparse.proximal._has_numba", lambda: path == "compiled")
+    monkeypatch.setattr("proxsparse.proximal.available", lambda *_: path == "compiled")
     monkeypatch.setattr("proxsparse.proximal.CHUNK", 64)
     stored = torch.randn(32, 24, generator=torch.Generator().manual_seed(6))  # as a Conv1D holds it: (in, out)
     expected = prox(stored.t().double(), 0.3)
@@ -153,17 +153,23 @@ def test_the_compiled_and_the_eager_pass_agree_and_count_the_result(lam, metric,
     v[:20] = v[:20].round()
     scale = torch.rand(44, generator=generator) + 0.2 if metric else None
     fast, slow = v.clone(), v.clone()
-    counts = prox_and_count_(fast, lam, scale=scale)
-    monkeypatch.setattr("proxsparse.proximal._has_numba", lambda: False)
-    eager = prox_and_count_(slow, lam, scale=scale)
+    start = Mask.project(torch.randn(v.shape, generator=generator))
+    previous = Mask.project(v, scale=scale)
+    original = torch.randn(v.shape, generator=generator).bfloat16()
+    about = {"scale": scale, "previous": previous, "start": start, "original": original}
+    counts = prox_and_count_(fast, lam, **about)
+    monkeypatch.setattr("proxsparse.proximal.available", lambda *_: False)
+    eager = prox_and_count_(slow, lam, **about)
     assert torch.allclose(fast, slow, rtol=1e-4, atol=1e-5)
-    assert counts.nonzeros == eager.nonzeros and sum(counts.nonzeros) == v.numel() // 4
-    for result, seen in ((fast, counts), (slow, eager)):
+    assert counts.read().nonzeros == eager.read().nonzeros and sum(counts.read().nonzeros) == v.numel() // 4
+    for result, mask, sums in ((fast, counts.mask, counts.read()), (slow, eager.mask, eager.read())):
         nonzeros = (result.view(-1, 4) != 0).sum(1)
-        assert seen.nonzeros == (*tuple(int((nonzeros == k).sum()) for k in (4, 3, 2)), int((nonzeros <= 1).sum()))
-        assert seen.regularizer == pytest.approx(regularizer(result, scale=scale).item(), rel=1e-4, abs=1e-4)
-        assert seen.mask.flips(Mask.project(v, scale=scale)) <= 2  # order is kept; rounding may decide near-equals
-        assert ((result != 0) & ~seen.mask.dense()).view(-1, 4).any(1).sum() == sum(seen.nonzeros[:2])
+        assert sums.nonzeros == (*tuple(int((nonzeros == k).sum()) for k in (4, 3, 2)), int((nonzeros <= 1).sum()))
+        assert sums.regularizer == pytest.approx(regularizer(result, scale=scale).item(), rel=1e-4, abs=1e-4)
+        assert sums.squared_drift == pytest.approx((result - original.float()).square().sum().item(), rel=1e-4)
+        assert sums.flips == mask.flips(previous) <= 2  # order is kept; rounding may decide near-equals
+        assert sums.flips_from_start == mask.flips(start) > 0
+        assert ((result != 0) & ~mask.dense()).view(-1, 4).any(1).sum() == sum(sums.nonzeros[:2])
 
 
 @pytest.mark.parametrize(

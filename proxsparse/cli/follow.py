@@ -9,6 +9,7 @@ import time
 
 from tqdm import tqdm
 
+from proxsparse.report import pattern_share
 from proxsparse.runs import Run
 from proxsparse.runs.files import Tail
 from proxsparse.runs.run import ACTIVE
@@ -50,7 +51,7 @@ def follow(run: Run, process: subprocess.Popen, as_json: bool = False) -> int:
 def _show(bar: tqdm, run: Run, steps: Tail, perplexities: Tail, shown: dict) -> None:
     for record in steps.read():
         shown |= {"loss": f"{record['loss']:.3f}", "λ": f"{record['lambda1']:g}"}
-        shown["2:4"] = f"{record['nonzeros_2'] + record['nonzeros_1']:.1%}"
+        shown["sparse groups"] = f"{pattern_share(record):.1%}"
         bar.n = record["step"]
     for record in perplexities.read():
         if record["mask"] == "learned":
