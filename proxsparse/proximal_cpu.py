@@ -52,11 +52,11 @@ def _load(weight, scale, lam, u, p, total, width):
 
 
 @_ordered
-def _largest(total, width):
-    largest = ZERO
+def _least_and_most(total, width):
+    least, most = total[0], total[0]
     for i in range(width):
-        largest = max(largest, total[i])
-    return largest
+        least, most = min(least, total[i]), max(most, total[i])
+    return least, most
 
 
 # Small groups: cyclic minimization. How many sweeps leave less than half a unit in the last place: see `_minimize`.
@@ -151,7 +151,7 @@ def _support_of_three(q, y, least, width):
 
 @_step
 def _may_have_support_of_four(q, y, total, wanted, width):
-    """`proximal.cannot_have_support_of_four`, negated."""
+    """Whether a support of four may win: see `proxsparse.proximal`, "When the support of four is not tried"."""
     for i in range(width):
         p1, p2, p3, p4 = q[0, i], q[1, i], q[2, i], q[3, i]
         x1, x2, x3 = y[0, i], y[1, i], y[2, i]
@@ -222,7 +222,9 @@ def _ranks(u1, u2, u3, u4):
 
 @_piece
 def _pick(rank, y1, y2, y3, y4):
-    return y1 if rank == 0 else y2 if rank == 1 else y3 if rank == 2 else y4
+    """y of that rank. Compared by <: from a chain of == the compiler makes a jump, and no vector instructions."""
+    low, high = y1 if rank < 1 else y2, y3 if rank < 3 else y4
+    return low if rank < 2 else high
 
 
 @_step
@@ -231,11 +233,13 @@ def _place(u, y, x, total, width):
     for i in range(width):
         r1, r2, r3, r4 = _ranks(u[0, i], u[1, i], u[2, i], u[3, i])
         y1, y2, y3, y4 = y[0, i], y[1, i], y[2, i], y[3, i]
+        x1, x2, x3, x4 = x[0, i], x[1, i], x[2, i], x[3, i]  # read whether needed or not: no branch
         small = total[i] <= SMALL
-        x[0, i] = x[0, i] if small else _pick(r1, y1, y2, y3, y4)
-        x[1, i] = x[1, i] if small else _pick(r2, y1, y2, y3, y4)
-        x[2, i] = x[2, i] if small else _pick(r3, y1, y2, y3, y4)
-        x[3, i] = x[3, i] if small else _pick(r4, y1, y2, y3, y4)
+        y1, y2, y3, y4 = (
+            _pick(r1, y1, y2, y3, y4), _pick(r2, y1, y2, y3, y4), _pick(r3, y1, y2, y3, y4), _pick(r4, y1, y2, y3, y4)
+        )  # fmt: skip
+        x[0, i], x[1, i] = x1 if small else y1, x2 if small else y2
+        x[2, i], x[3, i] = x3 if small else y3, x4 if small else y4
 
 
 # What is written and counted.
@@ -346,8 +350,9 @@ def prox_rows(weight, scale, lam, packed, previous, start, original, original_bf
                 )
                 w, s, mask = weight[row, columns_here], scale_row[columns_here], packed[row, bytes_here]
                 sums[part, 4] += _load(w, s, lam, u, p, total, width)
-                largest = _largest(total, width)
-                _minimize(p, x, min(largest, SMALL), padded)
+                smallest, largest = _least_and_most(total, width)
+                if smallest <= SMALL:
+                    _minimize(p, x, min(largest, SMALL), padded)
                 if largest > SMALL:
                     _sort(p, q, padded)
                     _support_of_three(q, y, least, padded)
