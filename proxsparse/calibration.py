@@ -49,21 +49,24 @@ def activation_scales(
     windows: Tensor,
     precision: str = "auto",
     progress: Callable[[int, int, str], None] | None = None,
+    batch: int = 4,
 ) -> dict[str, Tensor]:
     """‖x_j‖₂ of every input feature of every layer, divided by the layer's geometric mean.
 
-    windows: int64 (count, length). Returns {layer name: float32 (in,)}, positive. This is the scale of Wanda's score
-    |w_ij|·‖x_j‖₂ (Sun et al. 2023, arXiv 2306.11695, section 3); the common factor changes no choice within a layer. An input that
-    was never active gets the smallest scale of its layer, and a layer that saw no token (an idle expert) the scale 1.
+    windows: int64 (count, length). batch: windows in one forward pass. Returns {layer name: float32 (in,)}, positive.
+    This is the scale of Wanda's score |w_ij|·‖x_j‖₂ (Sun et al. 2023, arXiv 2306.11695, section 3); the common factor
+    changes no choice within a layer. An input that was never active gets the smallest scale of its layer, and a layer
+    that saw no token (an idle expert) the scale 1.
     """
     device = next(model.parameters()).device
+    decoder = model.base_model  # without the LM head: nobody asks for the next token here
     seen = _InputNorms(layers)
     with _experts_one_by_one(model):
-        for index, window in enumerate(windows):
+        for index in range(0, len(windows), batch):
             if progress:
                 progress(index, len(windows), "measuring activations")
             with autocast(device, precision), seen:
-                model(input_ids=window.to(device).unsqueeze(0), use_cache=False)
+                decoder(input_ids=windows[index : index + batch].to(device), use_cache=False)
     return {name: _normalized(squares.sqrt()) for name, squares in seen.squares.items()}
 
 

@@ -36,6 +36,9 @@ from proxsparse.runs.files import Tail, read_json, write_json
 
 ACTIVE = ("starting", "running", "paused")
 START_SECONDS = 30
+# A step allocates and frees gigabytes. glibc gives large blocks back to the system at once, and each step then pays
+# again for every page; these settings let a worker keep what it has until it ends. Other C libraries ignore them.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_ARENA_MAX": "1"}
 COMMANDS = ("pause", "resume", "step", "gradient", "prox", "set", "stop")
 
 
@@ -160,7 +163,7 @@ class Run:
             return subprocess.Popen(
                 [sys.executable, "-m", "proxsparse", "worker", str(self.path.resolve())],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=KEEP_MEMORY | os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )  # fmt: skip
 
     def fork(self, path: str | Path, step: int | None = None, **changes) -> Run:
