@@ -15,7 +15,7 @@ BASIC = ("steps", "lambda1", "metric")
 TEXT = ("length", "context", "windows", "live_windows", "evaluate_every")
 OPTIMIZER = ("learning_rate", "warmup", "decay", "batch", "accumulation", "clip", "precision", "seed")
 REGULARIZER = ("relative", "metric_windows", "lambda2", "epsilon")
-MACHINE = ("checkpoint_every", "device")
+MACHINE = ("checkpoint_every", "device", "memory")
 PLACED_ELSEWHERE = ("model", "corpus", "learn", "n", "m")  # n:m is 2:4 on this screen; the command line learns others
 
 _FIELDS = {

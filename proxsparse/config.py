@@ -78,6 +78,11 @@ class LearnConfig:
     precision: Literal["auto", "fp32", "bf16"] = _setting(
         "auto", "arithmetic of forward and backward; master weights stay fp32; auto: bf16 where the device has it"
     )
+    memory: Literal["auto", "full", "lean"] = _setting(
+        "auto",
+        "full: 18 bytes a prunable weight of a bf16 model; lean: 8, as bf16 with stochastic rounding, and each block "
+        "computed twice; auto: lean where a GPU has no room for full",
+    )
     seed: int = _setting(0, "seed of the order in which windows are drawn", least=0)
     n: int = _setting(2, "weights kept in a group", "weights", least=1)
     m: int = _setting(4, "weights in a group", "weights", least=2)
@@ -86,6 +91,13 @@ class LearnConfig:
         _check(self)
         if self.n >= self.m:
             raise ProxSparseError(f"n is {self.n} and m is {self.m}: keep fewer weights than a group has.")
+        if self.memory == "lean" and self.accumulation > 1:
+            raise ProxSparseError(
+                f"accumulation is {self.accumulation} and memory lean, which updates in every pass: set accumulation to 1 "
+                "and a larger batch, or memory to full."
+            )
+        if self.memory == "lean" and self.precision == "fp32":
+            raise ProxSparseError("precision is fp32 and memory lean, whose weights are bf16: set precision to auto.")
 
     @property
     def windows_per_step(self) -> int:

@@ -81,7 +81,7 @@ def prunable_layers(model, m: int = 4) -> PrunableLayers:
         for module in (model.get_input_embeddings(), model.get_output_embeddings())
         if module is not None
     }
-    for prefix, block_index, block in _decoder_blocks(model):
+    for prefix, block_index, block in decoder_blocks(model):
         routers = _routers(block)
         maps = list(_linear_maps(block))
         ends = Counter(path.rsplit(".", 1)[-1] for path, _, _ in maps)
@@ -115,7 +115,7 @@ def prunable_layers(model, m: int = 4) -> PrunableLayers:
     return found
 
 
-def _decoder_blocks(model) -> Iterator[tuple[str, int, nn.Module]]:
+def decoder_blocks(model) -> Iterator[tuple[str, int, nn.Module]]:
     """(name, index, block): the largest list of modules that is as long as the configuration says the decoder is
     deep."""
     depth = model.config.get_text_config(decoder=True).num_hidden_layers

@@ -27,6 +27,7 @@ from proxsparse.precision import autocast
 from proxsparse.proximal import Sums, prox_and_count_, read_sums
 from proxsparse.report import LayerRow, StepReport, total
 from proxsparse.schedule import learning_rate_at, windows_at
+from proxsparse.updates import UPDATES, choose_memory
 
 Progress = Callable[[int, int, str], None]
 
@@ -34,8 +35,8 @@ Progress = Callable[[int, int, str], None]
 class MaskLearner:
     """Learns the N:M mask of a causal language model.
 
-    model: transformers model; while the learner lives it holds the soft weights in float32, and only its prunable
-    weights are trained. `restore()` (which the iterator calls at its end) puts the original weights back.
+    model: transformers model; while the learner lives it holds the soft weights, and only its prunable weights are
+    trained. `restore()` (which the iterator calls at its end) puts the original weights back.
     windows: int64 (count, length), the calibration text.
 
     >>> learner = MaskLearner(model, windows, LearnConfig(steps=80))     # doctest: +SKIP
@@ -72,20 +73,15 @@ class MaskLearner:
         self._previous = MaskSet(self._start)
         self.lambda1 = self.config.lambda1
 
-        # Master weights are float32: a bf16 weight would ignore most updates. Originals keep the dtype they came in.
+        # Originals keep the dtype they came in; soft weights get one of their own, see `proxsparse.updates`.
         self._originals = {parameter: parameter.data for parameter in self.layers.parameters()}
         self._as_it_came = [(parameter, parameter.dtype, parameter.requires_grad) for parameter in model.parameters()]
-        model.requires_grad_(False).float()
-        for parameter, original in self._originals.items():
-            if parameter.data_ptr() == original.data_ptr():  # it was float32 already
-                parameter.data = original.clone()
+        self.memory = choose_memory(self.config, model, self.layers, self.device)
+        self.precision = "bf16" if self.memory == "lean" else self.config.precision
+        model.requires_grad_(False)
+        for parameter in self._originals:
             parameter.requires_grad_(True)
-        self._optimizer = torch.optim.AdamW(
-            list(self._originals),
-            lr=self.config.learning_rate,
-            weight_decay=0.0,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+        self._update = UPDATES[self.memory](model, self._originals, self.config)
         self.restored = False
 
     # Where the learner stands
@@ -130,21 +126,19 @@ class MaskLearner:
         yet."""
         self._expect("gradient")
         started = self._clock()
+        learning_rate = learning_rate_at(self.step_index, self.config)
+        self._update.begin(self.step_index, learning_rate)
         batches = windows_at(self.step_index, len(self.windows), self.config).split(self.config.batch)
         loss = sum(self._backward(self.windows[batch], len(batches)) for batch in batches)
-        gradient_norm = self._regularize_and_clip()
+        gradient_norm = self._update.gradient_norm()
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            self._optimizer.zero_grad()
+            self._update.discard()
             raise ProxSparseError(
                 f"At step {self.step_index + 1} the loss is {loss:g} and the gradient norm {gradient_norm:g}: lower the "
                 f"learning rate ({self.config.learning_rate:g}) or λ1 ({self._lambda1:g})."
             )
         differentiated = self._clock()
-        learning_rate = learning_rate_at(self.step_index, self.config)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        self._update.apply()
         updated = self._clock()
         self._pending = {
             "loss": loss, "gradient_norm": gradient_norm, "learning_rate": learning_rate,
@@ -157,10 +151,11 @@ class MaskLearner:
         """Second half: the proximal operator on every prunable weight. Counts, in the same pass, what it touches."""
         self._expect("prox")
         started, sums = self._clock(), []
-        for name, layer in self.layers.items():
+        for index, (name, layer) in enumerate(self.layers.items()):
             counts = prox_and_count_(
                 layer.matrix, self.absolute_lambda1(name), self.config.n, self.config.m, self.scales[name],
                 self._previous[name], self._start[name], layer.matrix_of(self._originals[layer.parameter]),
+                self._rounding_seed(index),
             )  # fmt: skip
             self._previous[name] = counts.mask
             sums.append(counts.sums)
@@ -211,7 +206,8 @@ class MaskLearner:
         if self.restored:
             return
         self._previous = self.masks()
-        self._optimizer = None
+        self._update.close()
+        self._update = None
         for parameter, original in self._originals.items():
             parameter.data = original
         for parameter, dtype, requires_grad in self._as_it_came:
@@ -227,7 +223,7 @@ class MaskLearner:
         tensors, updates = {}, {}
         for name, parameter in self._named_parameters():
             tensors[f"soft.{name}"] = parameter.data
-            moments = self._optimizer.state.get(parameter)
+            moments = self._update.optimizer.state.get(parameter)
             if moments:  # none before the first update
                 tensors[f"exp_avg.{name}"], tensors[f"exp_avg_sq.{name}"] = moments["exp_avg"], moments["exp_avg_sq"]
                 updates[name] = int(moments["step"].item())
@@ -236,11 +232,16 @@ class MaskLearner:
             tensors[f"previous.{name}"] = self._previous[name].packed
             if self.scales[name] is not None:
                 tensors[f"scale.{name}"] = self.scales[name]
-        return tensors, {"step": self.step_index, "lambda1": self._lambda1, "updates": updates}
+        return tensors, {"step": self.step_index, "lambda1": self._lambda1, "memory": self.memory, "updates": updates}
 
     def load_state_dict(self, tensors: dict[str, Tensor], rest: dict) -> None:
         """Go on from a saved state, exactly. Raises ProxSparseError when it belongs to another model or metric."""
         self._expect("gradient")
+        if rest.get("memory", "full") != self.memory:
+            raise ProxSparseError(
+                f"The checkpoint was written with memory {rest['memory']} and this run has memory {self.memory}: set memory "
+                f"to {rest['memory']}."
+            )
         expected = {f"soft.{name}": parameter.shape for name, parameter in self._named_parameters()}
         expected |= {f"scale.{name}": scale.shape for name, scale in self.scales.items() if scale is not None}
         for name, shape in expected.items():
@@ -251,7 +252,7 @@ class MaskLearner:
         for name, parameter in self._named_parameters():
             parameter.data.copy_(tensors[f"soft.{name}"])
             if name in rest["updates"]:
-                self._optimizer.state[parameter] = {
+                self._update.optimizer.state[parameter] = {
                     "step": torch.tensor(float(rest["updates"][name]), device=self.device),
                     "exp_avg": tensors[f"exp_avg.{name}"].to(self.device, copy=True),
                     "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(self.device, copy=True),
@@ -281,22 +282,16 @@ class MaskLearner:
         return Mask.project(self.layers[name].matrix, self.config.n, self.config.m, self.scales[name])
 
     def _backward(self, windows: Tensor, passes: int) -> float:
-        with autocast(self.device, self.config.precision):
+        with autocast(self.device, self.precision):
             loss = next_token_losses(self.model, windows.to(self.device)).mean() / passes
         loss.backward()
         return loss.item()
 
-    @torch.no_grad()
-    def _regularize_and_clip(self) -> float:
-        if self.config.lambda2 > 0:
-            for parameter, original in self._originals.items():
-                penalty = frozen_weight_gradient(parameter, original, self.config.epsilon).mul_(self.config.lambda2)
-                parameter.grad = penalty if parameter.grad is None else parameter.grad.add_(penalty)
-        trained = [parameter for parameter in self._originals if parameter.grad is not None]  # an idle expert has none
-        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in trained])
-        if self.config.clip > 0:
-            torch.nn.utils.clip_grads_with_norm_(trained, self.config.clip, norm)
-        return norm.item()
+    def _rounding_seed(self, layer: int) -> int | None:
+        """Depends on the position alone, so that a resumed run rounds alike; None where weights are float32."""
+        if self.memory == "full":
+            return None
+        return ((self.config.seed * 1_000_003 + self.step_index) * len(self.layers) + layer) % 2**31
 
     def _row(self, name: str, sums: Sums) -> LayerRow:
         n, m = self.config.n, self.config.m
@@ -325,11 +320,3 @@ class MaskLearner:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
-
-
-def frozen_weight_gradient(weight: Tensor, original: Tensor, epsilon: float) -> Tensor:
-    """Gradient of ‖W/(W0 + ε·sign W0) ⊙ (W − W0)‖_F² (Liu et al. 2025, section 3.3; sign(0) = 1); shape of `weight`."""
-    original = original.to(weight.dtype)
-    denominator = original + epsilon * torch.where(original < 0, -1.0, 1.0)
-    ratio, difference = weight / denominator, weight - original
-    return 2 * ratio * difference * (difference / denominator + ratio)

@@ -60,10 +60,12 @@ from proxsparse.groups import check_groups, from_planes, in_planes, magnitudes
 from proxsparse.masks import Mask, bits_set, keep_largest, pack_planes
 from proxsparse.proximal_general import n_of_m, one_of_m
 from proxsparse.regularization import elementary_symmetric
+from proxsparse.rounding import writer
 
 SMALL = 0.25  # Σp up to which cyclic minimization is used: 8 sweeps then leave an error below float32's rounding
 SWEEPS = 8
 CHUNK = 1 << 18  # weights handled at a time: temporaries stay in the cache, and small beside the model
+WEAKEST, STRONGEST = 1e-35, 1e30  # what float32 multiplies and divides by: a weaker λ moves nothing, a stronger no more
 
 NOT_FINITE = "A weight is not a finite number: lower the learning rate, or check the model."
 
@@ -138,22 +140,25 @@ def prox_and_count_(
     previous: Mask | None = None,
     start: Mask | None = None,
     original: Tensor | None = None,
+    seed: int | None = None,
 ) -> Counts:
     """`prox_`, and what can be counted in the same pass: see `Counts`.
 
-    previous, start: masks to count flips from. original: like `v`, any dtype, to measure the drift from. What `prox_`
-    checks is taken for granted here, so that a GPU is never waited for.
+    previous, start: masks to count flips from. original: like `v`, any dtype, to measure the drift from. seed: round
+    to bf16 stochastically, see `proxsparse.rounding`; default: to nearest. What `prox_` checks is taken for granted
+    here, so that a GPU is never waited for.
     """
+    lam = min(lam, STRONGEST) if lam >= WEAKEST else 0.0
     if (n, m) == (2, 4) and v.dtype != torch.float64:
         if v.device.type == "cpu" and available("numba", "the CPU"):
             from proxsparse.proximal_cpu import prox_and_count_cpu_  # here: numba takes a second to import
 
-            return prox_and_count_cpu_(v, lam, scale, previous, start, original)
+            return prox_and_count_cpu_(v, lam, scale, previous, start, original, seed)
         if v.device.type == "cuda" and available("triton", "the GPU"):
             from proxsparse.proximal_cuda import prox_and_count_cuda_
 
-            return prox_and_count_cuda_(v, lam, scale, previous, start, original)
-    return _eager_pass(v, lam, n, m, scale, previous, start, original)
+            return prox_and_count_cuda_(v, lam, scale, previous, start, original, seed)
+    return _eager_pass(v, lam, n, m, scale, previous, start, original, seed)
 
 
 @functools.cache
@@ -167,10 +172,10 @@ def available(compiler: str, device: str) -> bool:
     return False
 
 
-def _eager_pass(v, lam, n, m, scale, previous, start, original) -> Counts:
+def _eager_pass(v, lam, n, m, scale, previous, start, original, seed) -> Counts:
     """Plain torch, on any device and for any pattern, a few rows at a time."""
     packed, sums = [], torch.zeros(6 + m - n + 1, dtype=torch.float64, device=v.device)
-    rows_at_a_time = max(1, CHUNK // v.shape[1])
+    rows_at_a_time, write = max(1, CHUNK // v.shape[1]), writer(v, seed)
     for begin in range(0, v.shape[0], rows_at_a_time):
         rows = slice(begin, begin + rows_at_a_time)
         block = v[rows]
@@ -184,7 +189,7 @@ def _eager_pass(v, lam, n, m, scale, previous, start, original) -> Counts:
             change = from_planes(change, block.shape)
             change = change if block_scale is None else change / block_scale
             # Added, not replaced: a weight that is left alone keeps its very bits.
-            block.copy_(torch.where(from_planes(u > 0, block.shape), block + change * block.sign(), 0))
+            write(block, torch.where(from_planes(u > 0, block.shape), block + change * block.sign(), 0))
         packed.append(pack_planes(kept, block.shape))
         sums[0] += elementary_symmetric(u, n + 1).sum(dtype=torch.float64)
         if original is not None:
@@ -205,10 +210,10 @@ def _change(u: Tensor, lam: float, n: int) -> tuple[Tensor, Tensor]:
     if n == 1:
         x = one_of_m(u, lam)
         return x - u, x > 0
-    # With p = c·u, c = λ^(1/(n−1)), the problem loses its parameter. A bound from below keeps a tiny weight from
-    # becoming a zero, which the operator would take for a dropped one.
-    unit = lam ** (1 / (n - 1))
-    p = (u * unit).clamp_(min=torch.finfo(u.dtype).tiny)
+    # With p = c·u, c = λ^(1/(n−1)), the problem loses its parameter. The bounds keep a tiny weight from becoming a
+    # zero, which the operator would take for a dropped one, and a huge one finite.
+    unit, limits = lam ** (1 / (n - 1)), torch.finfo(u.dtype)
+    p = (u * unit).clamp_(limits.tiny, limits.max)
     x = solve(p) if (n, len(u)) == (2, 4) else n_of_m(p, n)
     return (x - p).div_(unit), x > 0
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from proxsparse.masks import Mask
 from proxsparse.proximal import CHUNK, Counts
+from proxsparse.rounding import writer
 
 TILE, LANES = 256, 16
 _F = np.float32
@@ -382,7 +383,13 @@ def prox_rows(weight, scale, lam, packed, previous, start, original, original_bf
 
 
 def prox_and_count_cpu_(
-    v: Tensor, lam: float, scale: Tensor | None, previous: Mask | None, start: Mask | None, original: Tensor | None
+    v: Tensor,
+    lam: float,
+    scale: Tensor | None,
+    previous: Mask | None,
+    start: Mask | None,
+    original: Tensor | None,
+    seed: int | None = None,
 ) -> Counts:
     """See `proxsparse.proximal.prox_and_count_`. Weights that are not contiguous float32 (a transposed matrix, bf16)
     pass through a small float32 copy, some rows at a time."""
@@ -391,7 +398,7 @@ def prox_and_count_cpu_(
     sums = torch.zeros(9, dtype=torch.float64)
     scale = torch.ones(1, columns) if scale is None else scale.reshape(-1, columns).float().contiguous()
     direct = v.dtype == torch.float32 and v.is_contiguous() and (original is None or original.is_contiguous())
-    step = rows if direct else max(1, CHUNK // columns)
+    step, write = rows if direct else max(1, CHUNK // columns), writer(v, seed)
     for begin in range(0, rows, step):
         part = slice(begin, begin + step)
         block = v[part] if direct else v[part].float().contiguous()
@@ -407,7 +414,7 @@ def prox_and_count_cpu_(
             partial,
         )
         if not direct:
-            v[part].copy_(block)
+            write(v[part], block)
         sums += torch.from_numpy(partial.sum(0))
     return Counts(Mask(packed, (rows, columns)), sums)
 

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, random_windows, tiny_model
 
 from proxsparse import LearnConfig, Mask, MaskLearner, ProxSparseError, magnitude, perplexity, prox, prunable_layers
-from proxsparse.learner import frozen_weight_gradient
 from proxsparse.schedule import learning_rate_at, windows_at
+from proxsparse.updates import frozen_weight_gradient
 
 FAST = {"steps": 5, "learning_rate": 1e-2, "lambda1": 0.05, "precision": "fp32", "metric_windows": 4}
 

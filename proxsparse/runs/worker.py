@@ -207,7 +207,7 @@ class LearnWorker:
                 "learned": self.learner.projected,
             }[mask]
             with opened():
-                found = perplexity(self.model, windows, precision=self.job.learn.precision, progress=progress)
+                found = perplexity(self.model, windows, precision=self.learner.precision, progress=progress)
             self.recorder.record(
                 "perplexity",
                 {
