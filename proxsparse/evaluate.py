@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.losses import next_token_losses
 from proxsparse.precision import autocast
 
 
@@ -30,13 +31,6 @@ class Perplexity:
 
     def __str__(self) -> str:
         return f"{self.value:.2f} ± {self.stderr:.2f} ({self.windows} windows of {self.context} tokens)"
-
-
-def next_token_losses(model, windows: Tensor) -> Tensor:
-    """Cross-entropy in nats of every token given those before it in its window; float32 (count, length − 1)."""
-    logits = model(input_ids=windows, use_cache=False).logits[:, :-1]
-    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten(), reduction="none")
-    return losses.view(windows.shape[0], -1)
 
 
 @torch.inference_mode()

@@ -20,8 +20,8 @@ from torch import Tensor
 from proxsparse.calibration import activation_scales
 from proxsparse.config import LearnConfig
 from proxsparse.errors import ProxSparseError
-from proxsparse.evaluate import next_token_losses
 from proxsparse.layers import PrunableLayers, prunable_layers
+from proxsparse.losses import next_token_losses
 from proxsparse.masks import Mask, MaskSet
 from proxsparse.precision import autocast
 from proxsparse.proximal import Sums, prox_and_count_, read_sums

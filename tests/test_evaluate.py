@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
-from tiny_models import random_windows, tiny_model
+from tiny_models import FAMILIES, LLAMA_LIKE, random_windows, tiny_model
+from transformers import AutoModelForCausalLM, Gemma2Config
 
-from proxsparse import ProxSparseError, perplexity
+from proxsparse import ProxSparseError, perplexity, prunable_layers
+from proxsparse.losses import head_is_all, next_token_losses
 
 
 def test_it_is_the_exponential_of_the_mean_loss():
@@ -49,3 +51,26 @@ def test_nothing_to_measure_and_broken_models_are_one_sentence():
     model.lm_head.weight.data.fill_(float("nan"))
     with pytest.raises(ProxSparseError, match="not a finite number"):
         perplexity(model, random_windows(2, 16))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_in_pieces_are_the_same_loss_and_the_same_gradient(family, monkeypatch):
+    model, windows, results = tiny_model(family), random_windows(5, 16), []
+    assert head_is_all(model)
+    for most in (1 << 27, 128 * 7):  # all at once; seven tokens at a time, which do not divide 75
+        monkeypatch.setattr("proxsparse.losses.MOST_LOGITS", most)
+        losses = next_token_losses(model, windows)
+        losses.mean().backward()
+        results.append([losses.detach(), *(layer.grad.clone() for layer in prunable_layers(model).parameters())])
+        model.zero_grad()
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_a_model_that_caps_its_logits_is_asked_for_all_of_them(monkeypatch):
+    config = Gemma2Config(**LLAMA_LIKE, head_dim=8, final_logit_softcapping=0.05)
+    model, windows = AutoModelForCausalLM.from_config(config).eval(), random_windows(3, 16)
+    expected = next_token_losses(model, windows)
+    assert not head_is_all(model)
+    monkeypatch.setattr("proxsparse.losses.MOST_LOGITS", 128)
+    assert torch.equal(next_token_losses(model, windows), expected)
