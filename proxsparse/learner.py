@@ -17,6 +17,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from proxsparse.attention import quick_attention
 from proxsparse.calibration import activation_scales
 from proxsparse.config import LearnConfig
 from proxsparse.errors import ProxSparseError
@@ -129,7 +130,8 @@ class MaskLearner:
         learning_rate = learning_rate_at(self.step_index, self.config)
         self._update.begin(self.step_index, learning_rate)
         batches = windows_at(self.step_index, len(self.windows), self.config).split(self.config.batch)
-        loss = sum(self._backward(self.windows[batch], len(batches)) for batch in batches)
+        with quick_attention(self.model, self.device, self.windows.shape[1]):
+            loss = sum(self._backward(self.windows[batch], len(batches)) for batch in batches)
         gradient_norm = self._update.gradient_norm()
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             self._update.discard()

@@ -264,3 +264,16 @@ def test_settings_are_checked():
     ):  # fmt: skip
         with pytest.raises(ProxSparseError, match=words):
             LearnConfig(**values)
+
+
+def test_attention_is_written_out_for_short_windows_and_the_model_gets_its_own_back():
+    used = []
+    for length in (16, 64):
+        model = tiny_model("llama")
+        learner = MaskLearner(model, random_windows(4, length), LearnConfig(**(FAST | {"metric": "weight"})))
+        model.model.layers[0].register_forward_pre_hook(lambda block, _: used.append(block.self_attn.config._attn_implementation))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("proxsparse.attention.SHORT", 32)
+            learner.gradient_step()
+        assert model.config._attn_implementation == "sdpa"
+    assert used == ["eager", "sdpa"]
