@@ -85,7 +85,7 @@ class LearnConfig:
     )
     seed: int = _setting(0, "seed of the order in which windows are drawn", least=0)
     n: int = _setting(2, "weights kept in a group", "weights", least=1)
-    m: int = _setting(4, "weights in a group", "weights", least=2)
+    m: int = _setting(4, "weights in a group", "weights", least=2, most=255)  # counted in bytes
 
     def __post_init__(self):
         _check(self)
@@ -142,7 +142,7 @@ def _paper(lambda1: float, learning_rate: float, length: int = 4096, lambda2: fl
 
 
 PRESETS: dict[str, LearnJob] = {
-    "Quick": LearnJob(),
+    "Quick": LearnJob(live_windows=2, checkpoint_every=40),
     "Standard": LearnJob(evaluate_every=20, checkpoint_every=50, learn=LearnConfig(steps=400)),
     # The paper's scripts, absolute lambda1: tuned for the model each one names, and for no other.
     "Paper: Llama-2-7B": _paper(0.25, 1e-4),

@@ -14,8 +14,8 @@ def check_groups(weight: Tensor, n: int, m: int, scale: Tensor | None = None) ->
 
     `scale` is the metric: shape (in,) or (out, in), every entry positive and finite.
     """
-    if not 0 < n < m:
-        raise ProxSparseError(f"The pattern {n}:{m} keeps no fewer weights than a group has: give 0 < n < m.")
+    if not 0 < n < m <= 255:  # what is counted of a group is counted in bytes
+        raise ProxSparseError(f"There is no pattern {n}:{m}: give 0 < n < m ≤ 255, as in 2:4.")
     if weight.ndim != 2 or not weight.is_floating_point():
         raise ProxSparseError(
             f"A weight has shape {tuple(weight.shape)}, {weight.dtype}: give a floating (out, in) matrix."

@@ -61,6 +61,7 @@ from proxsparse.masks import Mask, bits_set, keep_largest, pack_planes
 from proxsparse.proximal_general import n_of_m, one_of_m
 from proxsparse.regularization import elementary_symmetric
 from proxsparse.rounding import writer
+from proxsparse.supports import best_of_supports
 
 SMALL = 0.25  # Σp up to which cyclic minimization is used: 8 sweeps then leave an error below float32's rounding
 SWEEPS = 8
@@ -117,7 +118,7 @@ def prox(v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = N
 def prox_(v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = None) -> Tensor:
     """Replace `v` by prox_{λR}(v), the global minimum of ½‖w − v‖² + λR(w) on every group; returns `v`.
 
-    v: (out, in), any strides; fp32, bf16, fp16 or fp64. lam: λ ≥ 0, absolute. n, m: the pattern; 2:4 and 1:m are exact,
+    v: (out, in), any strides; fp32, bf16, fp16 or fp64. lam: λ ≥ 0, absolute. n, m: the pattern; 1:m and 2:m are exact,
     for the others see `proxsparse.proximal_general`. scale: the metric, (in,) or (out, in), positive: the operator is
     applied to u = scale·v and the result divided back.
 
@@ -223,7 +224,7 @@ def solve(p: Tensor) -> Tensor:
     x = _cyclic_minimization(p)
     large = p.sum(0) > SMALL
     if bool(large.any()):
-        x[:, large] = _best_candidate(p[:, large].double()).to(p.dtype)
+        x[:, large] = best_of_supports(p[:, large].double()).to(p.dtype)
     return x
 
 
@@ -238,60 +239,3 @@ def _cyclic_minimization(p: Tensor) -> Tensor:
         x2 = torch.addcmul(product, x1, total).neg_().add_(p2).clamp_(min=0)
         x1 = torch.addcmul(product, x2, total).neg_().add_(p1).clamp_(min=0)
     return torch.stack((x1, x2, x3, x4))
-
-
-def _best_candidate(p: Tensor) -> Tensor:
-    ordered, order = p.sort(dim=0, descending=True, stable=True)
-    zero = torch.zeros_like(ordered[0])
-    best = torch.stack((ordered[0], ordered[1], zero, zero))
-    least = _objective(best, ordered)
-    for candidate in (_support_of_three(ordered), _support_of_four(ordered)):
-        value = _objective(candidate, ordered)
-        better = value < least  # never for a candidate that is not a number
-        best, least = torch.where(better, candidate, best), torch.where(better, value, least)
-    return torch.zeros_like(p).scatter_(0, order, best)
-
-
-def _objective(x: Tensor, p: Tensor) -> Tensor:
-    e3 = x[0] * x[1] * (x[2] + x[3]) + x[2] * x[3] * (x[0] + x[1])
-    return ((x - p) ** 2).sum(0) / 2 + e3
-
-
-def _support_of_three(p: Tensor, steps: int = 12) -> Tensor:
-    p1, p2, p3, _ = p
-    ratio = p2 / p1
-    turning = ratio / (1 + (1 - ratio * ratio).clamp(min=0).sqrt())  # where x2 = a x1
-    a = torch.minimum(turning, ((1 + 4 * p3).sqrt() - 1) / 2).clamp(max=0.5**0.5)
-    for _ in range(steps):
-        determinant = 1 - a * a
-        x1, x2 = (p1 - a * p2) / determinant, (p2 - a * p1) / determinant
-        value, slope = a - p3 + x1 * x2, 1 - (x1 * x1 + x2 * x2 - 2 * a * x1 * x2) / determinant
-        a = torch.where(slope > 0, a - value / slope, a).clamp(min=0, max=0.5**0.5)
-    determinant = 1 - a * a
-    return torch.stack(((p1 - a * p2) / determinant, (p2 - a * p1) / determinant, a, torch.zeros_like(a))).clamp(min=0)
-
-
-def _support_of_four(p: Tensor, steps: int = 16) -> Tensor:
-    p4 = p[3]
-    excess = p[:3] - p4
-
-    def point(s: Tensor):
-        r = (s * s + excess).sqrt()
-        t = (1 - r.sum(0) - s) / 2
-        (x1, x2, x3), x4 = t + r, t + s
-        pull = s / r.clamp(min=1e-300)
-        drift = -(1 + pull.sum(0)) / 2
-        d1, d2, d3 = drift + pull
-        slope = drift + 1 + d1 * (x2 + x3) + d2 * (x1 + x3) + d3 * (x1 + x2)
-        return torch.stack((x1, x2, x3, x4)), x4 - p4 + x1 * x2 + x2 * x3 + x3 * x1, slope
-
-    s = torch.zeros_like(p4)
-    positive_root = point(s)[1] >= 0
-    low, high = torch.where(positive_root, s, s - 0.1), torch.where(positive_root, s + 0.5, s)
-    s = torch.where(positive_root, (low + high) / 2, s)
-    for _ in range(steps):
-        _, value, slope = point(s)
-        low, high = torch.where(value >= 0, s, low), torch.where(value < 0, s, high)
-        newton = s - value / slope
-        s = torch.where((low <= newton) & (newton <= high), newton, (low + high) / 2)
-    return point(s)[0].clamp(min=0)

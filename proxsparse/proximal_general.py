@@ -3,16 +3,19 @@ r"""The proximal operator of the general N:M regularizer, e_{N+1} of the M magni
 *1:M, exactly.* e2(x) = ((Σx)² − Σx²)/2, so for a given sum S the objective ½‖x − u‖² + λ e2(x) has curvature 1 − λ in
 every direction that keeps the sum. For λ ≥ 1 it is concave there: the minimum lies in a corner, and only the
 largest magnitude remains, unchanged. For λ < 1 it is convex, and stationarity x_i = u_i − λ(S − x_i) gives a soft
-threshold, x_i = max(0, (u_i − λS)/(1 − λ)), with S = Σ_{j≤k} u_j / (1 − λ + λk) for the k largest; k is the largest
-number whose k-th entry is positive.
+threshold. Written in the gaps to the largest, d_i = (u_1 − u_i)/(1 − λ), it does not cancel where λ is close to 1:
+x_i = max(0, x_1 − d_i) with x_1 = (u_1 + λ Σ_{j≤k} d_j)/(1 + λ(k − 1)), where k is the largest number whose k-th entry
+is positive.
 
-*N:M for N ≥ 2, to stated accuracy.* The operator keeps order, so a minimum lives on the k largest magnitudes for some
-k = N … M. For k = N it is the hard projection. For each k > N the problem on those k is followed from a tenth of
-the strength to the full one by cyclic minimization (exact in each coordinate: x_i = max(0, p_i − e_N(the others)), as
-e_{N+1} is linear in each), which stays on the branch of local minima of that support as long as there is one; the least
-objective of all k counts. The objective is then within 1e-6·‖v‖² of the least that brute force finds; the tests say for
-which patterns. That the minimum of each support is unique holds for N = 2 (see `proxsparse.proximal`); beyond, the
-tests are the evidence.
+*2:M, exactly.* See `proxsparse.supports`.
+
+*N:M for N ≥ 3, to stated accuracy.* The operator keeps order, so a minimum lives on the k largest magnitudes for some
+k = N … M. For k = N it is the hard projection. For each k > N the minimum of those k is followed, while the strength
+rises, by cyclic minimization (exact in each coordinate: x_i = max(0, p_i − e_N(the others)), as e_{N+1} is linear in
+each); the least objective of all k counts. Nothing proves that this is the global minimum: near the strength at which
+the minimum of a support ends, cyclic minimization may lose it early, which costs little, since another candidate is
+then nearly as good. In float64 the objective is within 1e-6·‖v‖² of the least that brute force finds; the tests say for
+which patterns.
 
 *Small groups.* The Hessian has 1 on its diagonal and e_{N−1}(all but i, j) beside it; a row of these adds up to
 (M − N) e_{N−1}(all but i). Where that is at most 1 on all of the box 0 ≤ x ≤ p, which it is if it is at x = p without
@@ -25,8 +28,9 @@ import torch
 from torch import Tensor
 
 from proxsparse.regularization import elementary_symmetric
+from proxsparse.supports import best_of_supports, objective
 
-STAGES = (0.1, 0.3, 0.5, 0.7, 0.85, 1.0)  # strengths, as shares of the full one, at which the branch is followed
+RISING = tuple(step / 80 for step in range(1, 80))  # shares of the strength, one sweep each; fewer lose minima of ties
 SWEEPS, TOLERANCE = 200, 1e-7
 
 
@@ -34,11 +38,13 @@ def one_of_m(u: Tensor, lam: float) -> Tensor:
     """argmin over x ≥ 0 of ½‖x − u‖² + λ e2(x), column by column. u, result: (m, groups), u ≥ 0."""
     if lam >= 1:
         return torch.zeros_like(u).scatter_(0, first_largest(u), u.amax(0, keepdim=True))
-    ordered = u.sort(dim=0, descending=True).values
-    count = torch.arange(1, len(u) + 1, device=u.device, dtype=u.dtype).unsqueeze(1)
-    sums = ordered.cumsum(0) / (1 - lam + lam * count)
-    size = (ordered > lam * sums).sum(0, keepdim=True).clamp_(min=1)
-    return ((u - lam * sums.gather(0, size - 1)) / (1 - lam)).clamp_(min=0)
+    wide = u.double()
+    gaps = (wide.amax(0, keepdim=True) - wide) / (1 - lam)
+    ordered = gaps.sort(dim=0).values
+    others = torch.arange(len(u), device=u.device, dtype=torch.float64).unsqueeze(1)
+    largest = (wide.amax(0, keepdim=True) + lam * ordered.cumsum(0)) / (1 + lam * others)  # x_1, for every k
+    size = (ordered < largest).sum(0, keepdim=True).clamp_(min=1)
+    return (largest.gather(0, size - 1) - gaps).clamp_(min=0).to(u.dtype)
 
 
 def first_largest(u: Tensor) -> Tensor:
@@ -47,59 +53,69 @@ def first_largest(u: Tensor) -> Tensor:
 
 
 def n_of_m(p: Tensor, n: int) -> Tensor:
-    """argmin over x ≥ 0 of ½‖x − p‖² + e_{n+1}(x), column by column, n ≥ 2. p, result: (m, groups), p ≥ 0."""
+    """argmin over x ≥ 0 of ½‖x − p‖² + e_{n+1}(x), column by column, n ≥ 2. p, result: (m, groups), p > 0."""
     m = len(p)
     ordered, order = p.double().sort(dim=0, descending=True, stable=True)
-    best = ordered.clone()
-    large = (m - n) * elementary_symmetric(ordered[:-1], n - 1) > 1
-    best[:, ~large] = _minimize(ordered[:, ~large], n, (1.0,))
-    if bool(large.any()):
-        best[:, large] = _best_support(ordered[:, large], n)
+    small = (m - n) * elementary_symmetric(ordered[:-1], n - 1) <= 1
+    best, large = torch.empty_like(ordered), ordered[:, ~small]
+    best[:, small] = _settle(ordered[:, small], ordered[:, small], n)
+    best[:, ~small] = best_of_supports(large) if n == 2 else _best_followed(large, n)
     return torch.zeros_like(ordered).scatter_(0, order, best).to(p.dtype)
 
 
-def _best_support(p: Tensor, n: int) -> Tensor:
+def _best_followed(p: Tensor, n: int) -> Tensor:
+    """The least of the minima of all supports; p in descending order."""
     best = p.clone()
     best[n:] = 0
     least = objective(best, p, n)
-    for size in range(n + 1, len(p) + 1):
-        candidate = torch.zeros_like(p)
-        candidate[:size] = _minimize(p[:size], n, STAGES)
-        value = objective(candidate, p, n)
-        better = value < least
-        best, least = torch.where(better, candidate, best), torch.where(better, value, least)
+    for size in range(len(p), n, -1):
+        trying = (p[size:].square().sum(0) / 2 < least).nonzero().squeeze(1)  # what is left out costs that much alone
+        target = p[:, trying]
+        candidate = torch.zeros_like(target)
+        candidate[:size] = _follow(target[:size], n)
+        value = objective(candidate, target, n)
+        better = value < least[trying]  # never for a candidate that is not a number
+        best[:, trying[better]], least[trying[better]] = candidate[:, better], value[better]
     return best
 
 
-def objective(x: Tensor, p: Tensor, n: int) -> Tensor:
-    """½‖x − p‖² + e_{n+1}(x) of every column."""
-    return (x - p).square().sum(0) / 2 + elementary_symmetric(x, n + 1)
+def _follow(p: Tensor, n: int) -> Tensor:
+    """From p, where it is at no strength, to the minimum at full strength."""
+    x = p
+    for share in RISING:
+        x = _sweep(x, p, n, share)
+    return _settle(x, p, n)
 
 
-def _minimize(p: Tensor, n: int, stages: tuple[float, ...]) -> Tensor:
-    """Cyclic minimization from p, at one share of the strength after the other; groups that have settled are left."""
-    x = p.clone()
-    for share in stages:
-        left = torch.arange(p.shape[1], device=p.device)
-        for _ in range(SWEEPS):
-            before, target = x[:, left], p[:, left]
-            after = _sweep(before, target, n, share)
-            x[:, left] = after
-            left = left[(after - before).abs().amax(0) > TOLERANCE * target[0]]
-            if not len(left):
-                break
+def _settle(x: Tensor, p: Tensor, n: int) -> Tensor:
+    """Cyclic minimization from x; groups that have settled are left."""
+    x, left = x.clone(), torch.arange(p.shape[1], device=p.device)
+    for _ in range(SWEEPS):
+        before, target = x[:, left], p[:, left]
+        after = _sweep(before, target, n)
+        x[:, left] = after
+        left = left[(after - before).abs().amax(0) > TOLERANCE * target[0]]
+        if not len(left):
+            break
     return x
 
 
-def _sweep(x: Tensor, p: Tensor, n: int, share: float) -> Tensor:
-    """Every coordinate once. e_k of all entries loses x_i by e_k(others) = e_k − x_i e_{k−1}(others), and gains the new."""
-    x = x.clone()
-    sums = [elementary_symmetric(x, k) for k in range(n + 1)]
+def _sweep(x: Tensor, p: Tensor, n: int, share: float = 1.0) -> Tensor:
+    """Every coordinate once. e_n of the others is made of the e_k of those before and of those after: nothing is
+    subtracted, so that nothing cancels."""
+    after = [[torch.ones_like(p[0])]]
+    for plane in x[1:].flip(0):
+        after.append(_with(plane, after[-1], n))
+    x, before = x.clone(), after[0]
     for i in range(len(x)):
-        others = [torch.ones_like(x[0])]
-        for k in range(1, n + 1):
-            others.append(sums[k] - x[i] * others[k - 1])
-        x[i] = (p[i] - share * others[n]).clamp_(min=0)
-        for k in range(1, n + 1):
-            sums[k] = others[k] + x[i] * others[k - 1]
+        behind = after.pop()
+        pull = sum(before[k] * behind[n - k] for k in range(len(before)) if n - k < len(behind))
+        x[i] = (p[i] - share * pull).clamp_(min=0)
+        before = _with(x[i], before, n)
     return x
+
+
+def _with(plane: Tensor, sums: list[Tensor], n: int) -> list[Tensor]:
+    """e_0, e_1, … of some planes, up to e_n → the same with one plane more."""
+    more = [torch.addcmul(sums[k], plane, sums[k - 1]) for k in range(1, len(sums))]
+    return [sums[0], *more, *([plane * sums[-1]] if len(sums) <= n else [])]

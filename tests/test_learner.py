@@ -9,9 +9,11 @@ from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, random_windows, tiny_model
 
 from proxsparse import LearnConfig, Mask, MaskLearner, ProxSparseError, magnitude, perplexity, prox, prunable_layers
+from proxsparse.report import pattern_share
 from proxsparse.schedule import learning_rate_at, windows_at
 from proxsparse.updates import frozen_weight_gradient
 
+METRICS, PATTERNS = ("weight", "activation"), ((1, 4), (2, 8), (4, 8))
 FAST = {"steps": 5, "learning_rate": 1e-2, "lambda1": 0.05, "precision": "fp32", "metric_windows": 4}
 
 
@@ -20,23 +22,25 @@ def make(family="llama", windows=None, **changes):
     return MaskLearner(tiny_model(family), windows, LearnConfig(**(FAST | changes)))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("metric", ["weight", "activation"])
-def test_a_whole_run(family, metric):
+@pytest.mark.parametrize(
+    ("family", "n", "m"), [(family, 2, 4) for family in FAMILIES] + [("llama", *pattern) for pattern in PATTERNS]
+)
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_whole_run(family, n, m, metric):
     model = tiny_model(family)
     before = copy.deepcopy(model.state_dict())
-    learner = MaskLearner(model, random_windows(), LearnConfig(**FAST, metric=metric))
+    learner = MaskLearner(model, random_windows(), LearnConfig(**FAST, metric=metric, n=n, m=m))
     reports = list(learner)
     assert [report.step for report in reports] == [1, 2, 3, 4, 5]
     assert all(math.isfinite(report.loss) for report in reports)
     assert reports[-1].flips_from_start > 0
-    assert reports[-1].nonzeros[4] < reports[0].nonzeros[4], "groups get sparser"
+    assert reports[-1].nonzeros[m] < reports[0].nonzeros[m], "groups get sparser"
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items()), "originals are back"
     masks = learner.masks()
-    assert all(mask.is_valid() for mask in masks.values())
     masks.apply_(model)
-    for name, layer in prunable_layers(model).items():
+    for name, layer in prunable_layers(model, m).items():
         kept = masks[name].dense()
+        assert (kept.reshape(-1, m).sum(1) == n).all()
         assert (layer.matrix[~kept] == 0).all()
         owner = layer.matrix_of(
             before[next(key for key, value in model.named_parameters() if value is layer.parameter)]
@@ -87,19 +91,21 @@ def test_the_halves_make_the_step():
     assert halves.step().step == 2, "step() completes a step that was begun"
 
 
-def test_the_prox_half_is_the_operator_in_the_metric():
-    learner = make(lambda1=0.3)
+@pytest.mark.parametrize(("n", "m"), [(2, 4), *PATTERNS])
+def test_the_prox_half_is_the_operator_in_the_metric(n, m):
+    learner = make(lambda1=0.3, n=n, m=m)
     learner.gradient_step()
     name, layer = next(iter(learner.layers.items()))
     before, scale = layer.matrix.clone(), learner.scales[name]
     original = learner._originals[layer.parameter]
-    strength = 0.3 / (original * scale).square().mean().sqrt().item()  # relative to the RMS of the scaled weights
+    rms = (original * scale).square().mean().sqrt().item()
+    strength = 0.3 / rms ** (n - 1)  # relative: as if the scaled weights had the RMS 1
     assert learner.absolute_lambda1(name) == pytest.approx(strength, rel=1e-5)
     learner.prox_step()
-    assert torch.allclose(layer.matrix, prox(before, strength, scale=scale), atol=1e-6)
+    assert torch.allclose(layer.matrix, prox(before, strength, n, m, scale), atol=1e-6)
 
 
-@pytest.mark.parametrize("metric", ["weight", "activation"])
+@pytest.mark.parametrize("metric", METRICS)
 def test_relative_strength_does_not_depend_on_the_scale_of_weights(metric):
     config = LearnConfig(**(FAST | {"metric": metric}))
     model, scaled = tiny_model(), tiny_model()
@@ -116,40 +122,51 @@ def test_relative_strength_does_not_depend_on_the_scale_of_weights(metric):
     assert {absolute.absolute_lambda1(name) for name in absolute.layers} == {0.05}
 
 
-def test_at_step_0_the_mask_is_magnitude_s_or_wanda_s():
-    by_weight, by_activation = make(metric="weight"), make(metric="activation")
-    assert set(by_weight.masks().flips(magnitude(by_weight.layers)).values()) == {0}
+@pytest.mark.parametrize(("n", "m"), [(2, 4), *PATTERNS])
+def test_at_step_0_the_mask_is_magnitude_s_or_wanda_s(n, m):
+    by_weight, by_activation = (make(metric=metric, n=n, m=m) for metric in METRICS)
+    assert set(by_weight.masks().flips(magnitude(by_weight.layers, n, m)).values()) == {0}
     for name, layer in by_activation.layers.items():
-        wanda = Mask.project(layer.matrix.abs() * by_activation.scales[name])
+        wanda = Mask.project(layer.matrix.abs() * by_activation.scales[name], n, m)
         assert by_activation.masks()[name].flips(wanda) == 0
 
 
-def test_reports_count_what_is_there():
-    learner = make(steps=3)
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (2, 8)])
+def test_reports_count_what_is_there(n, m):
+    learner = make(steps=3, n=n, m=m)
     start = {name: mask.dense() for name, mask in learner.masks().items()}
     previous = start
     for _ in range(3):
         report = learner.step()
         now = {name: mask.dense() for name, mask in learner.masks().items()}
         for index, (name, layer) in enumerate(learner.layers.items()):
-            nonzeros = (layer.matrix.reshape(-1, 4) != 0).sum(1)
-            assert report.layers["nonzeros_3"][index] == pytest.approx((nonzeros == 3).float().mean().item())
+            nonzeros = (layer.matrix.reshape(-1, m) != 0).sum(1)
+            for k in range(n, m + 1):
+                share = (nonzeros == k).float().mean().item()
+                assert report.layers[f"nonzeros_{k}"][index] == pytest.approx(share)
+            sparse = pattern_share(report.layers)[index]
+            assert sparse == pytest.approx((nonzeros <= n).float().mean().item())
             assert report.layers["flips"][index] == (now[name] != previous[name]).sum()
             assert report.layers["flips_from_start"][index] == (now[name] != start[name]).sum()
             original = learner._originals[layer.parameter]
             drift = (layer.matrix - original).norm() / original.norm()
             assert report.layers["drift"][index] == pytest.approx(drift.item(), rel=1e-4)
         assert report.flips == sum(report.layers["flips"])
-        assert report.nonzeros[4] + report.nonzeros[3] + report.nonzeros[2] + report.nonzeros[1] == pytest.approx(1)
+        assert list(report.nonzeros) == list(range(m, n - 2, -1)) and sum(report.nonzeros.values()) == pytest.approx(1)
         assert report.seconds >= report.seconds_gradient > 0
         previous = now
     assert "layers" not in report.record() and report.layer_record()["step"] == 3
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
-@pytest.mark.parametrize("metric", ["weight", "activation"])
-def test_a_resumed_run_is_bit_identical(family, metric, tmp_path):
-    settings = {"metric": metric, "steps": 6, "accumulation": 2}
+@pytest.mark.parametrize(
+    ("family", "metric", "n", "m"),
+    [
+        *((family, metric, 2, 4) for family in ("llama", "gpt2", "mixtral") for metric in METRICS),
+        ("gpt2", "weight", 1, 4), ("llama", "activation", 2, 8), ("gpt2", "activation", 4, 8),
+    ],
+)  # fmt: skip
+def test_a_resumed_run_is_bit_identical(family, metric, n, m, tmp_path):
+    settings = {"metric": metric, "steps": 6, "accumulation": 2, "n": n, "m": m}
     undisturbed = make(family, **settings)
     for step in range(6):
         if step == 2:
@@ -260,7 +277,9 @@ def test_settings_are_checked():
     for values, words in (
         ({"lambda1": -1}, "lambda1 is -1"), ({"lambda1": "x"}, "lambda1 is 'x'"), ({"learning_rate": 0}, "learning-rate is 0"),
         ({"steps": 0}, "steps is 0"), ({"steps": 1.5}, "steps is 1.5"), ({"metric": "size"}, "choose one of activation, weight"),
-        ({"warmup": 2}, "warmup is 2"), ({"n": 4}, "keep fewer"), ({"clip": math.inf}, "clip is inf"),
+        ({"warmup": 2}, "warmup is 2"), ({"clip": math.inf}, "clip is inf"), ({"n": 4}, "n is 4 and m is 4: keep fewer"),
+        ({"n": 8, "m": 4}, "n is 8 and m is 4: keep fewer"), ({"n": 0}, "n is 0: give 1 or more"),
+        ({"m": 1}, "m is 1: give 2 or more"), ({"m": 256}, "m is 256: give 255 or less"),
     ):  # fmt: skip
         with pytest.raises(ProxSparseError, match=words):
             LearnConfig(**values)
