@@ -4,8 +4,8 @@ The mathematics is explained in `proxsparse.proximal`; here is its arrangement. 
 much as by memory, so what matters is how few of them a group takes:
 
 - A program is one warp. Its tile has LANES bytes of the packed mask, that is LANES pairs of groups: every lane loads
-  and stores eight neighbouring weights (16 bytes of bf16 at once). Each quantity below is a tensor (LANES, 2), one
-  entry a group, and what comes in fours (the weights of a group) is a tuple of four of them.
+  and stores eight neighbouring weights (16 bytes of bf16 at once). Each variable below is a tensor (LANES, 2), one entry
+  a group; w1 … w4 are the four weights of every group.
 - What no group of the warp needs is skipped by the warp: sweeps for small groups, sorting for large ones, the support
   of three, the support of four. To ask costs next to nothing, because a warp has one instruction for the maximum of
   integers (and the bits of positive floats are ordered like integers).
@@ -26,7 +26,7 @@ from torch import Tensor
 from proxsparse.masks import Mask
 from proxsparse.proximal import Counts
 
-LANES, TILES = tl.constexpr(32), tl.constexpr(8)  # of a program; of each tile a lane keeps one byte, in 64 bits
+LANES, TILES = tl.constexpr(32), tl.constexpr(8)  # of a program; a lane keeps a byte of each tile, in 64 bits
 SMALL, LEAST = tl.constexpr(0.25), tl.constexpr(1e-37)
 ROOT_HALF, GONE, SIGN = tl.constexpr(0.5**0.5), tl.constexpr(float("-inf")), tl.constexpr(-(2**31))
 
