@@ -1,4 +1,4 @@
-"""The Export screen: write the 2:4 model of the run shown, prove it, and take it home."""
+"""The Export screen: write the sparse model of the run shown, prove it, and take it home."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from app.operator import EXAMPLE_ID
 from app.view import RunView
 
 INTRODUCTION = """
-The export is the **original model with half of each group's weights set to zero**, as plain transformers loads it. Before you get
+The export is the **original model with every weight that the mask drops set to zero**, as plain transformers loads it. Before you get
 it, every weight is read back from disk and compared with the original.
 """
 WHAT_IT_IS = """
 <p><b>What this is.</b> A dense checkpoint with zeros: it loads anywhere that loads the original, and by itself it is neither smaller
-nor faster. The 2:4 pattern pays off where software uses it: on NVIDIA GPUs of compute capability 8.0 and above,
-<code>torch.sparse.to_sparse_semi_structured</code> turns fp16 and bf16 layers of suitable shapes into sparse ones. Whether that is
-faster depends on shapes and batch; nothing was timed here.</p>"""
+nor faster. {speed}</p>"""
 CODE = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("{folder}")  # the unpacked zip
@@ -55,7 +53,8 @@ def summary(view: RunView | None, id: str) -> str:
     if report is None:
         doing = escape(state["doing"])
         return f"<div class='banner'><span class='status running'>exporting</span> <span class='doing'>{doing}</span></div>"
-    return _files(report, id, export.header()["step"]) + WHAT_IT_IS + _proof(report["verification"])
+    about = WHAT_IT_IS.format(speed=escape(report.get("speed", "")))  # exports of before lack it
+    return _files(report, id, export.header()["step"]) + about + _proof(report["verification"])
 
 
 def code(id: str) -> str:

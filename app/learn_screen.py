@@ -11,14 +11,15 @@ from proxsparse import PRESETS
 from proxsparse.figures import QUANTITIES
 
 WHAT = """
-**2:4 sparsity** keeps two of every four neighbouring weights. A **mask** says which two. ProxSparse *learns* it: while the model reads
-text, a regularizer of strength **λ1** pulls every group of four towards two nonzeros, and the language-model loss decides which.
+**2:4 sparsity** keeps two of every four neighbouring weights; other patterns keep n of every m. A **mask** says which. ProxSparse
+*learns* it: while the model reads text, a regularizer of strength **λ1** pulls every group towards as few nonzeros as its pattern
+keeps, and the language-model loss decides which.
 """
 GLOSSARY = """
-- **Soft weights** are what is being learned. The **mask** keeps the two largest of each group of them, and is applied to the
+- **Soft weights** are what is being learned. The **mask** keeps the n largest of each group of m, and is applied to the
   *original* weights: no weight is updated in the end.
 - **One step**: the *gradient half* (loss, gradient, AdamW) moves the soft weights where the text wants them; the *prox half* pulls
-  every group towards two nonzeros. Both can be taken one at a time while the run is paused.
+  every group towards its pattern. Both can be taken one at a time while the run is paused.
 - **λ1** is the pull's strength. Too weak: groups stay dense, and the mask is a guess. Too strong: groups collapse before the text
   has spoken.
 - **Perplexity** is measured on held-out text; lower is better.

@@ -14,15 +14,16 @@ from proxsparse import LearnConfig, LearnJob, ProxSparseError
 BASIC = ("steps", "lambda1", "metric")
 TEXT = ("length", "context", "windows", "live_windows", "evaluate_every")
 OPTIMIZER = ("learning_rate", "warmup", "decay", "batch", "accumulation", "clip", "precision", "seed")
-REGULARIZER = ("relative", "metric_windows", "lambda2", "epsilon")
+REGULARIZER = ("pattern", "relative", "metric_windows", "lambda2", "epsilon")
 MACHINE = ("checkpoint_every", "device", "memory")
-PLACED_ELSEWHERE = ("model", "corpus", "learn", "n", "m")  # n:m is 2:4 on this screen; the command line learns others
+PLACED_ELSEWHERE = ("model", "corpus", "learn")
+PATTERNS = ("2:4", "1:2", "1:4", "2:8", "4:8")  # n and m, chosen together; the command line learns any
 
 _FIELDS = {
     field.name: (config, field) for config in (LearnJob, LearnConfig) for field in dataclasses.fields(config)
 }  # fmt: skip
 SETTINGS = (*BASIC, *TEXT, *OPTIMIZER, *REGULARIZER, *MACHINE)
-assert set(SETTINGS) | set(PLACED_ELSEWHERE) == set(_FIELDS), "every setting has its place in the form"
+assert {*SETTINGS, *PLACED_ELSEWHERE, "n", "m"} == {*_FIELDS, "pattern"}, "every setting has its place in the form"
 
 
 def settings(names: tuple[str, ...]) -> dict[str, gr.components.Component]:
@@ -34,6 +35,9 @@ def job_from(model: str, corpus: str, values: dict) -> LearnJob:
     """A job of what stands in the form. Raises ProxSparseError with the first value that cannot be."""
     job, learn = {"model": model, "corpus": corpus}, {}
     for name, value in values.items():
+        if name == "pattern":
+            learn["n"], learn["m"] = map(int, value.split(":"))
+            continue
         config, field = _FIELDS[name]
         if isinstance(value, str):
             value = value.strip()
@@ -50,7 +54,7 @@ def job_from(model: str, corpus: str, values: dict) -> LearnJob:
 
 def values_of(job: LearnJob) -> list:
     """What the form shows for a job, in the order of SETTINGS."""
-    return [_shown(getattr(job.learn if _FIELDS[name][0] is LearnConfig else job, name)) for name in SETTINGS]
+    return [_shown(getattr(job if hasattr(job, name) else job.learn, name)) for name in SETTINGS]
 
 
 def _shown(value):
@@ -60,6 +64,9 @@ def _shown(value):
 
 
 def _input(name: str) -> gr.components.Component:
+    if name == "pattern":
+        info = f"how many weights are kept of how many neighbours; GPUs run 2:4; default {PATTERNS[0]}"
+        return gr.Dropdown(list(PATTERNS), value=PATTERNS[0], label=name, info=info, elem_id="setting-pattern")
     config, field = _FIELDS[name]
     label = {"lambda1": "λ1 at the start", "lambda2": "λ2"}.get(name, name.replace("_", " "))
     unit = field.metadata["unit"]

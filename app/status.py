@@ -46,7 +46,7 @@ def banner(view: RunView | None, id: str) -> str:
             f"<div class='note'>A recorded example, learned on {created} with the embedded model: look around in it, then press "
             "<b>Run</b> to learn your own.</div>"
         )
-    what = f"{escape(job.model)} on {escape(_short(job.corpus))}, metric {job.learn.metric}"
+    what = f"{escape(job.model)} on {escape(_short(job.corpus))}, metric {job.learn.metric}, {job.learn.pattern}"
     return f"""<div class='banner'>
 <div><span class='status {state["status"]}'>{STATUS_WORDS[state["status"]]}</span> {doing}</div>
 <div class='facts'>{" · ".join(parts)}</div>
@@ -101,7 +101,7 @@ def result(view: RunView | None) -> str:
     rows = [view.latest(mask, "final") for mask in ("dense", "magnitude", "learned")]
     if None in rows:
         return ""
-    pattern = f"{view.job.learn.n}:{view.job.learn.m}"
+    pattern = view.job.learn.pattern
     names = {
         "dense": "dense (nothing removed)",
         "magnitude": f"magnitude {pattern} mask",

@@ -1,4 +1,4 @@
-"""ProxSparse: learn, compare and export 2:4 masks of pretrained language models.
+"""ProxSparse: learn, compare and export 2:4 and other N:M masks of pretrained language models.
 
 Names are imported on first use, so that reading a run or a configuration does not wait for torch. (No module has the
 name of a function in it: a module once imported would hide the function.)

@@ -100,6 +100,11 @@ class LearnConfig:
             raise ProxSparseError("precision is fp32 and memory lean, whose weights are bf16: set precision to auto.")
 
     @property
+    def pattern(self) -> str:
+        """As it is written: 2:4."""
+        return f"{self.n}:{self.m}"
+
+    @property
     def windows_per_step(self) -> int:
         return self.batch * self.accumulation
 

@@ -1,4 +1,4 @@
-"""A 2:4 model on disk: a directory that plain transformers loads, with its masks, its history and its proof."""
+"""An N:M sparse model on disk: a directory that plain transformers loads, with its masks, its history and its proof."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from proxsparse.runs.files import write_json
 from proxsparse.verification import MASKS_FILE, PROVENANCE_FILE, verify
 
 CARD_FILE = "README.md"
+RUN_AS_TWO_FOUR = ((2, 4), (1, 4), (1, 2))  # at most two of four are nonzero
 ABOUT_FILES = {
     "config.json": "architecture",
     "generation_config.json": "generation defaults",
     "tokenizer.json": "tokenizer",
     "tokenizer_config.json": "tokenizer settings",
     "chat_template.jinja": "chat format",
-    "model.safetensors": "weights: the original ones, half of each masked layer set to zero",
+    "model.safetensors": "weights: the original ones, zero where a mask drops them",
     MASKS_FILE: "the masks, one bit a weight",
     PROVENANCE_FILE: "how the masks were made",
     CARD_FILE: "model card",
@@ -44,7 +45,7 @@ def export_model(
 
     lm: with its original weights; it leaves this function as it came. directory: new or empty; it appears only when
     everything in it is written and proven. provenance: what is to be remembered (configuration, corpus hash,
-    metrics), as JSON. Returns {"directory", "bytes", "files": [{"name", "bytes", "about"}], "verification"}.
+    metrics), as JSON. Returns {"directory", "bytes", "files": [{"name", "bytes", "about"}], "speed", "verification"}.
     Raises ProxSparseError when the directory is taken, the disk is full, or the verification fails.
     """
     directory = Path(directory)
@@ -87,7 +88,7 @@ def export_model(
     ]
     return {
         "directory": str(directory), "bytes": sum(file["bytes"] for file in files), "files": files,
-        "verification": verification.to_dict(),
+        "speed": what_runs_it(masks), "verification": verification.to_dict(),
     }  # fmt: skip
 
 
@@ -95,6 +96,22 @@ def versions() -> dict[str, str]:
     """Of what the result depends on."""
     packages = ("torch", "transformers", "safetensors")
     return {"proxsparse": __version__} | {name: importlib.metadata.version(name) for name in packages}
+
+
+def what_runs_it(masks: MaskSet) -> str:
+    """What executes a model under these masks faster, in one paragraph."""
+    first = next(iter(masks.values()))
+    kernels = "torch.sparse.to_sparse_semi_structured (NVIDIA GPUs of compute capability 8.0 and above)"
+    if (first.n, first.m) not in RUN_AS_TWO_FOUR:
+        return (
+            f"No kernel that we know of runs {first.n}:{first.m} faster: those of {kernels} need 2:4, which 1:2 and 1:4 masks "
+            "are as well."
+        )
+    as_well = "" if (first.n, first.m) == (2, 4) else f"A {first.n}:{first.m} mask is 2:4 as well: "
+    return (
+        f"{as_well}{kernels} turns fp16 and bf16 layers of suitable shapes into sparse ones. Whether that is faster depends "
+        "on shapes and batch: measure it, nothing was timed here."
+    )
 
 
 @contextmanager
@@ -149,9 +166,8 @@ model = AutoModelForCausalLM.from_pretrained("path/to/this/directory")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/directory")
 ```
 
-This is a dense checkpoint with zeros: it loads anywhere, and is by itself neither smaller nor faster. On NVIDIA GPUs of compute
-capability 8.0 and above, `torch.sparse.to_sparse_semi_structured` turns fp16 and bf16 layers of suitable shape into sparse ones;
-whether that is faster depends on the shapes: measure it.
+This is a dense checkpoint with zeros: it loads anywhere, and is by itself neither smaller nor faster.
+{what_runs_it(masks)}
 
 `{MASKS_FILE}` holds the masks (one bit a weight), `{PROVENANCE_FILE}` how they were made.
 """

@@ -111,7 +111,9 @@ def prunable_layers(model, m: int = 4) -> PrunableLayers:
                     found[full_name] = layer
     if not found:
         reasons = "; ".join(sorted(set(found.skipped.values()))) or "no linear map lies in a decoder block"
-        raise ProxSparseError(f"{type(model).__name__} has no prunable layer ({reasons}): choose another model.")
+        raise ProxSparseError(
+            f"{type(model).__name__} has no prunable layer ({reasons}): choose another model or pattern."
+        )
     return found
 
 

@@ -85,6 +85,11 @@ def fill(page, name, value):
     page.locator(f"#setting-{name} input, #setting-{name} textarea").first.fill(str(value))
 
 
+def choose(page, name, option):
+    page.locator(f"#{name} input").click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
 def open_all_settings(page):
     for title in ("Text and measurement", "Optimizer", "Regularizer and metric", "Machine"):
         page.get_by_role("button", name=title).click()
@@ -276,14 +281,32 @@ def test_uploads_are_texts(page, tmp_path, text_file):
 
 
 def test_presets_fill_the_form(page):
-    page.locator("#preset input").click()
-    page.get_by_role("option", name="Paper: Llama-2-7B").click()
     open_all_settings(page)
+    choose(page, "setting-pattern", "4:8")
+    choose(page, "preset", "Paper: Llama-2-7B")
     for name, value in (("steps", "400"), ("lambda1", "0.25"), ("length", "4096"), ("learning_rate", "0.0001")):
         expect(page.locator(f"#setting-{name} input, #setting-{name} textarea").first).to_have_value(
             value, timeout=60_000
         )
     expect(page.locator("#setting-metric input")).to_have_value("weight")
+    expect(page.locator("#setting-pattern input")).to_have_value("2:4")
+
+
+def test_another_pattern_is_learned_and_exported(page, site, tiny_directory, text_file):
+    set_up_tiny(page, tiny_directory, text_file, steps=3)
+    choose(page, "setting-pattern", "1:4")
+    click(page, "run")
+    expect(page.locator("#banner")).to_contain_text("done", timeout=180_000)
+    assert current_run(page, site).job().learn.pattern == "1:4"
+    for place, words in (
+        ("banner", "metric activation, 1:4"), ("tiles", "groups already 1:4"), ("result", "learned 1:4 mask"),
+    ):  # fmt: skip
+        expect(page.locator(f"#{place}")).to_contain_text(words)
+    page.get_by_role("tab", name="Export").click()
+    click(page, "export")
+    report = page.locator("#export-report")
+    expect(report).to_contain_text("groups of 14 layers are 1:4", timeout=90_000)
+    expect(report).to_contain_text("A 1:4 mask is 2:4 as well")
 
 
 def test_it_fits_a_telephone(browser, site):

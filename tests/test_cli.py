@@ -9,6 +9,9 @@ import time
 import pytest
 
 from proxsparse import Run
+from proxsparse.cli import main
+
+TINY = ("--model", "{tiny}", "--corpus", "{text}", "--length", "16", "--context", "32")
 
 
 def proxsparse(*arguments, **keywords):
@@ -63,6 +66,46 @@ def test_from_learning_to_proof(small, tmp_path, text_file, tiny_directory):
     assert Run(tmp_path / "runs" / "fork").table("steps")["lambda1"].tolist()[6:] == [0.3, 0.3]
 
 
+@pytest.mark.parametrize(("n", "m"), [(1, 4), (4, 8)])
+def test_another_pattern_from_learning_to_proof(n, m, small, tmp_path, capsys):
+    out, target = tmp_path / "run", tmp_path / "sparse"
+    learned = proxsparse("learn", *small, "--n", n, "--m", m, "--out", out, "--json")
+    assert learned.returncode == 0, learned.stderr
+    perplexity = json.loads(learned.stdout)["perplexity"]
+    steps, layers = Run(out).table("steps"), Run(out).table("layers")
+    shares = [f"nonzeros_{k}" for k in range(n - 1, m + 1)]
+    assert sorted(name for name in steps if name.startswith("nonzeros_")) == shares
+    assert steps[shares].sum(axis=1).tolist() == pytest.approx([1] * 6) and set(shares) <= set(layers)
+
+    assert main(["export", str(out), "--to", str(target)]) == 0
+    assert f"groups of 14 layers are {n}:{m}, and every kept weight equals" in capsys.readouterr().out
+    assert main(["verify", str(target), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] and report["pattern"] == f"{n}:{m}"
+    assert {layer["rows"] * layer["columns"] for layer in report["layers"]} == {
+        layer["groups"] * m for layer in report["layers"]
+    }
+    card = (target / "README.md").read_text()
+    assert f"At most {n} of every {m} consecutive input weights" in card
+    assert ("A 1:4 mask is 2:4 as well" if (n, m) == (1, 4) else "No kernel that we know of runs 4:8 faster") in card
+    assert f"| learned | {perplexity['learned']['perplexity']:.2f}" in card
+    assert main(["fork", str(out), "--n", "2", "--m", "4", "--out", str(tmp_path / "fork")]) == 2
+    assert f"learns {n}:{m} masks, and so do its forks" in capsys.readouterr().err
+
+
+def test_layers_that_groups_do_not_divide_stay_dense(small, tmp_path, capsys):
+    out, target = tmp_path / "run", tmp_path / "sparse"
+    learned = proxsparse("learn", *small, "--n", 1, "--m", 64, "--steps", 2, "--out", out)
+    assert learned.returncode == 0, learned.stderr
+    reason = "input dimension 32 is not a multiple of 64"
+    assert f"left dense: 12 linear maps, e.g. model.layers.0.self_attn.q_proj ({reason})" in learned.stdout
+    run = Run(out)
+    assert set(run.skipped().values()) == {reason} and run.layers()["projection"].tolist() == ["down_proj"] * 2
+    assert main(["export", str(out), "--to", str(target)]) == 0
+    said = capsys.readouterr().out
+    assert "of 2 layers are 1:64" in said and "everything outside these layers is unchanged" in said
+
+
 def test_interrupted_it_stops_with_a_checkpoint_and_goes_on(small, tmp_path):
     out = tmp_path / "stopped"
     command = [sys.executable, "-m", "proxsparse", "learn", *map(str, small), "--steps", "400", "--out", str(out)]
@@ -88,7 +131,8 @@ def test_interrupted_it_stops_with_a_checkpoint_and_goes_on(small, tmp_path):
     until(lambda: run.state()["status"] == "stopped")
 
 
-def test_a_changed_weight_is_found(small, tmp_path, tiny_directory):
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (4, 8)])
+def test_a_changed_weight_is_found(n, m, tmp_path, tiny_directory, capsys):
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -96,7 +140,7 @@ def test_a_changed_weight_is_found(small, tmp_path, tiny_directory):
 
     lm = load_model(str(tiny_directory))
     target = tmp_path / "sparse"
-    export_model(lm, magnitude(prunable_layers(lm.model)), target)
+    export_model(lm, magnitude(prunable_layers(lm.model, m), n, m), target)
     assert verify(target).ok
     weights = load_file(target / "model.safetensors")
     name = "model.layers.1.mlp.up_proj.weight"
@@ -105,10 +149,10 @@ def test_a_changed_weight_is_found(small, tmp_path, tiny_directory):
         tensors = {key: tensor.clone() for key, tensor in weights.items()}
         change(tensors)
         save_file(tensors, target / "model.safetensors", {"format": "pt"})
-        return proxsparse("verify", target)
+        return main(["verify", str(target)]), capsys.readouterr().out
 
     def fill_a_group(tensors):
-        tensors[name][0, :4] = 1.0
+        tensors[name][0, :m] = 1.0
 
     def nudge_a_kept_weight(tensors):
         column = tensors[name][3].nonzero()[0]
@@ -118,12 +162,12 @@ def test_a_changed_weight_is_found(small, tmp_path, tiny_directory):
         tensors["model.norm.weight"][0] += 1
 
     for change, words in (
-        (fill_a_group, "1 groups are not 2:4"), (nudge_a_kept_weight, "1 kept weights differ"), (touch_a_norm, "model.norm.weight"),
+        (fill_a_group, f"1 groups are not {n}:{m}"), (nudge_a_kept_weight, "1 kept weights differ"), (touch_a_norm, "model.norm.weight"),
     ):  # fmt: skip
-        found = damaged(change)
-        assert found.returncode == 1 and "Not proven" in found.stdout and words in found.stdout
-    damaged(lambda tensors: None)
-    assert verify(target).ok
+        code, said = damaged(change)
+        assert code == 1 and "Not proven" in said and words in said
+    code, said = damaged(lambda tensors: None)
+    assert code == 0 and f"are {n}:{m}, and every kept weight equals" in said
 
 
 @pytest.mark.parametrize(
@@ -133,6 +177,13 @@ def test_a_changed_weight_is_found(small, tmp_path, tiny_directory):
         (("learn", "--lambda1", "-1"), "lambda1 is -1: give 0 or more"),
         (("learn", "--learning-rate", "0"), "learning-rate is 0"),
         (("learn", "--steps", "1.5"), "'1.5' is not a whole number"),
+        (("learn", "--n", "4"), "n is 4 and m is 4: keep fewer weights than a group has"),
+        (("learn", "--n", "1", "--m", "1"), "m is 1: give 2 or more"),
+        (("learn", "--n", "0"), "n is 0: give 1 or more"),
+        (
+            ("learn", *TINY, "--m", "48", "--out", "{tmp}/f"),
+            "input dimension 32 is not a multiple of 48; input dimension 64 is not a multiple of 48): choose another",
+        ),
         (("learn", "--metric", "size"), "invalid choice: 'size'"),
         (("learn", "--out", "tests"), "exists and is not empty"),
         (("learn", "--model", "./nothing", "--out", "{tmp}/a"), "There is no directory './nothing'"),
@@ -178,7 +229,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, tmp_path, t
 def test_help_is_worth_reading_and_light():
     found = proxsparse("learn", "--help", env={"PYTHONPATH": ".", "PATH": "/usr/bin"})
     text = " ".join(found.stdout.split())
-    assert "--lambda1 FLOAT strength of the 2:4 regularizer" in text and "(default 0.02)" in text
+    assert "--lambda1 FLOAT strength of the N:M regularizer" in text and "(default 0.02)" in text
     assert "python -m proxsparse learn --model embedded" in text
     script = (
         "import sys; from proxsparse.cli.main import build_parser; build_parser(); sys.exit('torch' in sys.modules)"

@@ -111,8 +111,11 @@ def test_what_groups_do_not_divide_is_reported():
         f"model.layers.{block}.mlp.down_proj": "input dimension 34 is not a multiple of 4" for block in (0, 1)
     }
     assert len(layers) == 12
+    wide = prunable_layers(tiny_model("llama"), m=64)
+    assert {layer.projection for layer in wide.values()} == {"down_proj"} and len(wide.skipped) == 12
+    assert set(wide.skipped.values()) == {"input dimension 32 is not a multiple of 64"}
 
 
 def test_a_model_without_prunable_layers_is_one_sentence():
-    with pytest.raises(ProxSparseError, match=r"no prunable layer .*multiple of 48.*\.$"):
+    with pytest.raises(ProxSparseError, match=r"no prunable layer .*multiple of 48.*another model or pattern\.$"):
         prunable_layers(tiny_model("gpt_neox"), m=48)

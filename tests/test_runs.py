@@ -99,6 +99,9 @@ def test_a_fork_shares_the_checkpoint_and_carries_the_records(run):
     assert run.fork(run.path.parent / "third", lambda1=0.1).job().learn.lambda1 == 0.1
     with pytest.raises(ProxSparseError, match="no checkpoint of step 5: choose 4"):
         run.fork(run.path.parent / "fourth", step=5)
+    with pytest.raises(ProxSparseError, match=r"learns 2:4 masks, and so do its forks: start a new run to learn 1:4\."):
+        run.fork(run.path.parent / "fifth", n=1)
+    assert not (run.path.parent / "fifth").exists()
 
 
 @pytest.mark.parametrize("id", ["../first", "first/..", "", ".", "..", "/etc", "first\n", "missing", "a" * 500])

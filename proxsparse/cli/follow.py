@@ -81,6 +81,10 @@ def _report(run: Run, as_json: bool, interrupted: bool) -> int:
     print(
         f"{status} at step {state['step']} of {run.job().learn.steps} after {state['elapsed']:.0f} s of work: {run.path}"
     )
+    skipped = run.skipped()
+    if skipped:
+        name, reason = next(iter(skipped.items()))
+        print(f"left dense: {len(skipped)} linear maps, e.g. {name} ({reason})")
     if status == "done":
         print(f"next: python -m proxsparse export {run.path} --to DIR")
     else:

@@ -11,10 +11,10 @@ from proxsparse.config import PRESETS, LearnConfig, LearnJob
 from proxsparse.errors import ProxSparseError
 
 DESCRIPTION = """\
-Learn which two of every four weights of a language model to keep (ProxSparse, arXiv 2502.00258).
+Learn which two of every four weights of a language model to keep, or any n of m (ProxSparse, arXiv 2502.00258).
 
   python -m proxsparse learn --out runs/first          learn a mask with the embedded model and corpus
-  python -m proxsparse export runs/first --to sparse   write the 2:4 model, proven
+  python -m proxsparse export runs/first --to sparse   write the sparse model, proven
   python -m proxsparse verify sparse                   prove it again, from the files alone
 """
 EXIT_CODES = (
@@ -110,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_json(evaluate)
 
     export = add(
-        "export", commands.export, "write the 2:4 model of a run, and prove it",
+        "export", commands.export, "write the sparse model of a run, and prove it",
         "python -m proxsparse export runs/first --to sparse",
     )  # fmt: skip
     export.add_argument("directory", metavar="RUN")

@@ -182,7 +182,12 @@ class Run:
         if len(steps):  # the strength of that moment, which may have been set by hand
             values["learn"]["lambda1"] = steps[steps["step"] <= step]["lambda1"].iloc[-1]
         values["learn"] |= changes
-        child = Run.create(LearnJob.from_dict(values), path, parent={"run": self.id, "step": step})
+        job, pattern = LearnJob.from_dict(values), self.job().learn.pattern
+        if job.learn.pattern != pattern:
+            raise ProxSparseError(
+                f"Run {self.id} learns {pattern} masks, and so do its forks: start a new run to learn {job.learn.pattern}."
+            )
+        child = Run.create(job, path, parent={"run": self.id, "step": step})
         (child.path / "checkpoints").mkdir()
         target = child.path / "checkpoints" / checkpoints[step].name
         try:
