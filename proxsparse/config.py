@@ -76,7 +76,7 @@ class LearnConfig:
     lambda2: float = _setting(0.0, "strength of the frozen-weight penalty, which holds kept weights in place", least=0)
     epsilon: float = _setting(0.1, "epsilon of the frozen-weight penalty, in units of weight", above=0)
     precision: Literal["auto", "fp32", "bf16"] = _setting(
-        "auto", "arithmetic of forward and backward; master weights stay fp32; auto: bf16 where the device has it"
+        "auto", "arithmetic of forward and backward, whatever weights are kept in; auto: bf16 where the device has it"
     )
     memory: Literal["auto", "full", "lean"] = _setting(
         "auto",
@@ -118,10 +118,10 @@ class LearnJob:
     length: int = _setting(256, "length of a calibration window", "tokens", least=2)
     context: int = _setting(512, "length of a held-out window, on which perplexity is measured", "tokens", least=2)
     windows: int = _setting(40, "held-out windows measured at the end; 0: all of them", "windows", least=0)
-    live_windows: int = _setting(4, "held-out windows measured while the run goes on", "windows", least=1)
+    live_windows: int = _setting(2, "held-out windows measured while the run goes on", "windows", least=1)
     evaluate_every: int = _setting(10, "steps between two live measurements; 0: only at the end", "steps", least=0)
     checkpoint_every: int = _setting(
-        20, "steps between two checkpoints; 0: only when paused or ended", "steps", least=0
+        40, "steps between two checkpoints; 0: only when paused or ended", "steps", least=0
     )
     device: str | None = _setting(None, "cpu, cuda, or cuda:1; default: cuda where there is one")
     learn: LearnConfig = field(default_factory=LearnConfig)
@@ -143,12 +143,14 @@ def _paper(lambda1: float, learning_rate: float, length: int = 4096, lambda2: fl
         steps=400, lambda1=lambda1, relative=False, metric="weight", learning_rate=learning_rate,
         batch=1, lambda2=lambda2, epsilon=epsilon,
     )  # fmt: skip
-    return LearnJob(length=length, context=length, evaluate_every=40, checkpoint_every=100, learn=learn)
+    return LearnJob(
+        length=length, context=length, live_windows=4, evaluate_every=40, checkpoint_every=100, learn=learn
+    )
 
 
 PRESETS: dict[str, LearnJob] = {
-    "Quick": LearnJob(live_windows=2, checkpoint_every=40),
-    "Standard": LearnJob(evaluate_every=20, checkpoint_every=50, learn=LearnConfig(steps=400)),
+    "Quick": LearnJob(),
+    "Standard": LearnJob(live_windows=4, evaluate_every=20, checkpoint_every=50, learn=LearnConfig(steps=400)),
     # The paper's scripts, absolute lambda1: tuned for the model each one names, and for no other.
     "Paper: Llama-2-7B": _paper(0.25, 1e-4),
     "Paper: Llama-2-13B": _paper(0.5, 1e-4, lambda2=0.25, epsilon=0.5),
