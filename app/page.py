@@ -99,7 +99,8 @@ class Page:
         )
         return (
             now, *words, *charts, self._heatmap(view, quantity, None if follow else shown_step),
-            gr.update(maximum=max(newest, 1), value=shown_step) if follow else gr.update(maximum=max(newest, 1)),
+            # Its value only when it moves: an answer on its way must not undo what somebody has just chosen.
+            gr.update(maximum=max(newest, 1), **({"value": newest} if follow and scrubbed != newest else {})),
             self._strength(view, strength, same_run and seen.get("strength") == strength),
             gr.update(interactive=not (view and view.is_active)),
             *self._buttons(view, id), export_screen.summary(view, id), export_screen.code(id),

@@ -10,7 +10,8 @@ on p1 ≥ p2 ≥ p3 ≥ p4 ≥ 0, and so is x.
 nonzeros R vanishes, so the best is x = (p1, p2, 0, 0). On a support of three or four a minimum has a positive
 semidefinite Hessian; the Hessian is linear in x, so the points where it is semidefinite form a convex set, f is convex
 on it, and *each support holds at most one local minimum* (Kübler et al. 2025, arXiv 2501.18015, make the same
-observation for the region without zeros). Three candidates then, and the smallest f decides.
+observation for the region without zeros). Three candidates then, and the smallest f decides. (`proxsparse.supports`
+has them for groups of any size.)
 
 *Support of three.* With a = x3 fixed, (x1, x2) solve a 2×2 linear system, and what remains is one equation,
 

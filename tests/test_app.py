@@ -114,6 +114,16 @@ def click(page, name):
     button.click()
 
 
+def new_run(page, site):
+    """Press Run, and wait until the page shows the new run instead of the one before."""
+    earlier = len(list_runs(site[1]))
+    click(page, "run")
+    wait_for(lambda: len(list_runs(site[1])) > earlier)
+    run = list_runs(site[1])[0]
+    expect(page.locator("#banner")).to_contain_text(run.id, timeout=60_000)
+    return run
+
+
 def current_run(page, site):
     page.wait_for_url("**/?run=*")
     return Run(site[1] / page.url.split("run=")[1])
@@ -295,9 +305,9 @@ def test_presets_fill_the_form(page):
 def test_another_pattern_is_learned_and_exported(page, site, tiny_directory, text_file):
     set_up_tiny(page, tiny_directory, text_file, steps=3)
     choose(page, "setting-pattern", "1:4")
-    click(page, "run")
+    run = new_run(page, site)
     expect(page.locator("#banner")).to_contain_text("done", timeout=180_000)
-    assert current_run(page, site).job().learn.pattern == "1:4"
+    assert run.job().learn.pattern == "1:4"
     for place, words in (
         ("banner", "metric activation, 1:4"), ("tiles", "groups already 1:4"), ("result", "learned 1:4 mask"),
     ):  # fmt: skip
@@ -373,9 +383,8 @@ def test_the_real_model_from_run_to_download(page, site):
         ("evaluate_every", 0),
     ):
         fill(page, name, value)
-    click(page, "run")
+    run = new_run(page, site)
     expect(page.locator("#banner")).to_contain_text("done", timeout=300_000)
-    run = current_run(page, site)
     final = run.table("perplexity").query("scope == 'final'").set_index("mask")["perplexity"]
     assert final["dense"] < final["learned"] < final["magnitude"], "three steps beat magnitude by far"
     page.get_by_role("tab", name="Export").click()

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from proxsparse import figures
+from proxsparse.report import pattern_share
 
 STEPS = pd.DataFrame(
     {
@@ -50,6 +51,18 @@ def test_curves_show_the_measurements_and_say_on_how_much_text():
 def test_composition_adds_up_to_all_groups():
     stacked = sum(np.array(trace.y) for trace in figures.composition(STEPS).data)
     assert np.allclose(stacked, 100)
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "fewest"),
+    [(1, 2, "none nonzero"), (1, 4, "none nonzero"), (2, 8, "at most 1 nonzero"), (4, 8, "at most 3 nonzero")],
+)
+def test_composition_and_pattern_share_know_the_pattern_from_the_columns(n, m, fewest):
+    columns = {f"nonzeros_{k}": [1 / (m - n + 2)] * 2 for k in range(m, n - 2, -1)}
+    traces = figures.composition(pd.DataFrame({"step": [1, 2], **columns})).data
+    assert [trace.name for trace in traces[:2]] == [fewest, f"{n} nonzero: {n}:{m}"] and len(traces) == m - n + 2
+    assert np.allclose(sum(np.array(trace.y) for trace in traces), 100)
+    assert np.allclose(pattern_share(columns), 2 / (m - n + 2))
 
 
 def test_strength_and_flips():
