@@ -13,7 +13,7 @@ SHORT = 512  # tokens; beyond, the scores of all pairs of tokens are large
 def quick_attention(model, device: torch.device, length: int):
     """While open, a model on a CPU multiplies the attention of short windows out, instead of torch's fused kernel.
 
-    A step of 4 × 128, 2 × 256 or 1 × 512 tokens of the embedded model then takes 0.7 to 0.8 of the time: see
+    A step of 4 × 128, 2 × 256 or 1 × 512 tokens of the embedded model then takes about 0.8 of the time: see
     benchmarks/step.py. On GPUs, for longer windows and other implementations nothing changes.
     """
     before = model.config._attn_implementation

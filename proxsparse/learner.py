@@ -27,7 +27,7 @@ from proxsparse.masks import Mask, MaskSet
 from proxsparse.precision import autocast
 from proxsparse.proximal import Sums, prox_and_count_, read_sums
 from proxsparse.report import LayerRow, StepReport, total
-from proxsparse.schedule import learning_rate_at, windows_at
+from proxsparse.schedule import learning_rate_at, seed_at, windows_at
 from proxsparse.updates import UPDATES, choose_memory
 
 Progress = Callable[[int, int, str], None]
@@ -239,10 +239,11 @@ class MaskLearner:
     def load_state_dict(self, tensors: dict[str, Tensor], rest: dict) -> None:
         """Go on from a saved state, exactly. Raises ProxSparseError when it belongs to another model or metric."""
         self._expect("gradient")
-        if rest.get("memory", "full") != self.memory:
+        written = rest.get("memory", "full")  # checkpoints of before there was a choice do not say
+        if written != self.memory:
             raise ProxSparseError(
-                f"The checkpoint was written with memory {rest['memory']} and this run has memory {self.memory}: set memory "
-                f"to {rest['memory']}."
+                f"The checkpoint was written with memory {written} and this run has memory {self.memory}: set memory "
+                f"to {written}."
             )
         expected = {f"soft.{name}": parameter.shape for name, parameter in self._named_parameters()}
         expected |= {f"scale.{name}": scale.shape for name, scale in self.scales.items() if scale is not None}
@@ -293,7 +294,7 @@ class MaskLearner:
         """Depends on the position alone, so that a resumed run rounds alike; None where weights are float32."""
         if self.memory == "full":
             return None
-        return ((self.config.seed * 1_000_003 + self.step_index) * len(self.layers) + layer) % 2**31
+        return (seed_at(self.step_index, self.config) * len(self.layers) + layer) % 2**31
 
     def _row(self, name: str, sums: Sums) -> LayerRow:
         n, m = self.config.n, self.config.m

@@ -28,12 +28,17 @@ def learning_rate_at(step: int, config: LearnConfig) -> float:
     return config.learning_rate * factor
 
 
+def seed_at(position: int, config: LearnConfig) -> int:
+    """A seed that depends on the run's seed and a position in it: a step or an epoch."""
+    return config.seed * 1_000_003 + position
+
+
 def windows_at(step: int, count: int, config: LearnConfig) -> Tensor:
     """Indices of the windows of one step, int64 (windows_per_step,): a new permutation of the text in every epoch."""
     drawn = torch.arange(step * config.windows_per_step, (step + 1) * config.windows_per_step)
     indices = torch.empty_like(drawn)
     for epoch in (drawn // count).unique().tolist():
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(config.seed * 1_000_003 + epoch))
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed_at(epoch, config)))
         within = drawn // count == epoch
         indices[within] = order[drawn[within] % count]
     return indices

@@ -4,7 +4,7 @@
     soft weight         4   float32                     2   bf16, rounded stochastically
     gradient            4   all of them at once         0   of one parameter at a time: updated inside backward
     AdamW's moments     8   float32                     4   bf16, rounded stochastically
-    original weight     0 to 4, as it came              0 to 4, as it came (0: never, 2: a bf16 model)
+    original weight     2   of a bf16 model             2   of a bf16 model
     activations         of every block                  of one block at a time: the others are computed again
 
 So a bf16 model takes 18 bytes a prunable weight, or 8. For Llama-2-7B (6.5 G prunable weights) that is 117 GB, or
@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from proxsparse.config import LearnConfig
 from proxsparse.layers import PrunableLayers, decoder_blocks
+from proxsparse.schedule import seed_at
 from proxsparse.stochastic_adamw import StochasticAdamW
 
 ROOM = 0.8  # share of the free memory that weights and state may take; activations need the rest
@@ -102,7 +103,7 @@ class LeanUpdate:
     def begin(self, step: int, learning_rate: float) -> None:
         """Before backward. Rounding depends on seed and step alone, so that a resumed run rounds alike."""
         self.optimizer.param_groups[0]["lr"] = learning_rate
-        self.generator.manual_seed(self.config.seed * 1_000_003 + step)
+        self.generator.manual_seed(seed_at(step, self.config))
         self.squares = []
 
     @torch.no_grad()

@@ -166,3 +166,11 @@ def test_what_does_not_go_together_is_one_sentence():
     with pytest.raises(ProxSparseError, match="written with memory lean and this run has memory full"):
         full.load_state_dict(*lean.state_dict())
     assert make(memory="auto").memory == "full", "on a CPU"
+
+
+def test_a_checkpoint_of_before_there_was_a_choice_is_a_full_one():
+    tensors, rest = make(memory="full").state_dict()
+    del rest["memory"]
+    make(memory="full").load_state_dict(tensors, rest)
+    with pytest.raises(ProxSparseError, match="written with memory full and this run has memory lean"):
+        make().load_state_dict(tensors, rest)
