@@ -1,45 +1,67 @@
-"""The activation metric: how large the inputs of every prunable layer are on calibration text."""
+"""What enters every prunable layer on calibration text: seen one layer at a time, and as the activation metric."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from proxsparse.layers import PrunableLayers
+from proxsparse.errors import ProxSparseError
+from proxsparse.layers import PrunableLayer, PrunableLayers
 from proxsparse.precision import autocast
 
 
-class _InputNorms(TorchFunctionMode):
-    """Adds up the squares of what every prunable matrix is multiplied with.
+class InputObserver(TorchFunctionMode):
+    """While open, calls `see(name, inputs)` with what a prunable matrix is about to be multiplied with, (tokens, in).
 
     It looks at the multiplication itself, not at modules, so that a `Linear`, a `Conv1D` and one expert inside a fused
-    parameter are all seen in the same way: the weight is recognised by where it lies in memory.
+    parameter are all seen in the same way: the weight is recognised by where it lies in memory. Inputs come as they are
+    before autocast, and autocast is off in `see`.
     """
 
-    def __init__(self, layers: PrunableLayers):
+    def __init__(self, layers: Mapping[str, PrunableLayer], see: Callable[[str, Tensor], None]):
         super().__init__()
         self.names = {layer.matrix.data_ptr(): name for name, layer in layers.items()}
-        self.squares = {
-            name: torch.zeros(layer.in_features, device=layer.matrix.device) for name, layer in layers.items()
-        }
+        self.see = see
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is torch.nn.functional.linear:
-            self._see(args[0], args[1] if len(args) > 1 else kwargs["weight"])
+            self._look(args[0], args[1] if len(args) > 1 else kwargs["weight"])
         elif function is torch.addmm:  # Conv1D: bias, input, weight
-            self._see(args[1], args[2])
+            self._look(args[1], args[2])
         elif function in (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__):  # experts stored (in, out)
-            self._see(args[0], args[1])
+            self._look(args[0], args[1])
         return function(*args, **(kwargs or {}))
 
-    def _see(self, inputs: Tensor, weight: Tensor) -> None:
+    def _look(self, inputs: Tensor, weight: Tensor) -> None:
         name = self.names.get(weight.data_ptr())
         if name is not None:
-            self.squares[name] += inputs.reshape(-1, inputs.shape[-1]).float().square().sum(0)
+            with torch.autocast(inputs.device.type, enabled=False):
+                self.see(name, inputs.reshape(-1, inputs.shape[-1]))
+
+
+class InputNorms:
+    """‖x_j‖₂ of every input feature of one layer, over all tokens that were added."""
+
+    def __init__(self, layer: PrunableLayer):
+        self.squares = torch.zeros(layer.in_features, device=layer.matrix.device)
+
+    def add(self, inputs: Tensor) -> None:
+        """inputs: (tokens, in)."""
+        self.squares += inputs.float().square().sum(0)
+
+    def norms(self) -> Tensor:
+        """float32 (in,)."""
+        return self.squares.sqrt()
+
+
+def check_windows(windows: Tensor | None) -> None:
+    """Raise ProxSparseError unless `windows` are (count, length) and there is one."""
+    if windows is None or windows.ndim != 2 or windows.numel() == 0:
+        raise ProxSparseError("There is no calibration text: give windows of tokens, int64 (count, length).")
 
 
 @torch.no_grad()
@@ -60,18 +82,19 @@ def activation_scales(
     """
     device = next(model.parameters()).device
     decoder = model.base_model  # without the LM head: nobody asks for the next token here
-    seen = _InputNorms(layers)
-    with _experts_one_by_one(model):
+    seen = {name: InputNorms(layer) for name, layer in layers.items()}
+    observer = InputObserver(layers, lambda name, inputs: seen[name].add(inputs))
+    with experts_one_by_one(model):
         for index in range(0, len(windows), batch):
             if progress:
                 progress(index, len(windows), "measuring activations")
-            with autocast(device, precision), seen:
+            with autocast(device, precision), observer:
                 decoder(input_ids=windows[index : index + batch].to(device), use_cache=False)
-    return {name: _normalized(squares.sqrt()) for name, squares in seen.squares.items()}
+    return {name: _normalized(inputs.norms()) for name, inputs in seen.items()}
 
 
 @contextmanager
-def _experts_one_by_one(model):
+def experts_one_by_one(model):
     """Fused kernels multiply all experts at once, where no single weight can be seen."""
     if not model._can_set_experts_implementation():
         yield

@@ -66,6 +66,11 @@ class LearnConfig:
     metric: Literal["activation", "weight"] = _setting(
         "activation", "scale in which magnitudes compete: |w|·‖x‖ (activation) or the paper's |w| (weight)"
     )
+    loss_at: Literal["masked", "soft"] = _setting(
+        "masked",
+        "weights at which the loss is taken: the original ones under the projected mask, which is the result, or the soft "
+        "ones, as in the paper",
+    )
     metric_windows: int = _setting(16, "windows on which the activation metric is measured", "windows", least=1)
     learning_rate: float = _setting(1e-3, "peak learning rate of AdamW", above=0)
     warmup: float = _setting(0.1, "share of the steps that raise the learning rate linearly", least=0, most=1)
@@ -138,14 +143,98 @@ class LearnJob:
         return cls(learn=LearnConfig(**values.pop("learn", {})), **values)
 
 
+ONE_SHOT = ("random", "magnitude", "wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update")
+LEARNED = ("maskllm", "proxsparse-weight", "proxsparse")
+PROMPTS = (
+    "The most important thing to know about bridges is",
+    "In the year 1900, most people",
+    "A recipe for bread begins with",
+)
+
+
+@dataclass(frozen=True)
+class CompareJob:
+    """Methods and finished runs side by side: the same model, calibration text, held-out windows and pattern."""
+
+    model: str = _setting("embedded", "embedded, a Hub id, a directory, or a .gguf file")
+    corpus: str = _setting("bundled", "bundled, wikitext2, c4, or a .txt or .jsonl file")
+    n: int = _setting(2, "weights kept in a group", "weights", least=1)
+    m: int = _setting(4, "weights in a group", "weights", least=2, most=255)
+    length: int = _setting(256, "length of a calibration window", "tokens", least=2)
+    calibration: int = _setting(128, "calibration windows of the methods that do not learn", "windows", least=1)
+    context: int = _setting(512, "length of a held-out window, on which perplexity is measured", "tokens", least=2)
+    windows: int = _setting(40, "held-out windows measured; 0: all of them", "windows", least=0)
+    steps: int = _setting(
+        80, "steps of each method that learns, on the same windows in the same order", "steps", least=1
+    )
+    batch: int = _setting(2, "calibration windows in a step of the methods that learn", "windows", least=1)
+    seed: int = _setting(0, "seed of random masks, of what is sampled, and of the order of the windows", least=0)
+    new_tokens: int = _setting(24, "tokens with which each prompt is completed; 0: no completions", "tokens", least=0)
+    device: str | None = _setting(None, "cpu, cuda, or cuda:1; default: cuda where there is one")
+    methods: tuple[str, ...] = ("magnitude", "wanda", "sparsegpt", "sparsegpt-update", "proxsparse")
+    runs: tuple[str, ...] = ()  # directories of runs whose newest masks take part
+    prompts: tuple[str, ...] = PROMPTS
+    tasks: tuple[str, ...] = ()  # of EleutherAI's lm-eval, by name or as the path of a .yaml file
+
+    def __post_init__(self):
+        _check(self)
+        for name in ("methods", "runs", "prompts", "tasks"):
+            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
+        for name in self.methods:
+            if name not in ONE_SHOT + LEARNED:
+                raise ProxSparseError(f"There is no method {name!r}: choose among {', '.join(ONE_SHOT + LEARNED)}.")
+        if not self.methods and not self.runs:
+            raise ProxSparseError("There is nothing to compare: give a method or a run.")
+        if self.n >= self.m:
+            raise ProxSparseError(f"n is {self.n} and m is {self.m}: keep fewer weights than a group has.")
+        names = self.run_names()
+        if len(names) < len(self.runs) or set(names) & {"dense", *ONE_SHOT, *LEARNED}:
+            raise ProxSparseError(
+                "Two of the runs have the same name, or one has the name of a method: rename its directory."
+            )
+
+    def run_names(self) -> dict[str, str]:
+        """{name in the tables: directory}."""
+        return {path.rstrip("/").rsplit("/", 1)[-1]: path for path in self.runs}
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> CompareJob:
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """Which settings a sweep tries. lambdas and learning_rates make a grid; the last rung takes the job's full number of
+    steps, each rung below half of it."""
+
+    rungs: int = _setting(3, "rounds of successive halving", "rounds", least=1, most=10)
+    windows: int = _setting(16, "calibration windows set apart to judge the settings on", "windows", least=2)
+    lambdas: tuple[float, ...] = (0.005, 0.01, 0.02, 0.04)
+    learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+
+    def __post_init__(self):
+        _check(self)
+        for name, field_name in (("lambdas", "lambda1"), ("learning_rates", "learning_rate")):
+            values = tuple(dict.fromkeys(map(float, getattr(self, name))))
+            if not values:
+                raise ProxSparseError(f"There is nothing to try: give at least one of {name.replace('_', '-')}.")
+            for value in values:
+                LearnConfig(**{field_name: value})  # checks it
+            object.__setattr__(self, name, values)
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+
 def _paper(lambda1: float, learning_rate: float, length: int = 4096, lambda2: float = 0.0, epsilon: float = 0.1):
     learn = LearnConfig(
-        steps=400, lambda1=lambda1, relative=False, metric="weight", learning_rate=learning_rate,
+        steps=400, lambda1=lambda1, relative=False, metric="weight", loss_at="soft", learning_rate=learning_rate,
         batch=1, lambda2=lambda2, epsilon=epsilon,
     )  # fmt: skip
-    return LearnJob(
-        length=length, context=length, live_windows=4, evaluate_every=40, checkpoint_every=100, learn=learn
-    )
+    return LearnJob(length=length, context=length, live_windows=4, evaluate_every=40, checkpoint_every=100, learn=learn)
 
 
 PRESETS: dict[str, LearnJob] = {

@@ -67,6 +67,16 @@ class PrunableLayers(dict[str, PrunableLayer]):
         """What an optimizer trains: each parameter once."""
         return list({id(layer.parameter): layer.parameter for layer in self.values()}.values())
 
+    def describe(self) -> list[dict]:
+        """One row a layer, as JSON: name, block, projection, rows (out), columns (in)."""
+        return [
+            {
+                "name": layer.name, "block": layer.block, "projection": layer.projection,
+                "rows": layer.out_features, "columns": layer.in_features,
+            }
+            for layer in self.values()
+        ]  # fmt: skip
+
 
 def prunable_layers(model, m: int = 4) -> PrunableLayers:
     """The linear maps in the decoder blocks of a causal language model whose input dimension is a multiple of `m`.

@@ -4,7 +4,8 @@
     prox half       the proximal operator of the regularizer on every prunable weight, and the report
 
 (Liu et al. 2025, arXiv 2502.00258, section 3.2: proximal gradient descent; λ1 is not multiplied by the learning rate.)
-What is learned are soft weights; the result is their projected mask, applied to the original weights.
+What is learned are soft weights; the result is their projected mask, applied to the original weights. The paper takes the
+loss at the soft weights; by default we take it where the result is, see `loss_at` and docs/quality.md.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ from proxsparse.schedule import learning_rate_at, seed_at, windows_at
 from proxsparse.updates import UPDATES, choose_memory
 
 Progress = Callable[[int, int, str], None]
+
+
+class DivergedError(ProxSparseError):
+    """The loss or the gradient is no longer finite."""
 
 
 class MaskLearner:
@@ -82,7 +87,8 @@ class MaskLearner:
         model.requires_grad_(False)
         for parameter in self._originals:
             parameter.requires_grad_(True)
-        self._update = UPDATES[self.memory](model, self._originals, self.config)
+        masked = self._masked_original if self.config.loss_at == "masked" else None
+        self._update = UPDATES[self.memory](model, self._originals, self.config, masked)
         self.restored = False
 
     # Where the learner stands
@@ -130,12 +136,12 @@ class MaskLearner:
         learning_rate = learning_rate_at(self.step_index, self.config)
         self._update.begin(self.step_index, learning_rate)
         batches = windows_at(self.step_index, len(self.windows), self.config).split(self.config.batch)
-        with quick_attention(self.model, self.device, self.windows.shape[1]):
+        with self._loss_weights(), quick_attention(self.model, self.device, self.windows.shape[1]):
             loss = sum(self._backward(self.windows[batch], len(batches)) for batch in batches)
         gradient_norm = self._update.gradient_norm()
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             self._update.discard()
-            raise ProxSparseError(
+            raise DivergedError(
                 f"At step {self.step_index + 1} the loss is {loss:g} and the gradient norm {gradient_norm:g}: lower the "
                 f"learning rate ({self.config.learning_rate:g}) or λ1 ({self._lambda1:g})."
             )
@@ -289,6 +295,28 @@ class MaskLearner:
             loss = next_token_losses(self.model, windows.to(self.device)).mean() / passes
         loss.backward()
         return loss.item()
+
+    @contextmanager
+    def _loss_weights(self):
+        """While open, the model computes with the weights at which the loss is taken.
+
+        `masked`: the original weights under the projected mask. Their gradient is taken for that of the soft weights
+        (straight through the projection: Bengio et al. 2013, arXiv 1308.3432), so that the loss speaks of the result.
+        The lean plan puts them into one block at a time, see `proxsparse.updates`.
+        """
+        if self.config.loss_at == "soft" or self.memory == "lean":
+            yield
+            return
+        with self.projected(MaskSet(self._previous)):
+            yield
+
+    def _masked_original(self, parameter) -> Tensor:
+        """The original values of a parameter under the projected mask; in its shape and dtype."""
+        masked = self._originals[parameter].to(parameter.dtype, copy=True)
+        for name, layer in self.layers.items():
+            if layer.parameter is parameter:
+                layer.matrix_of(masked).masked_fill_(~self._previous[name].dense(self.device), 0)
+        return masked
 
     def _rounding_seed(self, layer: int) -> int | None:
         """Depends on the position alone, so that a resumed run rounds alike; None where weights are float32."""

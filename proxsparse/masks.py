@@ -22,8 +22,9 @@ from proxsparse.groups import check_groups, from_planes, in_planes, magnitudes
 _BITS = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
 
 
-def keep_largest(planes: Tensor, n: int) -> Tensor:
-    """Which n of each column of `planes` (m, groups) are largest; ties go to the lower index. Bool, same shape.
+def keep_largest(planes: Tensor, n: int, ties: Tensor | None = None) -> Tensor:
+    """Which n of each column of `planes` (m, groups) are largest; of equal ones the one that is larger in `ties`, then
+    the lower index. Bool, same shape.
 
     Every pair of planes is compared once: an entry is kept iff fewer than n others beat it. For groups of four this is
     much faster than sorting.
@@ -33,6 +34,8 @@ def keep_largest(planes: Tensor, n: int) -> Tensor:
     for i in range(m):
         for j in range(i + 1, m):
             first_wins = planes[i] >= planes[j]
+            if ties is not None:
+                first_wins &= (planes[i] > planes[j]) | (ties[i] >= ties[j])
             beaten_by[j] += first_wins
             beaten_by[i] += ~first_wins
     return beaten_by < n
@@ -96,15 +99,43 @@ class Mask:
         kept = keep_largest(in_planes(magnitudes(weight, scale), m), n)
         return cls(pack_planes(kept, weight.shape), tuple(weight.shape), n, m)
 
+    @classmethod
+    def of_scores(cls, scores: Tensor, n: int = 2, m: int = 4, ties: Tensor | None = None) -> Mask:
+        """Keep the n highest scores of every group of m; of equal ones the weight that is larger in `ties`, then the
+        lower index.
+
+        scores, ties: (out, in). Zeros are fine, unlike in a `scale`. Raises ProxSparseError for a score that is not a
+        number.
+
+        >>> Mask.of_scores(torch.tensor([[0.0, 0.0, 5.0, 0.0]]), ties=torch.tensor([[1.0, 3.0, 2.0, 2.0]])).dense()
+        tensor([[False,  True,  True, False]])
+        """
+        check_groups(scores, n, m)
+        if bool(scores.isnan().any()):
+            raise ProxSparseError("A score is not a number: the weights or the activations of this model are broken.")
+        kept = keep_largest(in_planes(scores, m), n, None if ties is None else in_planes(ties, m))
+        return cls(pack_planes(kept, scores.shape), tuple(scores.shape), n, m)
+
     def dense(self, device=None) -> Tensor:
         """Bool (out, in); True = kept."""
         return unpack(self.packed.to(device) if device is not None else self.packed, self.shape[1])
+
+    def applied_to(self, weight: Tensor) -> Tensor:
+        """A copy of `weight` (out, in), zero where the mask drops."""
+        return weight.masked_fill(~self.dense(weight.device), 0)
 
     def flips(self, other: Mask) -> int:
         """How many weights are kept by one of the two masks and dropped by the other."""
         if self.shape != other.shape:
             raise ProxSparseError(f"Masks of shapes {self.shape} and {other.shape} cannot be compared.")
         return int(bits_set(self.packed ^ other.packed.to(self.packed.device)))
+
+    def overlap(self, other: Mask) -> float:
+        """Share of the weights kept here that the other mask keeps too. Two masks that keep n of every m at random share
+        n/m."""
+        kept = int(bits_set(self.packed))
+        shared = int(bits_set(self.packed & other.packed.to(self.packed.device)))
+        return shared / kept if kept else float("nan")
 
     @property
     def density(self) -> float:
@@ -128,6 +159,13 @@ class MaskSet(dict[str, Mask]):
         from proxsparse.layers import prunable_layers  # here: masks stand below layers, and need them only for a model
 
         layers = model if isinstance(model, Mapping) else prunable_layers(model, next(iter(self.values())).m)
+        self.check_fits(layers)
+        for name, mask in self.items():
+            matrix = layers[name].matrix
+            matrix.masked_fill_(~mask.dense(matrix.device), 0)  # not a product: 0 · inf is not 0, and -0 is not 0
+
+    def check_fits(self, layers: Mapping) -> None:
+        """Raise ProxSparseError unless every mask has a layer of its name and shape among `layers`."""
         missing = [name for name in self if name not in layers]
         if missing:
             raise ProxSparseError(
@@ -139,9 +177,6 @@ class MaskSet(dict[str, Mask]):
                     f"The mask of {name!r} has shape {mask.shape} and the layer {tuple(layers[name].matrix.shape)}: these "
                     "masks belong to another model."
                 )
-        for name, mask in self.items():
-            matrix = layers[name].matrix
-            matrix.masked_fill_(~mask.dense(matrix.device), 0)  # not a product: 0 · inf is not 0, and -0 is not 0
 
     def flips(self, other: MaskSet) -> dict[str, int]:
         """Layer by layer, how many weights are kept by one of the two sets and dropped by the other."""

@@ -6,13 +6,17 @@
     AdamW's moments     8   float32                     4   bf16, rounded stochastically
     original weight     2   of a bf16 model             2   of a bf16 model
     activations         of every block                  of one block at a time: the others are computed again
+    masked weight       4   float32, where the loss     0   made for one block at a time
+                            is taken there
 
-So a bf16 model takes 18 bytes a prunable weight, or 8. For Llama-2-7B (6.5 G prunable weights) that is 117 GB, or
-52 GB, which with 1.1 GB of checkpointed activations at context 4096 leaves room on a card of 80 GB.
+So a bf16 model takes 22 bytes a prunable weight (18 with the loss at the soft weights), or 8. For Llama-2-7B (6.5 G
+prunable weights) that is 143 GB, or 52 GB, which with 1.1 GB of checkpointed activations at context 4096 leaves room on
+a card of 80 GB.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container
 from functools import partial
 
 import torch
@@ -35,13 +39,14 @@ def choose_memory(config: LearnConfig, model, layers: PrunableLayers, device: to
         return "full"
     prunable = sum(parameter.numel() for parameter in layers.parameters())
     everything = sum(parameter.numel() for parameter in model.parameters())
-    return "full" if 12 * prunable + 4 * everything < ROOM * torch.cuda.mem_get_info(device)[0] else "lean"
+    soft_and_state = 16 if config.loss_at == "masked" else 12
+    return "full" if soft_and_state * prunable + 4 * everything < ROOM * torch.cuda.mem_get_info(device)[0] else "lean"
 
 
 class FullUpdate:
     """All gradients first, then their norm, then one fused AdamW step in float32."""
 
-    def __init__(self, model, originals: dict[nn.Parameter, Tensor], config: LearnConfig):
+    def __init__(self, model, originals: dict[nn.Parameter, Tensor], config: LearnConfig, loss_weight=None):
         self.originals, self.config = originals, config
         model.float()
         for parameter, original in originals.items():
@@ -87,7 +92,13 @@ class LeanUpdate:
     them together are never above clip.
     """
 
-    def __init__(self, model, originals: dict[nn.Parameter, Tensor], config: LearnConfig):
+    def __init__(
+        self,
+        model,
+        originals: dict[nn.Parameter, Tensor],
+        config: LearnConfig,
+        loss_weight: Callable[[nn.Parameter], Tensor] | None = None,
+    ):
         self.originals, self.config = originals, config
         for parameter, original in originals.items():
             parameter.data = original.to(torch.bfloat16, copy=True)
@@ -98,7 +109,8 @@ class LeanUpdate:
         self._hooks = [parameter.register_post_accumulate_grad_hook(self._update) for parameter in originals]
         self._blocks = [block for _, _, block in decoder_blocks(model)]
         for block in self._blocks:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+            forward = block.forward if loss_weight is None else _LossWeights(block, originals, loss_weight)
+            block.forward = partial(checkpoint, forward, use_reentrant=False)
 
     def begin(self, step: int, learning_rate: float) -> None:
         """Before backward. Rounding depends on seed and step alone, so that a resumed run rounds alike."""
@@ -136,6 +148,44 @@ class LeanUpdate:
             hook.remove()
         for block in self._blocks:
             del block.forward  # the class's own shows again
+
+
+class _LossWeights:
+    """Runs a block with other values of its prunable parameters, made when it runs: they exist for one block at a time.
+    Their gradients are given to the parameters."""
+
+    def __init__(self, block: nn.Module, trained: Container[nn.Parameter], loss_weight: Callable):
+        self.block, self.loss_weight = _Inner(block, block.forward), loss_weight
+        self.names = [(name, parameter) for name, parameter in self.block.named_parameters() if parameter in trained]
+
+    def __call__(self, *arguments, **named):
+        values = {
+            name: _StraightThrough.apply(parameter, self.loss_weight(parameter)) for name, parameter in self.names
+        }
+        return torch.func.functional_call(self.block, values, arguments, named)
+
+
+class _Inner(nn.Module):
+    """A block by its own forward, whatever is put in its place."""
+
+    def __init__(self, block: nn.Module, forward: Callable):
+        super().__init__()
+        self.block, self.run = block, forward
+
+    def forward(self, *arguments, **named):
+        return self.run(*arguments, **named)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The value of the second tensor, with the gradient of the first."""
+
+    @staticmethod
+    def forward(context, parameter: Tensor, value: Tensor) -> Tensor:
+        return value
+
+    @staticmethod
+    def backward(context, gradient: Tensor):
+        return gradient, None
 
 
 UPDATES = {"full": FullUpdate, "lean": LeanUpdate}

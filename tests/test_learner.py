@@ -66,7 +66,7 @@ def test_it_learns():
         dense = perplexity(model, windows).value
     with learner.projected():
         start = perplexity(model, windows).value
-    with learner.projected(magnitude(learner.layers)):
+    with learner.projected(magnitude(model, layers=learner.layers).masks):
         assert perplexity(model, windows).value > dense
     for _ in range(40):
         learner.step()
@@ -125,7 +125,8 @@ def test_relative_strength_does_not_depend_on_the_scale_of_weights(metric):
 @pytest.mark.parametrize(("n", "m"), [(2, 4), *PATTERNS])
 def test_at_step_0_the_mask_is_magnitude_s_or_wanda_s(n, m):
     by_weight, by_activation = (make(metric=metric, n=n, m=m) for metric in METRICS)
-    assert set(by_weight.masks().flips(magnitude(by_weight.layers, n, m)).values()) == {0}
+    by_magnitude = magnitude(by_weight.model, None, n, m, layers=by_weight.layers).masks
+    assert set(by_weight.masks().flips(by_magnitude).values()) == {0}
     for name, layer in by_activation.layers.items():
         wanda = Mask.project(layer.matrix.abs() * by_activation.scales[name], n, m)
         assert by_activation.masks()[name].flips(wanda) == 0
@@ -268,10 +269,46 @@ def test_every_window_is_drawn_once_an_epoch():
 def test_what_cannot_be_learned_is_one_sentence():
     with pytest.raises(ProxSparseError, match="1 windows and one batch takes 2"):
         make(windows=random_windows(1))
-    learner = make(learning_rate=1e30, steps=20, clip=0.0)
+    learner = make(learning_rate=1e30, steps=20, clip=0.0, loss_at="soft")
     with pytest.raises(ProxSparseError, match=r"lower the learning rate|not a finite number"):
         for _ in range(20):
             learner.step()
+
+
+@pytest.mark.parametrize("family", ("llama", "gpt2", "mixtral"))
+@pytest.mark.parametrize("memory", ("full", "lean"))
+@pytest.mark.parametrize("loss_at", ("masked", "soft"))
+def test_the_gradient_is_the_loss_s_where_the_configuration_takes_it(family, memory, loss_at):
+    """Against plain autograd on a model that holds those weights."""
+    precision = "fp32" if memory == "full" else "bf16"
+    learner = make(family, clip=0.0, memory=memory, loss_at=loss_at, precision=precision, lambda1=0.3)
+    learner.step()
+    masks, soft = learner.masks(), {parameter: parameter.data.clone() for parameter in learner._originals}
+    before = {
+        parameter: learner._update.optimizer.state[parameter]["exp_avg"].clone() for parameter in soft
+        if parameter in learner._update.optimizer.state
+    }  # fmt: skip
+    loss = learner.gradient_step()
+
+    model = tiny_model(family)
+    if loss_at == "masked":
+        masks.apply_(model)
+    else:
+        for (_, parameter), values in zip(learner._named_parameters(), soft.values(), strict=True):
+            name = next(name for name, other in learner.model.named_parameters() if other is parameter)
+            model.get_parameter(name).data = values.float()
+    windows = learner.windows[windows_at(1, len(learner.windows), learner.config)]
+    model.requires_grad_(True)
+    expected = model(input_ids=windows, labels=windows).loss
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), rel=1e-5 if memory == "full" else 1e-2)
+    for name, parameter in learner._named_parameters():
+        if parameter not in before:  # an idle expert
+            continue
+        moment = learner._update.optimizer.state[parameter]["exp_avg"].float() - 0.9 * before[parameter].float()
+        gradient = model.get_parameter(name).grad
+        error = (moment / 0.1 - gradient).norm() / gradient.norm()
+        assert error < (1e-3 if memory == "full" else 0.1), name
 
 
 def test_settings_are_checked():
@@ -291,7 +328,9 @@ def test_attention_is_written_out_for_short_windows_and_the_model_gets_its_own_b
     for length in (16, 64):
         model = tiny_model("llama")
         learner = MaskLearner(model, random_windows(4, length), LearnConfig(**(FAST | {"metric": "weight"})))
-        model.model.layers[0].register_forward_pre_hook(lambda block, _: used.append(block.self_attn.config._attn_implementation))
+        model.model.layers[0].register_forward_pre_hook(
+            lambda block, _: used.append(block.self_attn.config._attn_implementation)
+        )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("proxsparse.attention.SHORT", 32)
             learner.gradient_step()

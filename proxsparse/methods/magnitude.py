@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
+from torch import Tensor
+
+from proxsparse.layers import PrunableLayers, prunable_layers
 from proxsparse.masks import Mask, MaskSet
+from proxsparse.methods.result import Pruned
 
 
-def magnitude(layers: Mapping, n: int = 2, m: int = 4) -> MaskSet:
-    """The n largest |w| of every group of m, layer by layer; needs no text.
-
-    layers: {name: layer with `.matrix` (out, in)}, as `prunable_layers` gives them.
-    """
-    return MaskSet({name: Mask.project(layer.matrix, n, m) for name, layer in layers.items()})
+def magnitude(
+    model,
+    windows: Tensor | None = None,
+    n: int = 2,
+    m: int = 4,
+    *,
+    layers: PrunableLayers | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Pruned:
+    """The n largest |w| of every group of m, layer by layer. windows: not looked at, may be None."""
+    layers = layers if layers is not None else prunable_layers(model, m)
+    masks = MaskSet()
+    for index, (name, layer) in enumerate(layers.items()):
+        if progress:
+            progress(index, len(layers), "comparing magnitudes")
+        masks[name] = Mask.project(layer.matrix, n, m)
+    return Pruned(masks)

@@ -1,0 +1,88 @@
+"""Fisher pruning: what the loss says about dropping a weight (LeCun et al. 1989, "Optimal Brain Damage").
+
+Dropping w raises the loss by ½·w²·h, with h the diagonal of its Hessian. h is estimated by the empirical Fisher
+information E[g²], g the gradient of the mean loss of one window. It needs the gradient of the whole model at once, and
+is hence the one method here that does not go block by block: all blocks are judged in the dense model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from proxsparse.attention import quick_attention
+from proxsparse.calibration import check_windows
+from proxsparse.errors import ProxSparseError
+from proxsparse.groups import magnitudes
+from proxsparse.layers import PrunableLayers, prunable_layers
+from proxsparse.losses import next_token_losses
+from proxsparse.masks import Mask, MaskSet
+from proxsparse.methods.result import Pruned
+from proxsparse.precision import autocast
+
+
+def fisher(
+    model,
+    windows: Tensor,
+    n: int = 2,
+    m: int = 4,
+    *,
+    layers: PrunableLayers | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    precision: str = "auto",
+) -> Pruned:
+    """The n largest w²·E[g²] of every group of m; compared as |w|·√E[g²], whose order is the same and whose range float32
+    holds.
+
+    One backward pass a window; memory for the gradient and a float32 sum of squares of every prunable weight. Equal
+    scores, such as those without any gradient, are ranked by |w|. Raises ProxSparseError without a window, or when a
+    loss is not finite.
+    """
+    check_windows(windows)
+    layers = layers if layers is not None else prunable_layers(model, m)
+    squares = _squared_gradients(model, windows, layers.parameters(), precision, progress)
+    masks = MaskSet()
+    for name, layer in layers.items():
+        sizes = magnitudes(layer.matrix)
+        information = layer.matrix_of(squares[layer.parameter])
+        masks[name] = Mask.of_scores(sizes * information.sqrt(), n, m, ties=sizes)
+    return Pruned(masks)
+
+
+def _squared_gradients(
+    model, windows: Tensor, parameters: list[nn.Parameter], precision: str, progress
+) -> dict[nn.Parameter, Tensor]:
+    """The sum over windows of the squared gradient of a window's mean loss, float32, in the layout of each parameter."""
+    device = parameters[0].device
+    squares = {parameter: torch.zeros_like(parameter.data, dtype=torch.float32) for parameter in parameters}
+    with _only_these_learn(model, parameters), quick_attention(model, device, windows.shape[1]), torch.enable_grad():
+        for index, window in enumerate(windows):
+            if progress:
+                progress(index, len(windows), "measuring gradients")
+            with autocast(device, precision):
+                loss = next_token_losses(model, window.unsqueeze(0).to(device)).mean()
+            if not loss.isfinite():
+                raise ProxSparseError("The loss on the calibration text is not a finite number: this model is broken.")
+            loss.backward()
+            for parameter in parameters:
+                if parameter.grad is not None:  # none for an expert kept apart that was not chosen
+                    squares[parameter] += parameter.grad.float().square()
+                    parameter.grad = None
+    return squares
+
+
+@contextmanager
+def _only_these_learn(model, parameters: list[nn.Parameter]) -> Iterator[None]:
+    """While open, only `parameters` ask for a gradient, and none holds one; afterwards all is as it was."""
+    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    try:
+        model.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True).grad = None
+        yield
+    finally:
+        for parameter, required, gradient in before:
+            parameter.requires_grad_(required).grad = gradient

@@ -1,0 +1,38 @@
+"""ProxSparse as one of the methods: its learner, taken to its end (Liu et al. 2025, arXiv 2502.00258)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from torch import Tensor
+
+from proxsparse.config import LearnConfig
+from proxsparse.layers import PrunableLayers
+from proxsparse.learner import MaskLearner
+from proxsparse.methods.result import Pruned
+
+
+def learned(
+    model,
+    windows: Tensor,
+    n: int = 2,
+    m: int = 4,
+    *,
+    layers: PrunableLayers | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    budget: LearnConfig | None = None,
+    **changes,
+) -> Pruned:
+    """The projected masks of `MaskLearner` after the steps of `budget`, with n, m and `changes` (fields of LearnConfig)
+    put over it. For reports of every step, and a state that can be saved, use the learner itself."""
+    config = dataclasses.replace(budget or LearnConfig(), n=n, m=m, **changes)
+    learner = MaskLearner(model, windows, config, layers, progress)
+    try:
+        while not learner.done:
+            if progress:
+                progress(learner.step_index, config.steps, "learning, step")
+            learner.step()
+        return Pruned(learner.masks())
+    finally:
+        learner.restore()

@@ -1,0 +1,186 @@
+"""MaskLLM: which pattern each group keeps is a categorical variable, learned through Gumbel-softmax samples.
+
+Fang et al. 2024, *MaskLLM: Learnable Semi-Structured Sparsity for Large Language Models* (arXiv 2409.17481), section 3.
+Of a group's C(M,N) patterns one is to be chosen. While it learns, the model runs with W0 ⊙ Σ_k y_k·pattern_k, where
+y = softmax((κ·logits + Gumbel noise)/τ) is a soft choice (eq. 4 to 6); in the end the pattern of the largest logit is kept.
+As in the official code, κ rises and τ falls linearly over the steps, the logits start from a one-shot mask (the prior), and
+the norm of the weights that are kept is rewarded, less and less.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from proxsparse.attention import quick_attention
+from proxsparse.config import LearnConfig
+from proxsparse.errors import ProxSparseError
+from proxsparse.layers import PrunableLayer, PrunableLayers, prunable_layers
+from proxsparse.losses import next_token_losses
+from proxsparse.masks import Mask, MaskSet
+from proxsparse.methods.result import Pruned
+from proxsparse.methods.sparsegpt import sparsegpt
+from proxsparse.precision import autocast
+from proxsparse.schedule import seed_at, windows_at
+
+MOST_PATTERNS = 100  # each has a logit of its own in every group: 6 for 2:4, 70 for 4:8, 12,870 for 8:16
+PRIOR_WINDOWS = 128
+INITIAL_SPREAD = 0.01  # standard deviation of the logits before the prior
+BETAS, EPSILON, WEIGHT_DECAY, CLIP = (0.9, 0.95), 1e-5, 0.1, 1.0  # of the official script
+FINAL_LEARNING_RATE = 0.1  # of the peak; cosine in between, no warm-up
+
+
+@dataclass(frozen=True)
+class MaskLLMOptions:
+    """The official script's values for Llama-2-7B, except for the budget and the learning rate.
+
+    learning_rate: of AdamW on the logits. The script's 5e-4 is made for 2000 steps of a million tokens; over a few hundred
+    short steps the logits hardly move with it.
+    """
+
+    learning_rate: float = 5e-4
+    scale: tuple[float, float] = (1e2, 5e2)  # κ, first and last
+    temperature: tuple[float, float] = (4.0, 0.05)  # τ, first and last
+    prior_strength: float = 3.0
+    weight_regularization: float = 1e-5
+
+
+def maskllm(
+    model,
+    windows: Tensor,
+    n: int = 2,
+    m: int = 4,
+    *,
+    layers: PrunableLayers | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    budget: LearnConfig | None = None,
+    prior: MaskSet | None = None,
+    options: MaskLLMOptions | None = None,
+) -> Pruned:
+    """Learn a mask with MaskLLM on the steps, windows and tokens that `MaskLearner` would take with `budget`.
+
+    windows: int64 (count, length). prior: a mask to start from; None: SparseGPT's, as in the paper, on the
+    first PRIOR_WINDOWS windows.
+    The model is left as it came. Needs 16 bytes a pattern in every group: for 2:4, 24 bytes a weight.
+    Raises ProxSparseError for too many patterns, too little text, or a loss that is not finite.
+    """
+    budget, options = budget or LearnConfig(), options or MaskLLMOptions()
+    layers = layers if layers is not None else prunable_layers(model, m)
+    if math.comb(m, n) > MOST_PATTERNS:
+        raise ProxSparseError(
+            f"{n}:{m} has {math.comb(m, n)} patterns a group and MaskLLM learns a number for each: choose a smaller group."
+        )
+    if len(windows) < budget.batch:
+        raise ProxSparseError(f"The calibration text has {len(windows)} windows and one batch takes {budget.batch}.")
+    if prior is None:
+        prior = sparsegpt(model, windows[:PRIOR_WINDOWS], n, m, layers=layers, progress=progress, update=False).masks
+    device = next(model.parameters()).device
+    choices = [
+        _Choice(layer, prior[name], n, m, options, seed_at(index, budget))
+        for index, (name, layer) in enumerate(layers.items())
+    ]
+    optimizer = torch.optim.AdamW(
+        [choice.logits for choice in choices], betas=BETAS, eps=EPSILON, weight_decay=WEIGHT_DECAY, fused=True
+    )
+    before = [(parameter, parameter.data, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.requires_grad_(False)
+        for parameter in layers.parameters():
+            parameter.requires_grad_(True)
+            parameter.data = parameter.data.clone()
+        for step in range(budget.steps):
+            if progress:
+                progress(step, budget.steps, "learning with MaskLLM, step")
+            at = step / budget.steps
+            generator = torch.Generator(device).manual_seed(seed_at(step, budget))
+            for choice in choices:
+                choice.sample(_between(options.scale, at), _between(options.temperature, at), generator)
+            loss = _backward(model, windows, step, budget, device)
+            for choice in choices:
+                choice.take_gradient(options.weight_regularization * (1 - at))
+            for parameter in layers.parameters():
+                parameter.grad = None
+            norm = torch.nn.utils.clip_grad_norm_([choice.logits for choice in choices], CLIP).item()
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise ProxSparseError(f"At step {step + 1} MaskLLM's loss is {loss:g}: lower its learning rate.")
+            cosine = (1 + math.cos(math.pi * at)) / 2
+            optimizer.param_groups[0]["lr"] = options.learning_rate * (
+                FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * cosine
+            )
+            optimizer.step()
+    finally:
+        for parameter, data, requires_grad in before:
+            parameter.data, parameter.grad = data, None
+            parameter.requires_grad_(requires_grad)
+    return Pruned(MaskSet({name: choice.mask() for name, choice in zip(layers, choices, strict=True)}))
+
+
+def patterns_of(n: int, m: int) -> Tensor:
+    """All ways to keep n of m, bool (C(m,n), m), in lexicographic order."""
+    kept = torch.tensor(list(combinations(range(m), n)))
+    return torch.zeros(len(kept), m, dtype=torch.bool).scatter_(1, kept, True)
+
+
+class _Choice:
+    """The categorical variables of one layer: logits (groups, patterns) and the soft choice that is being tried."""
+
+    def __init__(self, layer: PrunableLayer, prior: Mask, n: int, m: int, options: MaskLLMOptions, seed: int):
+        self.layer, self.n, self.m = layer, n, m
+        self.original = layer.matrix.clone()
+        device = self.original.device
+        self.patterns = patterns_of(n, m).to(device, torch.float32)
+        generator = torch.Generator(device).manual_seed(seed)
+        logits = torch.randn(self.original.numel() // m, len(self.patterns), device=device, generator=generator).mul_(
+            INITIAL_SPREAD
+        )
+        # How much of the prior each pattern shares, centred so that nothing is preferred on average (section 3.3, eq. 8).
+        shared = prior.dense(device).reshape(-1, m).float() @ self.patterns.t()
+        logits.add_(shared - n / 2, alpha=options.prior_strength * INITIAL_SPREAD)
+        self.logits = logits.requires_grad_(True)
+
+    @torch.no_grad()
+    def sample(self, scale: float, temperature: float, generator: torch.Generator) -> None:
+        """Draw a soft choice and put the weights that it leaves into the model."""
+        noise = torch.empty_like(self.logits).exponential_(generator=generator).log_().neg_()  # Gumbel(0, 1)
+        self.scale, self.temperature = scale, temperature
+        self.choice = torch.softmax(noise.add_(self.logits, alpha=scale).div_(temperature), dim=-1)
+        self.soft_mask = (self.choice @ self.patterns).view(self.original.shape)
+        self.layer.matrix.copy_(self.original * self.soft_mask)
+
+    @torch.no_grad()
+    def take_gradient(self, regularization: float) -> None:
+        """The chain rule from the weights in the model back to the logits."""
+        gradient = (
+            self.layer.matrix_of(self.layer.parameter.grad).float() if self.layer.parameter.grad is not None else 0
+        )
+        original = self.original.float()
+        of_mask = gradient * original - 2 * regularization * original.square() * self.soft_mask
+        of_choice = of_mask.reshape(-1, self.m) @ self.patterns.t()
+        of_choice -= (self.choice * of_choice).sum(-1, keepdim=True)
+        self.logits.grad = of_choice.mul_(self.choice).mul_(self.scale / self.temperature)
+        del self.choice, self.soft_mask
+
+    def mask(self) -> Mask:
+        """The most likely pattern of every group."""
+        kept = self.patterns[self.logits.argmax(-1)].bool().view(self.original.shape)
+        return Mask.project(kept.float(), self.n, self.m)
+
+
+def _between(ends: tuple[float, float], at: float) -> float:
+    return ends[0] + (ends[1] - ends[0]) * at
+
+
+def _backward(model, windows: Tensor, step: int, budget: LearnConfig, device: torch.device) -> float:
+    loss, batches = 0.0, windows_at(step, len(windows), budget).split(budget.batch)
+    with quick_attention(model, device, windows.shape[1]):
+        for batch in batches:
+            with autocast(device, budget.precision):
+                part = next_token_losses(model, windows[batch].to(device)).mean() / len(batches)
+            part.backward()
+            loss += part.item()
+    return loss

@@ -1,0 +1,37 @@
+"""Random pruning: what a mask is worth that knows nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from proxsparse.layers import PrunableLayers, prunable_layers
+from proxsparse.masks import Mask, MaskSet
+from proxsparse.methods.result import Pruned
+
+
+def random_mask(
+    model,
+    windows: Tensor | None = None,
+    n: int = 2,
+    m: int = 4,
+    *,
+    layers: PrunableLayers | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    seed: int = 0,
+) -> Pruned:
+    """n of every group of m, each choice equally likely; the same seed gives the same masks on every device.
+
+    windows: not looked at, may be None.
+    """
+    layers = layers if layers is not None else prunable_layers(model, m)
+    generator = torch.Generator().manual_seed(seed)
+    masks = MaskSet()
+    for index, (name, layer) in enumerate(layers.items()):
+        if progress:
+            progress(index, len(layers), "drawing masks")
+        scores = torch.rand(layer.out_features, layer.in_features, generator=generator)
+        masks[name] = Mask.of_scores(scores.to(layer.matrix.device), n, m)
+    return Pruned(masks)

@@ -1,0 +1,42 @@
+"""Wanda: weights and activations (Sun et al. 2023, arXiv 2306.11695)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from proxsparse.blockwise import prune_blocks
+from proxsparse.calibration import InputNorms
+from proxsparse.groups import magnitudes
+from proxsparse.layers import PrunableLayer, PrunableLayers, prunable_layers
+from proxsparse.masks import Mask, MaskSet
+from proxsparse.methods.result import Pruned
+
+
+def wanda(
+    model,
+    windows: Tensor,
+    n: int = 2,
+    m: int = 4,
+    *,
+    layers: PrunableLayers | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    precision: str = "auto",
+    batch: int = 4,
+) -> Pruned:
+    """The n largest |w_ij|·‖x_j‖₂ of every group of m (equation 1 of the paper), block by block.
+
+    Equal scores, such as those of inputs that were never active, are ranked by |w|: an expert that saw no token gets
+    its magnitude mask.
+    """
+    layers = layers if layers is not None else prunable_layers(model, m)
+    masks = MaskSet()
+
+    def prune(layer: PrunableLayer, inputs: InputNorms) -> Tensor:
+        sizes = magnitudes(layer.matrix)
+        mask = masks[layer.name] = Mask.of_scores(sizes * inputs.norms(), n, m, ties=sizes)
+        return mask.applied_to(layer.matrix)
+
+    prune_blocks(model, windows, layers, InputNorms, prune, precision, progress, batch)
+    return Pruned(masks)
