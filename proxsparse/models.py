@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,39 +39,54 @@ class LanguageModel:
 
 
 def load_model(name: str = "embedded", device: str | None = None, dtype: torch.dtype | None = None) -> LanguageModel:
-    """Load `embedded`, a Hub id, a local directory or a .gguf file.
+    """Load `embedded`, a Hub id, a local directory (of transformers, or a compact export) or a .gguf file.
 
     device: default cuda where there is one, else cpu. dtype: default the checkpoint's own. Only safetensors are read,
     and no code that comes with a model is run. Raises ProxSparseError, one sentence, for everything that a user can
     mend.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    device = resolve_device(device)
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    from proxsparse.compact import is_compact, load_compact  # here: it builds on this module
+
+    device, is_local = resolve_device(device), True
     try:
-        source, is_local = _source(name)
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=is_local)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype or "auto", use_safetensors=True, local_files_only=is_local
-        )
+        if is_compact(Path(name).expanduser()):
+            return load_compact(name, str(device), dtype)
+        with quiet_transformers():
+            source, is_local = _source(name)
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=is_local)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype or "auto", use_safetensors=True, local_files_only=is_local
+            )
         model.to(device).eval()
     except torch.cuda.OutOfMemoryError:
         raise ProxSparseError(
             f"{name} does not fit into the memory of {device}: choose device cpu or a smaller model."
         ) from None
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, SafetensorError) as error:
-        raise _loading_error(name, is_local, error) from error
+        raise loading_error(name, is_local, error) from error
+    return LanguageModel(model, tokenizer, name, source, context_of(model))
+
+
+def context_of(model) -> int:
+    """The longest input that `model` was made for, in tokens."""
+    config = model.config.get_text_config(decoder=True)
+    return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**31
+
+
+@contextmanager
+def quiet_transformers():
+    """No progress bars of transformers in between."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
     finally:
         if bars:
             logging.enable_progress_bar()
-    text_config = model.config.get_text_config(decoder=True)
-    context = (
-        getattr(text_config, "max_position_embeddings", None) or getattr(text_config, "n_positions", None) or 2**31
-    )
-    return LanguageModel(model, tokenizer, name, source, context)
 
 
 def resolve_device(device: str | None = None) -> torch.device:
@@ -187,7 +203,7 @@ def _convert(gguf: Path, target: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _loading_error(name: str, is_local: bool, error: Exception) -> ProxSparseError:
+def loading_error(name: str, is_local: bool, error: Exception) -> ProxSparseError:
     """What went wrong, in one sentence, by the causes that transformers chains together."""
     from huggingface_hub import errors as hub
 

@@ -101,6 +101,11 @@ def verify(
         for name, tensor in exported.named_parameters()
         if id(tensor) not in masked and not _same_bits(tensor.data, reference_tensors[name])
     ]
+    outside += [  # experts without a mask that share a parameter with masked ones
+        name
+        for name, layer in found.items()
+        if id(layer.parameter) in masked and name not in masks and not _same_bits(layer.matrix, expected[name].matrix)
+    ]
     first = next(iter(masks.values()))
     return Verification(results, outside, f"{first.n}:{first.m}", str(dtype).removeprefix("torch."), original)
 

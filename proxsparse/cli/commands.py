@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from proxsparse.cli.follow import follow
 from proxsparse.cli.settings import job_from
-from proxsparse.config import LearnConfig
+from proxsparse.config import CompareJob, LearnConfig, SweepPlan
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs import Run, list_runs, new_run_path
 
@@ -21,6 +21,31 @@ def learn(arguments: argparse.Namespace) -> int:
     job = job_from(arguments)
     run = Run.create(job, arguments.out or new_run_path("runs", job.model))
     return _start(run, arguments)
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    names = {field.name for field in dataclasses.fields(CompareJob)}
+    values = {name: value for name, value in vars(arguments).items() if name in names}
+    if values.get("runs") and "methods" not in values:
+        values["methods"] = ()
+    for path in values.get("runs", ()):
+        Run(path).job()  # the worker would only find out later
+    job = CompareJob(**values | {"runs": tuple(str(Path(path).resolve()) for path in values.get("runs", ()))})
+    if job.tasks:
+        from proxsparse.zero_shot import check_tasks
+
+        check_tasks(job.tasks)
+    path = arguments.out or new_run_path("runs", "compare")
+    return _start(Run.create_kind("compare", {"compare": job.to_dict()}, path), arguments)
+
+
+def sweep(arguments: argparse.Namespace) -> int:
+    names = {field.name for field in dataclasses.fields(SweepPlan)}
+    given = {name: value for name, value in vars(arguments).items() if name in names and name != "windows"}
+    plan = SweepPlan(**given, windows=arguments.set_apart)
+    path = arguments.out or new_run_path("runs", "sweep")
+    content = {"sweep": job_from(arguments).to_dict(), "plan": plan.to_dict()}
+    return _start(Run.create_kind("sweep", content, path), arguments)
 
 
 def resume(arguments: argparse.Namespace) -> int:
@@ -79,13 +104,14 @@ def export(arguments: argparse.Namespace) -> int:
     if step not in run.masks():
         raise ProxSparseError(f"Run {run.id} has no masks of step {step}: choose {', '.join(map(str, run.masks()))}.")
     with _bar("export") as progress:
-        report = export_masks(run, step, Path(arguments.to), progress)
+        report = export_masks(run, step, Path(arguments.to), progress, arguments.format)
     if arguments.json:
         print(json.dumps(report))
         return 0
     for file in report["files"]:
         print(f"{file['bytes']:>13,}  {file['name']:<24} {file['about']}")
     print(f"{report['bytes']:>13,}  bytes in {report['directory']}")
+    print(report["size"]["summary"])
     print(report["verification"]["summary"])
     return 0
 
@@ -118,11 +144,10 @@ def list_all(arguments: argparse.Namespace) -> int:
         print(f"No runs under {arguments.root}: start one with `python -m proxsparse learn`.")
     for run in runs:
         header, state = run.header(), run.state()
-        job = header["job"]
-        step = f"{state['step']}/{job['learn']['steps']}"
-        print(
-            f"{header['created'][:16]}  {state['status']:<12} {step:>9}  {run.path}  {job['model']} on {job['corpus']}"
-        )
+        job = header["job"] if run.kind == "learn" else header[run.kind]
+        steps = job["learn"]["steps"] if run.kind == "learn" else state.get("steps", "?")
+        what = f"{run.kind:<8} {job['model']} on {job['corpus']}"
+        print(f"{header['created'][:16]}  {state['status']:<12} {state['step']:>5}/{steps:<5} {run.path}  {what}")
     return 0
 
 
@@ -138,6 +163,35 @@ def _start(run: Run, arguments: argparse.Namespace) -> int:
         print(json.dumps({"run": str(run.path)}) if arguments.json else run.path)
         return 0
     return follow(run, process, as_json=arguments.json)
+
+
+def _start(run: Run, arguments: argparse.Namespace) -> int:
+    process = run.start()
+    if arguments.detach:
+        print(json.dumps({"run": str(run.path)}) if arguments.json else run.path)
+        return 0
+    return follow(run, process, as_json=arguments.json)
+
+
+def _export_compact(run: Run, step: int, directory: Path, progress) -> dict:
+    """What `export_masks` does, without the zeros."""
+    from proxsparse.export import export_model
+    from proxsparse.masks import MaskSet
+    from proxsparse.models import load_model
+    from proxsparse.runs.files import read_json
+
+    job, measured = run.job(), run.table("perplexity")
+    if not measured.empty:
+        scope = "final" if (measured["scope"] == "final").any() else "live"
+        of_these_masks = (measured["mask"] != "learned") | (measured["step"] == step)
+        measured = measured[(measured["scope"] == scope) & of_these_masks]
+    provenance = {
+        "method": "ProxSparse", "run": run.id, "step": step, "job": job.to_dict(), "corpus": job.corpus,
+        "corpus_sha256": (read_json(run.path / "layers.json") or {}).get("corpus", {}).get("sha256"),
+        "perplexity": measured.to_dict("records"),
+    }  # fmt: skip
+    masks = MaskSet.load(run.masks()[step])
+    return export_model(load_model(job.model, "cpu"), masks, directory, provenance, progress, format="compact")
 
 
 class _bar:

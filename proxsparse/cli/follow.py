@@ -10,7 +10,7 @@ import time
 from tqdm import tqdm
 
 from proxsparse.report import pattern_share
-from proxsparse.runs import Run
+from proxsparse.runs import Comparison, Run, Sweep
 from proxsparse.runs.files import Tail
 from proxsparse.runs.run import ACTIVE
 
@@ -24,12 +24,12 @@ def follow(run: Run, process: subprocess.Popen, as_json: bool = False) -> int:
     """
     print(f"run {run.path}", file=sys.stderr)
     interruptions = 0
-    with tqdm(total=run.job().learn.steps, unit="step", file=sys.stderr, dynamic_ncols=True) as bar:
-        steps, perplexities, shown = Tail(run.path / "steps.jsonl"), Tail(run.path / "perplexity.jsonl"), {}
+    progress = _LearnProgress(run) if run.kind == "learn" else _JobProgress(run)
+    with tqdm(total=progress.total, unit=progress.unit, file=sys.stderr, dynamic_ncols=True) as bar:
         while True:
             try:
                 ended = process.poll() is not None
-                _show(bar, run, steps, perplexities, shown)
+                progress.show(bar)
                 if ended:
                     break
                 time.sleep(POLL_SECONDS)
@@ -42,38 +42,93 @@ def follow(run: Run, process: subprocess.Popen, as_json: bool = False) -> int:
                 if run.state()["status"] in ACTIVE:
                     run.send("stop")
                     tqdm.write(
-                        "Stopping after this step, with a checkpoint (Ctrl-C again: leave it running) …",
+                        "Stopping; what is done is kept (Ctrl-C again: leave it running) …",
                         file=sys.stderr,
                     )
-    return _report(run, as_json, interrupted=interruptions > 0)
+    return progress.report(as_json, interrupted=interruptions > 0)
 
 
-def _show(bar: tqdm, run: Run, steps: Tail, perplexities: Tail, shown: dict) -> None:
-    for record in steps.read():
-        shown |= {"loss": f"{record['loss']:.3f}", "λ": f"{record['lambda1']:g}"}
-        shown["sparse groups"] = f"{pattern_share(record):.1%}"
-        bar.n = record["step"]
-    for record in perplexities.read():
-        if record["mask"] == "learned":
-            shown["ppl"] = f"{record['perplexity']:.1f}"
-    bar.set_description(run.state()["doing"][:40], refresh=False)
-    bar.set_postfix(shown, refresh=True)
+class _JobProgress:
+    """A job that works through a list, such as a comparison."""
+
+    unit = "done"
+
+    def __init__(self, run: Run):
+        self.run, self.total = run, None
+
+    def show(self, bar: tqdm) -> None:
+        state = self.run.state()
+        bar.total, bar.n = state.get("steps"), state["step"]
+        bar.set_description(state["doing"][:60], refresh=True)
+
+    def report(self, as_json: bool, interrupted: bool) -> int:
+        state = self.run.state()
+        reader = Comparison(self.run) if self.run.kind == "compare" else Sweep(self.run)
+        code = exit_code(state["status"], interrupted)
+        if as_json:
+            table = reader.table()
+            result = {"run": str(self.run.path), "status": state["status"], "error": state.get("error")}
+            print(json.dumps(result | {"table": json.loads(table.to_json(orient="records"))}))
+            return code
+        if code == 2:
+            return failed(self.run)
+        print(reader.markdown())
+        if state["status"] == "done":
+            print(f"done after {state['elapsed']:.0f} s of work; in {self.run.path}: {', '.join(reader.files())}")
+        else:
+            print(f"next: python -m proxsparse resume {self.run.path}")
+        return code
+
+
+class _LearnProgress:
+    """A learner: its steps, what its last one and its last measurement said."""
+
+    unit = "step"
+
+    def __init__(self, run: Run):
+        self.run, self.total = run, run.job().learn.steps
+        self.steps, self.perplexities = Tail(run.path / "steps.jsonl"), Tail(run.path / "perplexity.jsonl")
+        self.shown = {}
+
+    def show(self, bar: tqdm) -> None:
+        for record in self.steps.read():
+            self.shown |= {"loss": f"{record['loss']:.3f}", "λ": f"{record['lambda1']:g}"}
+            self.shown["sparse groups"] = f"{pattern_share(record):.1%}"
+            bar.n = record["step"]
+        for record in self.perplexities.read():
+            if record["mask"] == "learned":
+                self.shown["ppl"] = f"{record['perplexity']:.1f}"
+        bar.set_description(self.run.state()["doing"][:40], refresh=False)
+        bar.set_postfix(self.shown, refresh=True)
+
+    def report(self, as_json: bool, interrupted: bool) -> int:
+        return _report(self.run, as_json, interrupted)
+
+
+def exit_code(status: str, interrupted: bool) -> int:
+    return {"done": 0, "stopped": 130 if interrupted else 0}.get(status, 2)
+
+
+def failed(run: Run) -> int:
+    """Say why a run ended, and how it goes on."""
+    state = run.state()
+    print(f"error: {state.get('error') or state['doing']}", file=sys.stderr)
+    print(f"What is done is kept; go on with: python -m proxsparse resume {run.path}", file=sys.stderr)
+    return 2
 
 
 def _report(run: Run, as_json: bool, interrupted: bool) -> int:
     state, table = run.state(), run.table("perplexity")
     final = [] if table.empty else table[table["scope"] == "final"].to_dict("records")
     status = state["status"]
-    code = {"done": 0, "stopped": 130 if interrupted else 0}.get(status, 2)
+    code = exit_code(status, interrupted)
     if as_json:
         result = {"run": str(run.path), "status": status, "step": state["step"], "elapsed": state.get("elapsed")}
         result |= {"perplexity": {entry["mask"]: entry for entry in final}, "error": state.get("error")}
         print(json.dumps(result))
         return code
     if code == 2:
-        print(f"error: {state.get('error') or state['doing']}", file=sys.stderr)
-        print(f"What is done is kept; go on with: python -m proxsparse resume {run.path}", file=sys.stderr)
-        return code
+        return failed(run)
     for entry in final:
         print(f"{entry['mask']:<10} perplexity {entry['perplexity']:>9.2f} ± {entry['stderr'] or 0:.2f}")
     if final:

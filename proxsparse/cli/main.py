@@ -6,8 +6,9 @@ import argparse
 import sys
 
 from proxsparse.cli import commands
-from proxsparse.cli.settings import Parser, add_settings
-from proxsparse.config import PRESETS, LearnConfig, LearnJob
+from proxsparse.cli.bench import bench
+from proxsparse.cli.settings import Parser, add_settings, number
+from proxsparse.config import LEARNED, ONE_SHOT, PRESETS, CompareJob, LearnConfig, LearnJob, SweepPlan
 from proxsparse.errors import ProxSparseError
 
 DESCRIPTION = """\
@@ -16,9 +17,11 @@ Learn which two of every four weights of a language model to keep, or any n of m
   python -m proxsparse learn --out runs/first          learn a mask with the embedded model and corpus
   python -m proxsparse export runs/first --to sparse   write the sparse model, proven
   python -m proxsparse verify sparse                   prove it again, from the files alone
+  python -m proxsparse bench sparse                    time it dense and sparse on this machine's GPU
 """
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 not proven (verify); 2 bad input or a failed run, with one sentence; 130 interrupted."
+    "Exit codes: 0 done; 1 not proven (verify), or not equal (bench); 2 bad input or a failed run, with one sentence; "
+    "130 interrupted."
 )
 
 
@@ -56,19 +59,81 @@ def build_parser() -> argparse.ArgumentParser:
     def add_detach(verb) -> None:
         verb.add_argument("--detach", action="store_true", help="start the worker, print where the run is, and return")
 
+    def add_preset(verb) -> None:
+        names = ", ".join(PRESETS)
+        verb.add_argument(
+            "--preset", default="Quick", metavar="NAME",
+            help=f"settings to start from: {names}, or the preset.json of a sweep (default Quick)",
+        )  # fmt: skip
+
     learn = add(
         "learn", commands.learn, "learn a mask, in a worker process that this command follows",
         "python -m proxsparse learn --model embedded --corpus bundled --steps 80 --lambda1 0.02 --out runs/first",
     )  # fmt: skip
     learn.add_argument("--out", metavar="DIR", help="the run's directory (default: a new one under runs/)")
-    learn.add_argument("--preset", choices=PRESETS, default="Quick", help="settings to start from (default Quick)")
+    add_preset(learn)
     add_detach(learn)
     add_json(learn)
     add_settings(learn, LearnJob, "the job")
     add_settings(learn, LearnConfig, "the learner")
 
+    compare = add(
+        "compare", commands.compare, "measure methods and runs side by side: the same model, text and pattern",
+        "python -m proxsparse compare --methods magnitude wanda sparsegpt-update --run runs/first --out runs/compared",
+    )  # fmt: skip
+    compare.add_argument("--out", metavar="DIR", help="the comparison's directory (default: a new one under runs/)")
+    compare.add_argument(
+        "--methods", nargs="+", metavar="METHOD", default=argparse.SUPPRESS,
+        help=f"of {', '.join(ONE_SHOT + LEARNED)} (default: {', '.join(CompareJob.methods)}; none with --run)",
+    )  # fmt: skip
+    compare.add_argument(
+        "--run",
+        nargs="+",
+        metavar="RUN",
+        dest="runs",
+        default=argparse.SUPPRESS,
+        help="runs whose newest masks take part",
+    )
+    compare.add_argument(
+        "--prompts", nargs="+", metavar="TEXT", default=argparse.SUPPRESS, help="beginnings that every model completes"
+    )
+    compare.add_argument(
+        "--tasks", nargs="+", metavar="TASK", default=argparse.SUPPRESS,
+        help="zero-shot tasks of lm-eval, by name or as .yaml files (pip install -r requirements-eval.txt)",
+    )  # fmt: skip
+    add_detach(compare)
+    add_json(compare)
+    add_settings(compare, CompareJob, "the comparison")
+
+    sweep = add(
+        "sweep", commands.sweep, "find λ1 and the learning rate by successive halving, and write them as a preset",
+        "python -m proxsparse sweep --lambdas 0.005 0.01 0.02 --learning-rates 5e-4 1e-3 --out runs/sweep",
+    )  # fmt: skip
+    sweep.add_argument("--out", metavar="DIR", help="the sweep's directory (default: a new one under runs/)")
+    sweep.add_argument(
+        "--lambdas", nargs="+", type=number(float), metavar="FLOAT", default=argparse.SUPPRESS,
+        help=f"values of lambda1 (default {' '.join(map(str, SweepPlan.lambdas))})",
+    )  # fmt: skip
+    sweep.add_argument(
+        "--learning-rates", nargs="+", type=number(float), metavar="FLOAT", default=argparse.SUPPRESS,
+        help=f"peak learning rates (default {' '.join(map(str, SweepPlan.learning_rates))})",
+    )  # fmt: skip
+    sweep.add_argument(
+        "--rungs", type=number(int), default=SweepPlan.rungs, metavar="INT",
+        help="rounds of successive halving; the last takes --steps steps, each before it half (default 3)",
+    )  # fmt: skip
+    sweep.add_argument(
+        "--set-apart", type=number(int), default=SweepPlan.windows, metavar="INT",
+        help="calibration windows on which settings are judged, and nothing is learned (default 16)",
+    )  # fmt: skip
+    add_preset(sweep)
+    add_detach(sweep)
+    add_json(sweep)
+    add_settings(sweep, LearnJob, "the job of every trial")
+    add_settings(sweep, LearnConfig, "the learner of every trial; lambda1 and learning-rate come from the sweep")
+
     resume = add(
-        "resume", commands.resume, "go on with a run that was stopped, failed, or lost its worker",
+        "resume", commands.resume, "go on with a run or comparison that was stopped, failed, or lost its worker",
         "python -m proxsparse resume runs/first",
     )  # fmt: skip
     resume.add_argument("directory", metavar="RUN")
@@ -116,6 +181,10 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("directory", metavar="RUN")
     export.add_argument("--to", required=True, metavar="DIR", help="a new or empty directory")
     export.add_argument("--step", type=int, metavar="N", help="of which step the masks are taken (default: the last)")
+    export.add_argument(
+        "--format", choices=("dense", "compact"), default="dense",
+        help="dense: with zeros, transformers loads it; compact: without them, load_compact does (default dense)",
+    )  # fmt: skip
     add_json(export)
 
     verify = add(
@@ -127,6 +196,20 @@ def build_parser() -> argparse.ArgumentParser:
         "--original", metavar="MODEL", help="the model it came from (default: what its provenance says)"
     )
     add_json(verify)
+
+    timed = add(
+        "bench", bench, "time a 2:4 model dense and sparse, layer by layer and whole; without a GPU: what arithmetic says",
+        "python -m proxsparse bench sparse --rows 1 16 256 4096",
+    )  # fmt: skip
+    timed.add_argument("model", metavar="MODEL", help="a 2:4 model: an exported directory, or what else eval takes")
+    timed.add_argument(
+        "--rows", type=int, nargs="+", default=[1, 16, 256, 4096], metavar="N",
+        help="how many tokens enter a layer at once (default 1 16 256 4096)",
+    )  # fmt: skip
+    timed.add_argument("--context", type=int, default=512, help="tokens of the prefill (default 512)")
+    timed.add_argument("--new-tokens", type=int, default=32, help="tokens decoded after it, one by one (default 32)")
+    timed.add_argument("--device", help="cpu, cuda, or cuda:1 (default: cuda where there is one)")
+    add_json(timed)
 
     runs = add("runs", commands.list_all, "list the runs, newest first", "python -m proxsparse runs")
     runs.add_argument("--root", default="runs", metavar="DIR", help="where the runs are (default runs)")

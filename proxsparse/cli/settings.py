@@ -9,6 +9,7 @@ import typing
 
 from proxsparse.config import PRESETS, LearnConfig, LearnJob
 from proxsparse.errors import ProxSparseError
+from proxsparse.runs.sweep import read_preset
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,14 +37,15 @@ def add_settings(parser: argparse.ArgumentParser, config: type, title: str) -> N
             group.add_argument(flag, choices=typing.get_args(wanted), **common)
         else:
             kind = _plain_type(wanted)
-            convert = str if kind is str else _number(kind)
+            convert = str if kind is str else number(kind)
             group.add_argument(flag, type=convert, metavar=kind.__name__.upper(), **common)
 
 
 def job_from(arguments: argparse.Namespace) -> LearnJob:
     """The preset, with every flag that was given put over it."""
     given = vars(arguments)
-    values = PRESETS[given.get("preset", "Quick")].to_dict()
+    preset = given.get("preset", "Quick")
+    values = (PRESETS[preset] if preset in PRESETS else read_preset(preset)).to_dict()
     for config, target in ((LearnJob, values), (LearnConfig, values["learn"])):
         for field in dataclasses.fields(config):
             if field.name in given and "help" in field.metadata:
@@ -57,7 +59,7 @@ def _plain_type(wanted) -> type:
     return wanted
 
 
-def _number(kind: type):
+def number(kind: type):
     def parse(text: str):
         try:
             return kind(text)

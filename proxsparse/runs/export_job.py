@@ -39,7 +39,7 @@ def export_run(job: Run, recorder: Recorder) -> int:
     return 0
 
 
-def export_masks(run: Run, step: int, directory: Path, progress=None) -> dict:
+def export_masks(run: Run, step: int, directory: Path, progress=None, format: str = "dense") -> dict:
     """Write the model of `run` under its masks of `step`; see `export_model`."""
     from proxsparse.export import export_model
     from proxsparse.masks import MaskSet
@@ -57,7 +57,8 @@ def export_masks(run: Run, step: int, directory: Path, progress=None) -> dict:
         "corpus_sha256": (read_json(run.path / "layers.json") or {}).get("corpus", {}).get("sha256"),
         "perplexity": measured.to_dict("records"),
     }  # fmt: skip
-    return export_model(load_model(job.model, "cpu"), MaskSet.load(run.masks()[step]), directory, provenance, progress)
+    masks = MaskSet.load(run.masks()[step])
+    return export_model(load_model(job.model, "cpu"), masks, directory, provenance, progress, format)
 
 
 def require_masks(run: Run) -> None:
