@@ -32,7 +32,9 @@ class Operator:
         """A run by the id in the address: one of this folder's, or the recorded example."""
         if id == EXAMPLE_ID and (EXAMPLE / "run.json").is_file():
             return Run(EXAMPLE)
-        return find_run(self.runs, id)
+        run = find_run(self.runs, id)
+        run.job()  # says so when it is not a run that learned
+        return run
 
     def check_model(self, name: str) -> str:
         """`embedded`, a Hub id, or a path inside an allowed folder; anything else is refused before it is looked at."""

@@ -52,7 +52,7 @@ class Page:
 
     def choices(self) -> list[tuple[str, str]]:
         entries = []
-        for run in list_runs(self.operator.runs):
+        for run in list_runs(self.operator.runs, "learn"):
             state, job = run.state(), run.job()
             label = f"{run.id}: {state['status']}, step {state['step']}/{job.learn.steps}"
             entries.append((label, run.id))

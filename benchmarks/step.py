@@ -22,7 +22,7 @@ import torch
 from proximal import machine, print_table
 
 from proxsparse import LearnConfig, MaskLearner, attention, load_model, load_windows
-from proxsparse.runs.recorder import peak_bytes
+from proxsparse.runs.memory import peak_bytes
 from proxsparse.runs.run import KEEP_MEMORY
 
 WARM = 3

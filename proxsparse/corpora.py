@@ -47,6 +47,11 @@ class Text:
     calibration_tokens: int
     heldout_tokens: int
 
+    def describe(self) -> dict:
+        """What tells this text from another, as JSON."""
+        names = ("name", "sha256", "calibration_tokens", "heldout_tokens")
+        return {name: getattr(self, name) for name in names}
+
 
 def load_windows(
     corpus: str, tokenizer, length: int = 256, context: int | None = None, model_context: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,6 @@ class Perplexity:
         return f"{self.value:.2f} ± {self.stderr:.2f} ({self.windows} windows of {self.context} tokens)"
 
 
-@torch.inference_mode()
 def perplexity(
     model,
     windows: Tensor,
@@ -46,21 +45,55 @@ def perplexity(
     batch: windows in one forward pass. progress(done, total, what) is called before each pass; what it raises ends the
     measurement. Raises ProxSparseError without a window or when a loss is not finite.
     """
+    started = time.perf_counter()
+    losses = window_losses(model, windows, batch, precision, progress)
+    return perplexity_of(losses, windows.shape[1], time.perf_counter() - started)
+
+
+@torch.inference_mode()
+def window_losses(
+    model,
+    windows: Tensor,
+    batch: int = 4,
+    precision: str = "auto",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Tensor:
+    """Mean next-token loss of every window in nats, float64 (count,): what perplexities and their paired differences
+    are made of. Arguments and errors as for `perplexity`."""
     if len(windows) == 0 or windows.shape[1] < 2:
         raise ProxSparseError(f"There is nothing to measure: {len(windows)} windows of {windows.shape[-1]} tokens.")
-    device = next(model.parameters()).device
-    started, means = time.perf_counter(), []
+    device, means = next(model.parameters()).device, []
     for begin in range(0, len(windows), batch):
         if progress:
             progress(begin, len(windows), "measuring perplexity")
         with autocast(device, precision):
             losses = next_token_losses(model, windows[begin : begin + batch].to(device))
         means.append(losses.double().mean(1))
-    means = torch.cat(means)  # windows are equally long: the mean of their means is the mean over tokens
-    mean = means.mean().item()
-    if not math.isfinite(mean):
+    means = torch.cat(means).cpu()
+    if not math.isfinite(means.sum().item()):
         raise ProxSparseError("The loss on the held-out text is not a finite number: this model is broken.")
-    stderr = means.std().item() / math.sqrt(len(means)) if len(means) > 1 else math.nan
+    return means
+
+
+def perplexity_of(losses: Tensor, context: int, seconds: float = 0.0) -> Perplexity:
+    """Perplexity from the mean loss of every window (count,); context: tokens of a window. Windows are equally long: the
+    mean of their means is the mean over tokens."""
+    mean = losses.mean().item()
+    stderr = losses.std().item() / math.sqrt(len(losses)) if len(losses) > 1 else math.nan
     value = math.exp(min(mean, 700))
-    seconds = time.perf_counter() - started
-    return Perplexity(value, value * stderr, len(means) * (windows.shape[1] - 1), *windows.shape, seconds)
+    return Perplexity(value, value * stderr, len(losses) * (context - 1), len(losses), context, seconds)
+
+
+@torch.inference_mode()
+def complete(lm, prompts: Sequence[str], new_tokens: int) -> list[str]:
+    """What the model says after each prompt: greedy, at most `new_tokens` tokens, without the prompt.
+
+    lm: a LanguageModel. Greedy, so that two models differ by their weights alone.
+    """
+    texts = []
+    for prompt in prompts:
+        tokens = lm.tokenizer(prompt, return_tensors="pt").to(lm.model.device)
+        end = lm.tokenizer.pad_token_id if lm.tokenizer.pad_token_id is not None else lm.tokenizer.eos_token_id
+        found = lm.model.generate(**tokens, max_new_tokens=new_tokens, do_sample=False, pad_token_id=end)
+        texts.append(lm.tokenizer.decode(found[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True))
+    return texts

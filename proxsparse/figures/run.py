@@ -12,12 +12,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from proxsparse.figures.look import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, RED, SKY, dressed, one_two_five
 from proxsparse.report import pattern_share
-
-# Okabe & Ito's palette, told apart by the colour-blind; middle greys are readable on white and on black.
-BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
-INK, GRID = "#7d838c", "rgba(128,128,128,0.22)"
-FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
 
 QUANTITIES = {
     "pattern share": ("share of groups with no more nonzero soft weights than the pattern keeps", ".1%"),
@@ -57,11 +53,11 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame) -> go.Figure:
             x=steps["step"], y=steps["loss"], name="training loss", mode="lines", line={"color": ORANGE, "width": 1.5},
             hovertemplate="step %{x}: loss %{y:.3f}<extra></extra>", row=2, col=1,
         )  # fmt: skip
-    ticks = _one_two_five(live["perplexity"]) if len(live) else None
+    ticks = one_two_five(live["perplexity"]) if len(live) else None
     figure.update_yaxes(title_text=f"perplexity{measured_on}", type="log", tickvals=ticks, row=1, col=1)
     figure.update_yaxes(title_text="loss, nats", row=2, col=1)
     figure.update_xaxes(title_text="step", row=2, col=1)
-    return _dressed(figure, "Held-out perplexity and training loss", height=430)
+    return dressed(figure, "Held-out perplexity and training loss", height=430)
 
 
 def composition(steps: pd.DataFrame) -> go.Figure:
@@ -85,7 +81,7 @@ def composition(steps: pd.DataFrame) -> go.Figure:
             )  # fmt: skip
     figure.update_yaxes(title_text="groups, %", range=[0, 100])
     figure.update_xaxes(title_text="step")
-    return _dressed(figure, "Composition of the groups", height=300)
+    return dressed(figure, "Composition of the groups", height=300)
 
 
 def strength(steps: pd.DataFrame) -> go.Figure:
@@ -110,7 +106,7 @@ def strength(steps: pd.DataFrame) -> go.Figure:
         automargin=True,
     )
     figure.update_xaxes(title_text="step")
-    return _dressed(figure, "Strength of the regularizer", height=300)
+    return dressed(figure, "Strength of the regularizer", height=300)
 
 
 def flips(steps: pd.DataFrame, weights: int) -> go.Figure:
@@ -125,7 +121,7 @@ def flips(steps: pd.DataFrame, weights: int) -> go.Figure:
             )  # fmt: skip
     figure.update_yaxes(title_text="weights flipped, %", type="log", dtick=1)
     figure.update_xaxes(title_text="step")
-    return _dressed(figure, "Flips: weights that change between kept and dropped", height=300)
+    return dressed(figure, "Flips: weights that change between kept and dropped", height=300)
 
 
 def layer_values(layers: pd.DataFrame, record: dict, quantity: str) -> pd.DataFrame:
@@ -175,30 +171,8 @@ def layer_heatmap(
         title = f"{quantity} at step {record['step']}: {meaning}"
     figure.update_xaxes(title_text="decoder block", type="category", showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category", automargin=True)
-    return _dressed(figure, title, height=320)
-
-
-def _one_two_five(values: pd.Series) -> list[float] | None:
-    """1, 2, 5, 10 … around the values: on a logarithmic axis plotly's own labels crowd. None where these are too few."""
-    low, high = values.min() / 1.3, values.max() * 1.3
-    exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    ticks = [digit * 10.0**exponent for exponent in exponents for digit in (1, 2, 5)]
-    ticks = [tick for tick in ticks if low <= tick <= high]
-    return ticks if len(ticks) >= 3 else None
+    return dressed(figure, title, height=320)
 
 
 def _last(table: pd.DataFrame, column: str, default):
     return table[column].iloc[-1] if len(table) else default
-
-
-def _dressed(figure: go.Figure, title: str, height: int) -> go.Figure:
-    """The look that all figures share."""
-    figure.update_layout(
-        template="none", height=height, title={"text": title, "font": {"size": 14}, "x": 0, "xref": "paper", "y": 0.98},
-        font={"family": FONT, "size": 12, "color": INK}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 62, "r": 24, "t": 62, "b": 44}, hovermode="closest",
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left", "font": {"size": 11}},
-    )  # fmt: skip
-    figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, title_standoff=6)
-    figure.update_yaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, title_standoff=6)
-    return figure

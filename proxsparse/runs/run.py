@@ -82,7 +82,16 @@ class Run:
         """`run.json`: kind, created, job, parent."""
         return read_json(self.path / "run.json")
 
+    @property
+    def kind(self) -> str:
+        """learn, export, compare or sweep."""
+        return self.header()["kind"]
+
     def job(self) -> LearnJob:
+        if "job" not in self.header():
+            raise ProxSparseError(
+                f"Run {self.id} learned no mask (it is of the kind {self.kind!r}): choose another run."
+            )
         return LearnJob.from_dict(self.header()["job"])
 
     def state(self) -> dict:
@@ -229,7 +238,8 @@ def find_run(root: str | Path, id: str) -> Run:
     return Run(Path(root) / id)
 
 
-def list_runs(root: str | Path = "runs") -> list[Run]:
-    """Every run under `root`, newest first."""
+def list_runs(root: str | Path = "runs", kind: str | None = None) -> list[Run]:
+    """Every run under `root`, newest first. kind: only those of one kind."""
     paths = [path.parent for path in Path(root).glob("*/run.json")]
-    return sorted(map(Run, paths), key=lambda run: (run.header()["created"], run.id), reverse=True)
+    runs = [run for run in map(Run, paths) if kind in (None, run.kind)]
+    return sorted(runs, key=lambda run: (run.header()["created"], run.id), reverse=True)

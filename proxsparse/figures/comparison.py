@@ -1,0 +1,112 @@
+"""Figures of a comparison, drawn from the tables of `proxsparse.runs.Comparison`; each returns a plotly figure."""
+
+from __future__ import annotations
+
+import itertools
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, dressed, one_two_five
+
+
+def perplexities(table: pd.DataFrame) -> go.Figure:
+    """Perplexity of every method on a logarithmic axis, best at the top, with standard errors. table: as
+    `Comparison.table`."""
+    figure, title = go.Figure(), "Perplexity, ± standard error over windows"
+    if len(table):
+        kinds = (
+            ("dense", GREEN, table["method"] == "dense"),
+            ("weights as they were", BLUE, (table["method"] != "dense") & ~table["weights_changed"].astype(bool)),
+            ("weights updated", ORANGE, table["weights_changed"].astype(bool)),
+        )
+        for name, color, chosen in kinds:
+            rows = table[chosen]
+            if len(rows):
+                figure.add_scatter(
+                    x=rows["perplexity"], y=rows["method"], name=name, mode="markers+text", textposition="middle right",
+                    text=[f"   {value:.4g}" for value in rows["perplexity"]], marker={"color": color, "size": 11},
+                    error_x={"array": rows["stderr"], "color": color, "thickness": 1.5},
+                    hovertemplate="%{y}: %{x:.2f}<extra>" + name + "</extra>", cliponaxis=False,
+                )  # fmt: skip
+        figure.update_xaxes(tickvals=one_two_five(table["perplexity"]))
+    figure.update_xaxes(title_text="perplexity (lower is better)", type="log")
+    figure.update_yaxes(
+        type="category", categoryorder="array", categoryarray=list(table["method"])[::-1] if len(table) else [],
+        automargin=True,
+    )  # fmt: skip
+    figure = dressed(figure, title, height=140 + 32 * max(len(table), 4))
+    return figure.update_layout(margin_r=70)  # for the numbers beside the marks
+
+
+def overlap_matrix(overlaps: pd.DataFrame, chance: float = 0.5) -> go.Figure:
+    """Share of the kept weights that two masks have in common. overlaps: as `Comparison.overlaps`. chance: what two
+    random masks share, n/m; the colours begin there."""
+    figure = go.Figure()
+    if len(overlaps):
+        figure.add_heatmap(
+            z=overlaps.to_numpy(), x=list(overlaps.columns), y=list(overlaps.index), zmin=chance, zmax=1,
+            colorscale="Cividis", texttemplate="%{z:.0%}", xgap=1, ygap=1,
+            hovertemplate="%{y} and %{x} keep %{z:.1%} in common<extra></extra>",
+            colorbar={"tickformat": ".0%", "thickness": 12, "outlinewidth": 0},
+        )  # fmt: skip
+    figure.update_xaxes(showgrid=False, type="category", automargin=True)
+    figure.update_yaxes(autorange="reversed", showgrid=False, type="category", automargin=True)
+    title = f"Kept weights in common (two random masks: {chance:.0%})"
+    return dressed(figure, title, height=180 + 36 * max(len(overlaps), 4))
+
+
+def overlap_by_layer(layers: pd.DataFrame, ours: str) -> go.Figure:
+    """Per decoder block, the share of the kept weights that each method has in common with `ours`. layers: as
+    `Comparison.layers`."""
+    return _by_block(layers[layers["method"] != ours], "overlap", f"Kept weights in common with {ours}", ".0%")
+
+
+def output_errors(layers: pd.DataFrame) -> go.Figure:
+    """Per decoder block, the mean over its layers of ‖WX − ŴX‖ / ‖WX‖, with the inputs of the dense model. layers: as
+    `Comparison.layers`."""
+    return _by_block(layers, "output_error", "Output error of the layers: ‖WX − ŴX‖ / ‖WX‖", ".2f")
+
+
+def sweep(trials: pd.DataFrame) -> go.Figure:
+    """Perplexity over λ1, a line a learning rate; pale where fewer steps were taken. trials: as `Sweep.trials`."""
+    figure, rungs = go.Figure(), sorted(trials["rung"].unique())
+    finite = trials[trials["perplexity"] < float("inf")]
+    colors = dict(
+        zip(
+            sorted(trials["learning_rate"].unique()),
+            itertools.cycle((BLUE, ORANGE, GREEN, RED, SKY, PURPLE)),
+            strict=False,
+        )
+    )
+    for (rung, rate), rows in finite.groupby(["rung", "learning_rate"]):
+        rows, name = rows.sort_values("lambda1"), f"learning rate {rate:g}, {rows['steps'].iloc[0]} steps"
+        last = rung == rungs[-1]
+        figure.add_scatter(
+            x=rows["lambda1"], y=rows["perplexity"], name=name, mode="lines+markers", opacity=1 if last else 0.45,
+            line={"color": colors[rate], "width": 2.5 if last else 1.5, "dash": "solid" if last else "dot"},
+            error_y={"array": rows["stderr"], "thickness": 1}, marker={"size": 9 if last else 6},
+            hovertemplate="λ1 %{x:g}: %{y:.2f}<extra>" + name + "</extra>",
+        )  # fmt: skip
+    if len(finite):
+        figure.update_yaxes(tickvals=one_two_five(finite["perplexity"]))
+        if (finite["lambda1"] > 0).all():  # a logarithmic axis has no zero
+            figure.update_xaxes(type="log", tickvals=sorted(finite["lambda1"].unique()))
+    figure.update_xaxes(title_text="λ1")
+    figure.update_yaxes(title_text="perplexity under the learned mask", type="log")
+    return dressed(figure, "Perplexity over λ1", height=420)
+
+
+def _by_block(layers: pd.DataFrame, column: str, title: str, form: str) -> go.Figure:
+    figure, colors = go.Figure(), itertools.cycle((BLUE, ORANGE, GREEN, RED, SKY, PURPLE, INK))
+    dashes = itertools.cycle(["solid"] * 7 + ["dash"] * 7)
+    for method, rows in layers.groupby("method", sort=False):
+        means = rows.groupby("block")[column].mean()
+        figure.add_scatter(
+            x=means.index, y=means, name=method, mode="lines+markers", marker={"size": 5},
+            line={"color": next(colors), "width": 1.8, "dash": next(dashes)},
+            hovertemplate="block %{x}: %{y:" + form + "}<extra>" + str(method) + "</extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title_text="decoder block")
+    figure.update_yaxes(tickformat=form, rangemode="tozero" if column == "output_error" else "normal")
+    return dressed(figure, title, height=360)

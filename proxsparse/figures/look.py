@@ -1,0 +1,34 @@
+"""The look that all figures share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+# Okabe & Ito's palette, told apart by the colour-blind; middle greys are readable on white and on black.
+BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
+INK, GRID = "#7d838c", "rgba(128,128,128,0.22)"
+FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
+
+
+def one_two_five(values: pd.Series) -> list[float] | None:
+    """1, 2, 5, 10 … around the values: on a logarithmic axis plotly's own labels crowd. None where these are too few."""
+    low, high = values.min() / 1.3, values.max() * 1.3
+    exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [digit * 10.0**exponent for exponent in exponents for digit in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    return ticks if len(ticks) >= 3 else None
+
+
+def dressed(figure: go.Figure, title: str, height: int) -> go.Figure:
+    """The look that all figures share."""
+    figure.update_layout(
+        template="none", height=height, title={"text": title, "font": {"size": 14}, "x": 0, "xref": "paper", "y": 0.98},
+        font={"family": FONT, "size": 12, "color": INK}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 62, "r": 24, "t": 62, "b": 44}, hovermode="closest",
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left", "font": {"size": 11}},
+    )  # fmt: skip
+    figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, title_standoff=6)
+    figure.update_yaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, title_standoff=6)
+    return figure

@@ -1,0 +1,38 @@
+"""The most memory that a piece of work used: of the GPU, or of this process."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+_STATUS, _REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def begin_peak(device: torch.device) -> None:
+    """Let `peak_bytes` count from here, where the system can: on GPUs, and on Linux. What was freed before is given back
+    first, or it would count as used."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    elif _REFERENCES.exists():
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+        _REFERENCES.write_text("5")
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory in use, model included, since `begin_peak`, or since the process began."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if _STATUS.exists():
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
