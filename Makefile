@@ -21,6 +21,11 @@ $(VENV)/.ready: requirements.txt
 	$(IN)/python -c 'from proxsparse import load_model; load_model("embedded")'
 	@touch $@
 
+# What only `make test` needs: the optional packages that the suite tests as well.
+$(VENV)/.ready-eval: requirements-eval.txt $(VENV)/.ready
+	$(IN)/pip install --quiet --disable-pip-version-check -r requirements-eval.txt
+	@touch $@
+
 app: setup
 	$(IN)/python app.py --host $(HOST) --port $(PORT)
 
@@ -28,7 +33,7 @@ notebooks: setup
 	$(IN)/jupyter lab notebooks
 
 # The browser tests drive Chromium: the system's, Debian's where we may install it, else Playwright's own.
-test: setup
+test: setup $(VENV)/.ready-eval
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
 	  || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
 	     then apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
