@@ -19,7 +19,8 @@ GLOSSARY = """
 - **Soft weights** are what is being learned. The **mask** keeps the n largest of each group of m, and is applied to the
   *original* weights: no weight is updated in the end.
 - **One step**: the *gradient half* (loss, gradient, AdamW) moves the soft weights where the text wants them; the *prox half* pulls
-  every group towards its pattern. Both can be taken one at a time while the run is paused.
+  every group towards its pattern. The loss is that of the masked original model, which is the result (`loss at`: masked), or of the
+  soft weights, as in the paper. Both can be taken one at a time while the run is paused.
 - **λ1** is the pull's strength. Too weak: groups stay dense, and the mask is a guess. Too strong: groups collapse before the text
   has spoken.
 - **Perplexity** is measured on held-out text; lower is better.

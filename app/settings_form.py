@@ -14,7 +14,7 @@ from proxsparse import LearnConfig, LearnJob, ProxSparseError
 BASIC = ("steps", "lambda1", "metric")
 TEXT = ("length", "context", "windows", "live_windows", "evaluate_every")
 OPTIMIZER = ("learning_rate", "warmup", "decay", "batch", "accumulation", "clip", "precision", "seed")
-REGULARIZER = ("pattern", "relative", "metric_windows", "lambda2", "epsilon")
+REGULARIZER = ("pattern", "loss_at", "relative", "metric_windows", "lambda2", "epsilon")
 MACHINE = ("checkpoint_every", "device", "memory")
 PLACED_ELSEWHERE = ("model", "corpus", "learn")
 PATTERNS = ("2:4", "1:2", "1:4", "2:8", "4:8")  # n and m, chosen together; the command line learns any

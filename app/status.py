@@ -73,7 +73,7 @@ def tiles(view: RunView | None) -> str:
         ),
         ("magnitude mask", _perplexity(magnitude), f"keeping the {n} largest of every {m}, nothing learned", ""),
         ("dense", _perplexity(dense), "the model as it came, all weights kept", ""),
-        ("training loss", "–" if last is None else f"{last['loss']:.3f}", "nats a token, soft weights", ""),
+        ("training loss", "–" if last is None else f"{last['loss']:.3f}", f"nats a token, {view.job.learn.loss_at} weights", ""),
         (
             f"groups already {n}:{m}",
             "–" if sparse is None else f"{sparse:.1%}",

@@ -140,7 +140,10 @@ class LearnJob:
     @classmethod
     def from_dict(cls, values: dict) -> LearnJob:
         values = dict(values)
-        return cls(learn=LearnConfig(**values.pop("learn", {})), **values)
+        learn = values.pop("learn", {})
+        if learn:  # jobs of before there was a choice took the loss at the soft weights
+            learn = {"loss_at": "soft"} | learn
+        return cls(learn=LearnConfig(**learn), **values)
 
 
 ONE_SHOT = ("random", "magnitude", "wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update")

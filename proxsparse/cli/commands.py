@@ -15,6 +15,7 @@ from proxsparse.cli.settings import job_from
 from proxsparse.config import CompareJob, LearnConfig, SweepPlan
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs import Run, list_runs, new_run_path
+from proxsparse.runs.comparison import check_runs
 
 
 def learn(arguments: argparse.Namespace) -> int:
@@ -28,9 +29,12 @@ def compare(arguments: argparse.Namespace) -> int:
     values = {name: value for name, value in vars(arguments).items() if name in names}
     if values.get("runs") and "methods" not in values:
         values["methods"] = ()
-    for path in values.get("runs", ()):
-        Run(path).job()  # the worker would only find out later
-    job = CompareJob(**values | {"runs": tuple(str(Path(path).resolve()) for path in values.get("runs", ()))})
+    values["runs"] = tuple(str(Path(path).resolve()) for path in values.get("runs", ()))
+    values["tasks"] = tuple(
+        str(Path(task).resolve()) if task.endswith((".yaml", ".yml")) else task for task in values.get("tasks", ())
+    )
+    job = CompareJob(**values)
+    check_runs(job)  # the worker would only find out later
     if job.tasks:
         from proxsparse.zero_shot import check_tasks
 
@@ -155,14 +159,6 @@ def worker(arguments: argparse.Namespace) -> int:
     from proxsparse.runs.worker import work
 
     return work(arguments.directory)
-
-
-def _start(run: Run, arguments: argparse.Namespace) -> int:
-    process = run.start()
-    if arguments.detach:
-        print(json.dumps({"run": str(run.path)}) if arguments.json else run.path)
-        return 0
-    return follow(run, process, as_json=arguments.json)
 
 
 def _start(run: Run, arguments: argparse.Namespace) -> int:

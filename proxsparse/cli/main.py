@@ -99,7 +99,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     compare.add_argument(
         "--tasks", nargs="+", metavar="TASK", default=argparse.SUPPRESS,
-        help="zero-shot tasks of lm-eval, by name or as .yaml files (pip install -r requirements-eval.txt)",
+        help="zero-shot tasks of lm-eval, by name or as .yaml files; paper: the seven of the ProxSparse paper "
+        "(pip install -r requirements-eval.txt)",
     )  # fmt: skip
     add_detach(compare)
     add_json(compare)

@@ -59,7 +59,8 @@ def overlap_matrix(overlaps: pd.DataFrame, chance: float = 0.5) -> go.Figure:
 def overlap_by_layer(layers: pd.DataFrame, ours: str) -> go.Figure:
     """Per decoder block, the share of the kept weights that each method has in common with `ours`. layers: as
     `Comparison.layers`."""
-    return _by_block(layers[layers["method"] != ours], "overlap", f"Kept weights in common with {ours}", ".0%")
+    others = layers[layers["method"] != ours] if len(layers) else layers
+    return _by_block(others, "overlap", f"Kept weights in common with {ours}", ".0%")
 
 
 def output_errors(layers: pd.DataFrame) -> go.Figure:
@@ -70,6 +71,7 @@ def output_errors(layers: pd.DataFrame) -> go.Figure:
 
 def sweep(trials: pd.DataFrame) -> go.Figure:
     """Perplexity over λ1, a line a learning rate; pale where fewer steps were taken. trials: as `Sweep.trials`."""
+    trials = trials if len(trials) else pd.DataFrame(columns=["rung", "lambda1", "learning_rate", "perplexity"])
     figure, rungs = go.Figure(), sorted(trials["rung"].unique())
     finite = trials[trials["perplexity"] < float("inf")]
     colors = dict(
@@ -100,7 +102,7 @@ def sweep(trials: pd.DataFrame) -> go.Figure:
 def _by_block(layers: pd.DataFrame, column: str, title: str, form: str) -> go.Figure:
     figure, colors = go.Figure(), itertools.cycle((BLUE, ORANGE, GREEN, RED, SKY, PURPLE, INK))
     dashes = itertools.cycle(["solid"] * 7 + ["dash"] * 7)
-    for method, rows in layers.groupby("method", sort=False):
+    for method, rows in layers.groupby("method", sort=False) if len(layers) else ():
         means = rows.groupby("block")[column].mean()
         figure.add_scatter(
             x=means.index, y=means, name=method, mode="lines+markers", marker={"size": 5},

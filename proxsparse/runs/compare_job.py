@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from proxsparse.config import LEARNED, CompareJob, LearnConfig
 from proxsparse.errors import ProxSparseError
-from proxsparse.runs.comparison import Comparison
+from proxsparse.runs.comparison import Comparison, check_runs
 from proxsparse.runs.files import write_json, written_whole
 from proxsparse.runs.job import Job
 from proxsparse.runs.memory import begin_peak, peak_bytes
@@ -33,6 +33,7 @@ class CompareJobWorker(Job):
 
     def work(self) -> None:
         self.job = CompareJob.from_dict(self.run.header()["compare"])
+        check_runs(self.job)  # before anything that takes time
         self.recorder.update(doing=f"loading {self.job.model}", step=0)
         self.load()
         self.recorder.update(status="running", steps=len(self.entries))
@@ -117,15 +118,12 @@ class CompareJobWorker(Job):
 
         run = Run(path)
         files = run.masks()
-        if not files:
-            raise ProxSparseError(f"Run {run.id} has no masks yet: wait for its first measurement, or leave it out.")
         masks = MaskSet.load(files[max(files)])
         masks.check_fits(self.layers)
-        first = next(iter(masks.values()))
-        if masks.keys() != self.layers.keys() or (first.n, first.m) != (self.job.n, self.job.m):
+        if masks.keys() != self.layers.keys():
             raise ProxSparseError(
-                f"The masks of run {run.id} are {first.n}:{first.m} in {len(masks)} layers and this comparison is "
-                f"{self.job.n}:{self.job.m} in {len(self.layers)}: give its --n and --m, or leave the run out."
+                f"Run {run.id} has masks of {len(masks)} layers and this comparison prunes {len(self.layers)}: leave the run "
+                "out, or compare it on the model it learned on."
             )
         return Pruned(masks)
 
@@ -186,10 +184,9 @@ class CompareJobWorker(Job):
             self.label, target = name, self.directory(name) / "tasks.json"
             if target.is_file():
                 continue
-            self.progress(0, 1, "zero-shot tasks")
             pruned = None if name == "dense" else self.kept(name)
             with pruned.placed_in(self.layers) if pruned else nullcontext():
-                write_json(target, accuracies(self.lm, self.job.tasks))
+                write_json(target, accuracies(self.lm, self.job.tasks, progress=self.progress))
 
     def progress(self, done: int, total: int, what: str) -> None:
         super().progress(done, total, f"{self.label}: {what}")

@@ -165,6 +165,20 @@ class Comparison:
         return "\n\n".join(parts) + "\n"
 
 
+def check_runs(job: CompareJob) -> None:
+    """Raise ProxSparseError unless every run of a comparison has masks, of the comparison's pattern."""
+    for path in job.runs:
+        run = Run(path)
+        learned = run.job().learn
+        if not run.masks():
+            raise ProxSparseError(f"Run {run.id} has no masks yet: wait for its first measurement, or leave it out.")
+        if (learned.n, learned.m) != (job.n, job.m):
+            raise ProxSparseError(
+                f"The masks of run {run.id} are {learned.pattern} and this comparison is {job.n}:{job.m}: give its --n and "
+                "--m, or leave the run out."
+            )
+
+
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The columns of `Comparison.table` as people read them: strings, with units in the names."""
     shown = pd.DataFrame({"method": table["method"]}) if len(table) else pd.DataFrame(columns=["method"])

@@ -62,5 +62,6 @@ def export_masks(run: Run, step: int, directory: Path, progress=None, format: st
 
 
 def require_masks(run: Run) -> None:
+    run.job()  # a comparison or a sweep never has any
     if not run.masks():
         raise ProxSparseError(f"Run {run.id} has no masks yet: wait for its first measurement, or pause it.")

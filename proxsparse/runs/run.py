@@ -180,7 +180,7 @@ class Run:
 
         `changes` are fields of `LearnConfig`. Steps already taken, and their records, are carried over.
         """
-        checkpoints = self.checkpoints()
+        pattern, checkpoints = self.job().learn.pattern, self.checkpoints()
         if not checkpoints:
             raise ProxSparseError(f"Run {self.id} has no checkpoint yet: pause it first, or wait for the next one.")
         step = max(checkpoints) if step is None else step
@@ -191,7 +191,7 @@ class Run:
         if len(steps):  # the strength of that moment, which may have been set by hand
             values["learn"]["lambda1"] = steps[steps["step"] <= step]["lambda1"].iloc[-1]
         values["learn"] |= changes
-        job, pattern = LearnJob.from_dict(values), self.job().learn.pattern
+        job = LearnJob.from_dict(values)
         if job.learn.pattern != pattern:
             raise ProxSparseError(
                 f"Run {self.id} learns {pattern} masks, and so do its forks: start a new run to learn {job.learn.pattern}."

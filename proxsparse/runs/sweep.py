@@ -61,8 +61,9 @@ class Sweep:
         return sum(counts)
 
     def best(self) -> pd.Series | None:
-        """The best trial of the last rung that has one."""
+        """The best trial of the last rung that has one with a finite loss; None before."""
         trials = self.table()
+        trials = trials[trials["perplexity"] < float("inf")]
         if trials.empty:
             return None
         last = trials[trials["rung"] == trials["rung"].max()]
@@ -113,6 +114,8 @@ def read_preset(path: str | Path) -> LearnJob:
         values = read_json(Path(path))
         if values is None:
             raise ProxSparseError(f"There is no preset {str(path)!r}: give the name of one, or the file a sweep wrote.")
+        if not isinstance(values, dict):
+            raise ValueError("it holds no settings by name")
         return LearnJob.from_dict(values)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         if isinstance(error, ProxSparseError):

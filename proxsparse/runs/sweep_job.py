@@ -34,6 +34,11 @@ class SweepJobWorker(Job):
         for rung in range(plan.rungs):
             for lambda1, learning_rate in self.sweep.settings(rung):
                 self.take(rung, lambda1, learning_rate)
+            if self.sweep.best() is None:
+                raise ProxSparseError(
+                    f"The loss of every setting ceased to be finite, the lowest learning rate being "
+                    f"{min(plan.learning_rates):g}: give lower learning rates."
+                )
         self.recorder.update(step=self.sweep.total())
         self.sweep.write_files()
 
