@@ -90,7 +90,10 @@ class Page:
         same_run = seen.get("id") == id
         moved = not same_run or seen.get("version") != version
         strength = None if view is None else view.state.get("lambda1", view.job.learn.lambda1)
-        now["strength"] = strength
+        # While it grows by itself the slider stays where a hand may be: it follows what was set, and rests when the run does.
+        by_hand = 0 if view is None else sum(event["event"] == "lambda1" for event in view.events)
+        grows = view is not None and view.state.get("status") == "running" and seen.get("by_hand") == by_hand
+        now |= {"strength": strength, "by_hand": by_hand}
         charts = self._charts(view) if moved else [gr.skip()] * 4
         words = (
             [status.banner(view, id), status.tiles(view), status.result(view), status.log(view)]
@@ -101,7 +104,7 @@ class Page:
             now, *words, *charts, self._heatmap(view, quantity, None if follow else shown_step),
             # Its value only when it moves: an answer on its way must not undo what somebody has just chosen.
             gr.update(maximum=max(newest, 1), **({"value": newest} if follow and scrubbed != newest else {})),
-            self._strength(view, strength, same_run and seen.get("strength") == strength),
+            self._strength(view, strength, same_run and (grows or seen.get("strength") == strength)),
             gr.update(interactive=not (view and view.is_active)),
             *self._buttons(view, id), export_screen.summary(view, id), export_screen.code(id),
             gr.update(interactive=self._can_export(view, id, exported)),
@@ -127,7 +130,7 @@ class Page:
         if view is None:
             return gr.update(interactive=False)
         most = max(0.2, 4 * view.job.learn.lambda1, strength)
-        changes = {} if unchanged else {"value": strength, "maximum": most, "step": most / 200}
+        changes = {} if unchanged else {"value": strength, "maximum": most, "step": most / 2000}
         return gr.update(interactive=view.is_active, **changes)
 
     def _buttons(self, view: RunView | None, id: str) -> list:

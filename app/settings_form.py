@@ -14,7 +14,7 @@ from proxsparse import LearnConfig, LearnJob, ProxSparseError
 BASIC = ("steps", "lambda1", "metric")
 TEXT = ("length", "context", "windows", "live_windows", "evaluate_every")
 OPTIMIZER = ("learning_rate", "warmup", "decay", "batch", "accumulation", "clip", "precision", "seed")
-REGULARIZER = ("pattern", "loss_at", "relative", "metric_windows", "lambda2", "epsilon")
+REGULARIZER = ("pattern", "ramp", "loss_at", "relative", "metric_windows", "lambda2", "epsilon")
 MACHINE = ("checkpoint_every", "device", "memory")
 PLACED_ELSEWHERE = ("model", "corpus", "learn")
 PATTERNS = ("2:4", "1:2", "1:4", "2:8", "4:8")  # n and m, chosen together; the command line learns any
@@ -68,7 +68,7 @@ def _input(name: str) -> gr.components.Component:
         info = f"how many weights are kept of how many neighbours; GPUs run 2:4; default {PATTERNS[0]}"
         return gr.Dropdown(list(PATTERNS), value=PATTERNS[0], label=name, info=info, elem_id="setting-pattern")
     config, field = _FIELDS[name]
-    label = {"lambda1": "λ1 at the start", "lambda2": "λ2"}.get(name, name.replace("_", " "))
+    label = {"lambda1": "λ1 at the end", "ramp": "ramp of λ1", "lambda2": "λ2"}.get(name, name.replace("_", " "))
     unit = field.metadata["unit"]
     label += f" ({unit})" if unit and unit not in label else ""
     default = "automatic" if field.default is None else field.default

@@ -22,15 +22,15 @@ from pathlib import Path
 import torch
 
 from proxsparse import LearnConfig, MaskLearner, MaskSet, load_model, load_windows, perplexity, prunable_layers
-from proxsparse.methods import maskllm
-from proxsparse.methods.maskllm import MaskLLMOptions
+from proxsparse.methods import METHODS, maskllm
+from proxsparse.methods.maskllm import PRIOR_WINDOWS, MaskLLMOptions
 from proxsparse.precision import autocast
 from proxsparse.report import pattern_share
 
 RESULTS = Path(__file__).parent / "results" / "quality.json"
 LENGTH, CONTEXT = 256, 512
 COMPARED, JUDGED = 40, 24  # held-out windows: the first are left for the comparison, the last are for choosing
-BASE = {"steps": 80, "lambda1": 0.005}
+BASE = {"steps": 80, "lambda1": 0.005, "ramp": 1.0}
 
 
 class Distilled(MaskLearner):
@@ -54,15 +54,6 @@ class HalfDistilled(Distilled):
     """Half divergence, half language-model loss."""
 
     share = 0.5
-
-
-class Ramped(MaskLearner):
-    """λ1 grows by a constant factor a step, from 1/100 of its setting to 10 times it: nearly all groups end as 2:4."""
-
-    def gradient_step(self):
-        at = self.step_index / max(1, self.config.steps - 1)
-        self.lambda1 = self.config.lambda1 * 0.01 * 1000**at
-        return super().gradient_step()
 
 
 class SignKept(MaskLearner):
@@ -176,7 +167,8 @@ VARIANTS = {
     "masked-0.02": Variant("loss at", "the masked original weights, λ 0.02", {"lambda1": 0.02}),
     "base": Variant("λ", "0.005 (the base)"),
     "lambda-0": Variant("λ", "0: no regularizer, the projection alone", {"lambda1": 0.0}),
-    "ramp": Variant("λ", "from 0.0002 to 0.2, growing by a constant factor a step", {"lambda1": 0.02}, Ramped),
+    "ramp": Variant("λ", "from 0.0002 to 0.2, growing by a constant factor a step", {"lambda1": 0.2, "ramp": 1000.0}),
+    "ramp-0.5": Variant("λ", "from 0.0005 to 0.5, in the same way", {"lambda1": 0.5, "ramp": 1000.0}),
     "rate-3e-4": Variant("learning rate", "3e-4", {"learning_rate": 3e-4}),
     "rate-3e-3": Variant("learning rate", "3e-3", {"learning_rate": 3e-3}),
     "beta-0.95": Variant("optimizer", "AdamW's β2 0.95", {}, SmoothMoments),
@@ -202,11 +194,11 @@ RIVALS = {
 }
 
 
-def learn_rival(rate: float, seed: int, lm, text) -> dict:
+def learn_rival(rate: float, seed: int, lm, text, prior: MaskSet) -> dict:
     """The same of MaskLLM, which starts from SparseGPT's mask."""
     began = time.perf_counter()
     budget, options = LearnConfig(**BASE, seed=seed), MaskLLMOptions(learning_rate=rate)
-    pruned = maskllm(lm.model, text.calibration, budget=budget, options=options)
+    pruned = maskllm(lm.model, text.calibration, budget=budget, options=options, prior=prior)
     with pruned.placed_in(prunable_layers(lm.model)):
         found = perplexity(lm.model, text.heldout[-JUDGED:])
     return {
@@ -266,12 +258,16 @@ def main() -> None:
     text = load_windows(arguments.corpus, lm.tokenizer, LENGTH, CONTEXT)
     if len(text.heldout) < COMPARED + JUDGED:
         parser.error(f"{arguments.corpus} has {len(text.heldout)} held-out windows: {COMPARED + JUDGED} are needed")
+    prior = None  # of all rivals, made once
     for seed in arguments.seeds:
         for name in arguments.only:
             if str(seed) in results.get(name, {}):
                 continue
-            rival = name in RIVALS
-            found = learn_rival(RIVALS[name], seed, lm, text) if rival else learn(VARIANTS[name], seed, lm, text)
+            if name in VARIANTS:
+                found = learn(VARIANTS[name], seed, lm, text)
+            else:
+                prior = prior or METHODS["sparsegpt"](lm.model, text.calibration[:PRIOR_WINDOWS]).masks
+                found = learn_rival(RIVALS[name], seed, lm, text, prior)
             results = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
             results.setdefault(name, {})[str(seed)] = found
             arguments.results.write_text(json.dumps(results, indent=1) + "\n")

@@ -60,7 +60,15 @@ class LearnConfig:
 
     steps: int = _setting(80, "optimizer steps in the whole run", "steps", least=1)
     lambda1: float = _setting(
-        0.02, "strength of the N:M regularizer; by default relative to the RMS of each layer's scaled weights", least=0
+        0.2,
+        "strength of the N:M regularizer at the last step; by default relative to the RMS of each layer's scaled weights",
+        least=0,
+    )
+    ramp: float = _setting(
+        1000.0,
+        "how many times stronger lambda1 is at the last step than at the first; it grows by a constant factor a step; 1: "
+        "constant, as in the paper",
+        least=1,
     )
     relative: bool = _setting(True, "divide lambda1 by each layer's RMS; off: the paper's absolute lambda1")
     metric: Literal["activation", "weight"] = _setting(
@@ -141,13 +149,13 @@ class LearnJob:
     def from_dict(cls, values: dict) -> LearnJob:
         values = dict(values)
         learn = values.pop("learn", {})
-        if learn:  # jobs of before there was a choice took the loss at the soft weights
-            learn = {"loss_at": "soft"} | learn
+        if learn:  # jobs of before there was a choice took the loss at the soft weights, with a constant strength
+            learn = {"loss_at": "soft", "ramp": 1.0} | learn
         return cls(learn=LearnConfig(**learn), **values)
 
 
 ONE_SHOT = ("random", "magnitude", "wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update")
-LEARNED = ("maskllm", "proxsparse-weight", "proxsparse")
+LEARNED = ("maskllm", "proxsparse-paper", "proxsparse")
 PROMPTS = (
     "The most important thing to know about bridges is",
     "In the year 1900, most people",
@@ -215,7 +223,7 @@ class SweepPlan:
 
     rungs: int = _setting(3, "rounds of successive halving", "rounds", least=1, most=10)
     windows: int = _setting(16, "calibration windows set apart to judge the settings on", "windows", least=2)
-    lambdas: tuple[float, ...] = (0.005, 0.01, 0.02, 0.04)
+    lambdas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
 
     def __post_init__(self):
@@ -234,7 +242,7 @@ class SweepPlan:
 
 def _paper(lambda1: float, learning_rate: float, length: int = 4096, lambda2: float = 0.0, epsilon: float = 0.1):
     learn = LearnConfig(
-        steps=400, lambda1=lambda1, relative=False, metric="weight", loss_at="soft", learning_rate=learning_rate,
+        steps=400, lambda1=lambda1, ramp=1.0, relative=False, metric="weight", loss_at="soft", learning_rate=learning_rate,
         batch=1, lambda2=lambda2, epsilon=epsilon,
     )  # fmt: skip
     return LearnJob(length=length, context=length, live_windows=4, evaluate_every=40, checkpoint_every=100, learn=learn)

@@ -77,7 +77,8 @@ class MaskLearner:
         self._squared_norms = {name: layer.matrix.double().square().sum().item() for name, layer in self.layers.items()}
         self._start = MaskSet({name: self._project(name) for name in self.layers})
         self._previous = MaskSet(self._start)
-        self.lambda1 = self.config.lambda1
+        self.growth_left = self.config.ramp
+        self.lambda1 = self.config.lambda1 / self.config.ramp
 
         # Originals keep the dtype they came in; soft weights get one of their own, see `proxsparse.updates`.
         self._originals = {parameter: parameter.data for parameter in self.layers.parameters()}
@@ -100,7 +101,8 @@ class MaskLearner:
 
     @property
     def lambda1(self) -> float:
-        """Strength of the regularizer; may be changed at any step. Relative or absolute as the configuration says."""
+        """Strength of the regularizer at the step that comes; may be changed at any time, and goes on growing from there by
+        what is left of the ramp. Relative or absolute as the configuration says."""
         return self._lambda1
 
     @lambda1.setter
@@ -171,13 +173,15 @@ class MaskLearner:
         values = torch.stack(sums).tolist()  # the one moment at which a GPU is waited for
         rows = [self._row(name, read_sums(line)) for name, line in zip(self.layers, values, strict=True)]
         ended = self._clock()
+        strength = self._lambda1
         self.step_index += 1
         self.phase = "gradient"
+        self._grow()
         pending, self._pending = self._pending, None
         seconds = pending["seconds_gradient"] + pending["seconds_optimizer"] + ended - started
         tokens = self.config.windows_per_step * self.windows.shape[1]
         return total(
-            rows, step=self.step_index, lambda1=self._lambda1, seconds=seconds, tokens_per_second=tokens / seconds,
+            rows, step=self.step_index, lambda1=strength, seconds=seconds, tokens_per_second=tokens / seconds,
             seconds_prox=operated - started, seconds_report=ended - operated, **pending,
         )  # fmt: skip
 
@@ -240,7 +244,8 @@ class MaskLearner:
             tensors[f"previous.{name}"] = self._previous[name].packed
             if self.scales[name] is not None:
                 tensors[f"scale.{name}"] = self.scales[name]
-        return tensors, {"step": self.step_index, "lambda1": self._lambda1, "memory": self.memory, "updates": updates}
+        rest = {"step": self.step_index, "lambda1": self._lambda1, "growth_left": self.growth_left, "memory": self.memory}
+        return tensors, rest | {"updates": updates}
 
     def load_state_dict(self, tensors: dict[str, Tensor], rest: dict) -> None:
         """Go on from a saved state, exactly. Raises ProxSparseError when it belongs to another model or metric."""
@@ -257,7 +262,7 @@ class MaskLearner:
             if name not in tensors or tensors[name].shape != shape:
                 raise ProxSparseError(f"The checkpoint does not fit this run: {name} is missing or has another shape.")
         self.step_index = int(rest["step"])
-        self.lambda1 = rest["lambda1"]
+        self.lambda1, self.growth_left = rest["lambda1"], rest.get("growth_left", 1.0)
         for name, parameter in self._named_parameters():
             parameter.data.copy_(tensors[f"soft.{name}"])
             if name in rest["updates"]:
@@ -275,6 +280,14 @@ class MaskLearner:
                 self.scales[name] = tensors[f"scale.{name}"].to(self.device, copy=True)
 
     # Pieces
+
+    def _grow(self) -> None:
+        """λ1 moves by equal factors towards the ramp's end, which it reaches at the last step."""
+        steps_left = self.config.steps - self.step_index
+        if steps_left > 0 and self.growth_left > 1:
+            factor = self.growth_left ** (1 / steps_left)
+            self._lambda1 *= factor
+            self.growth_left /= factor
 
     def _measure_scales(self, progress: Progress | None) -> dict[str, Tensor | None]:
         if self.config.metric == "weight":

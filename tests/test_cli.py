@@ -229,7 +229,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, tmp_path, t
 def test_help_is_worth_reading_and_light():
     found = proxsparse("learn", "--help", env={"PYTHONPATH": ".", "PATH": "/usr/bin"})
     text = " ".join(found.stdout.split())
-    assert "--lambda1 FLOAT strength of the N:M regularizer" in text and "(default 0.02)" in text
+    assert "--lambda1 FLOAT strength of the N:M regularizer at the last step" in text and "(default 0.2)" in text
     assert "python -m proxsparse learn --model embedded" in text
     script = (
         "import sys; from proxsparse.cli.main import build_parser; build_parser(); sys.exit('torch' in sys.modules)"

@@ -14,7 +14,7 @@ from proxsparse.proximal import prox_and_count_
 from proxsparse.rounding import stochastic_round_
 from proxsparse.stochastic_adamw import StochasticAdamW
 
-LEAN = {"steps": 5, "learning_rate": 1e-2, "lambda1": 0.05, "metric_windows": 4, "memory": "lean"}
+LEAN = {"steps": 5, "learning_rate": 1e-2, "lambda1": 0.05, "ramp": 1.0, "metric_windows": 4, "memory": "lean"}
 
 
 def make(family="llama", **changes):

@@ -14,7 +14,7 @@ from proxsparse.schedule import learning_rate_at, windows_at
 from proxsparse.updates import frozen_weight_gradient
 
 METRICS, PATTERNS = ("weight", "activation"), ((1, 4), (2, 8), (4, 8))
-FAST = {"steps": 5, "learning_rate": 1e-2, "lambda1": 0.05, "precision": "fp32", "metric_windows": 4}
+FAST = {"steps": 5, "learning_rate": 1e-2, "lambda1": 0.05, "ramp": 1.0, "precision": "fp32", "metric_windows": 4}
 
 
 def make(family="llama", windows=None, **changes):
@@ -60,7 +60,7 @@ def test_it_learns():
         model(input_ids=batch, labels=batch).loss.backward()
         optimizer.step()
     learner = MaskLearner(
-        model, windows, LearnConfig(steps=40, learning_rate=5e-3, lambda1=0.05, precision="fp32", batch=4)
+        model, windows, LearnConfig(steps=40, learning_rate=5e-3, lambda1=0.05, ramp=1.0, precision="fp32", batch=4)
     )
     with learner.dense():
         dense = perplexity(model, windows).value
@@ -208,6 +208,23 @@ def test_the_strength_changes_at_any_step():
         with pytest.raises(ProxSparseError, match="lambda1 is"):
             learner.lambda1 = wrong
     assert learner.lambda1 == 5
+
+
+def test_the_strength_grows_by_a_constant_factor_to_what_was_set():
+    learner = make(lambda1=0.4, ramp=16.0)
+    assert [report.lambda1 for report in learner] == pytest.approx([0.025, 0.05, 0.1, 0.2, 0.4])
+    assert make(lambda1=0.4, ramp=16.0, steps=1).step().lambda1 == pytest.approx(0.025)
+
+
+def test_a_strength_set_by_hand_grows_on_by_what_is_left():
+    learner, resumed = make(lambda1=0.4, ramp=16.0), make(lambda1=0.4, ramp=16.0)
+    learner.step()
+    learner.lambda1 = 1.0
+    assert learner.step().lambda1 == 1.0
+    resumed.load_state_dict(*copy.deepcopy(learner.state_dict()))
+    later = [learner.step().lambda1 for _ in range(3)]
+    assert later == pytest.approx([2.0, 4.0, 8.0])
+    assert [resumed.step().lambda1 for _ in range(3)] == later
 
 
 def test_a_bf16_model_keeps_its_updates_and_comes_back_in_bf16():

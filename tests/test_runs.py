@@ -92,8 +92,9 @@ def test_a_fork_shares_the_checkpoint_and_carries_the_records(run):
     checkpoint.write_bytes(b"state")
     append_record(run.path / "steps.jsonl", {"step": 4, "lambda1": 0.7})
     child = run.fork(run.path.parent / "second", steps=20)
-    assert child.job().learn == LearnConfig(steps=20, lambda1=0.7), "the strength of that moment goes on"
-    assert child.header()["parent"] == {"run": "first", "step": 4} and child.state()["status"] == "stopped"
+    assert child.job().learn == LearnConfig(steps=20, lambda1=0.5)
+    assert child.header()["parent"] == {"run": "first", "step": 4, "lambda1": None}, "the checkpoint's strength goes on"
+    assert child.state()["status"] == "stopped"
     assert os.path.samefile(child.checkpoints()[4], checkpoint)
     assert child.table("steps")["step"].tolist() == [4]
     assert run.fork(run.path.parent / "third", lambda1=0.1).job().learn.lambda1 == 0.1

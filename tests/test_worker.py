@@ -25,7 +25,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def job(tiny_directory, text_file):
     def make(steps=12, **changes):
-        learn = {"steps": steps, "learning_rate": 1e-2, "lambda1": 0.05, "metric_windows": 2}
+        learn = {"steps": steps, "learning_rate": 1e-2, "lambda1": 0.05, "ramp": 1.0, "metric_windows": 2}
         learn |= {name: changes.pop(name) for name in list(changes) if name in LearnConfig.__dataclass_fields__}
         around = {
             "length": 16,

@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     learn = add(
         "learn", commands.learn, "learn a mask, in a worker process that this command follows",
-        "python -m proxsparse learn --model embedded --corpus bundled --steps 80 --lambda1 0.02 --out runs/first",
+        "python -m proxsparse learn --model embedded --corpus bundled --steps 80 --lambda1 0.2 --out runs/first",
     )  # fmt: skip
     learn.add_argument("--out", metavar="DIR", help="the run's directory (default: a new one under runs/)")
     add_preset(learn)
@@ -108,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     sweep = add(
         "sweep", commands.sweep, "find λ1 and the learning rate by successive halving, and write them as a preset",
-        "python -m proxsparse sweep --lambdas 0.005 0.01 0.02 --learning-rates 5e-4 1e-3 --out runs/sweep",
+        "python -m proxsparse sweep --lambdas 0.05 0.1 0.2 --learning-rates 5e-4 1e-3 --out runs/sweep",
     )  # fmt: skip
     sweep.add_argument("--out", metavar="DIR", help="the sweep's directory (default: a new one under runs/)")
     sweep.add_argument(

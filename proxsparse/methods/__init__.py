@@ -26,7 +26,7 @@ METHODS = {
     "sparsegpt": partial(sparsegpt, update=False),
     "sparsegpt-update": sparsegpt,
     "maskllm": maskllm,
-    "proxsparse-weight": partial(learned, metric="weight"),
+    "proxsparse-paper": partial(learned, metric="weight", loss_at="soft", lambda1=0.02, ramp=1.0),
     "proxsparse": learned,
 }
 

@@ -19,7 +19,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.runs.files import read_json, written_whole
 from proxsparse.runs.run import Run
 
-OURS = ("proxsparse", "proxsparse-weight")
+OURS = ("proxsparse", "proxsparse-paper")
 
 
 class Comparison:

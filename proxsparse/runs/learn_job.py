@@ -51,8 +51,8 @@ class LearnJobWorker(Job):
         if checkpoint:
             self.learner.load_state_dict(*checkpoint)
             parent = self.run.header().get("parent")
-            if parent and parent["step"] == self.learner.step_index:  # a fork begins with the strength it was given
-                self.learner.lambda1 = self.job.learn.lambda1
+            if parent and parent["step"] == self.learner.step_index and parent.get("lambda1") is not None:
+                self.learner.lambda1 = parent["lambda1"] / self.learner.growth_left  # a fork ends with what it was given
         self.replay = self._strengths_set_since(self.learner.step_index)
         self.recorder.forget_after(self.learner.step_index)
         self._show_position()

@@ -187,16 +187,13 @@ class Run:
         if step not in checkpoints:
             raise ProxSparseError(f"Run {self.id} has no checkpoint of step {step}: choose {_choices(checkpoints)}.")
         values = self.header()["job"]
-        steps = self.table("steps")
-        if len(steps):  # the strength of that moment, which may have been set by hand
-            values["learn"]["lambda1"] = steps[steps["step"] <= step]["lambda1"].iloc[-1]
         values["learn"] |= changes
         job = LearnJob.from_dict(values)
         if job.learn.pattern != pattern:
             raise ProxSparseError(
                 f"Run {self.id} learns {pattern} masks, and so do its forks: start a new run to learn {job.learn.pattern}."
             )
-        child = Run.create(job, path, parent={"run": self.id, "step": step})
+        child = Run.create(job, path, parent={"run": self.id, "step": step, "lambda1": changes.get("lambda1")})
         (child.path / "checkpoints").mkdir()
         target = child.path / "checkpoints" / checkpoints[step].name
         try:
