@@ -21,8 +21,8 @@ GLOSSARY = """
 - **One step**: the *gradient half* (loss, gradient, AdamW) moves the soft weights where the text wants them; the *prox half* pulls
   every group towards its pattern. The loss is that of the masked original model, which is the result (`loss at`: masked), or of the
   soft weights, as in the paper. Both can be taken one at a time while the run is paused.
-- **λ1** is the pull's strength. Too weak: groups stay dense, and the mask is a guess. Too strong: groups collapse before the text
-  has spoken.
+- **λ1** is the pull's strength. It grows over the run by its *ramp*: first the text speaks, then groups commit. Too weak at the end:
+  groups stay dense, and the mask is a guess. Too strong at the start: groups collapse before the text has spoken.
 - **Perplexity** is measured on held-out text; lower is better.
 - **Flips** are weights that change between kept and dropped: the pulse of the run.
 """
@@ -71,7 +71,7 @@ def build() -> dict[str, gr.components.Component]:
                     parts[name] = gr.Button(label, size="sm", interactive=False, min_width=84, elem_id=name)
             parts["strength"] = gr.Slider(
                 0, 0.2, value=0.02, step=0.001, label="λ1 now", interactive=False, elem_id="lambda-now",
-                info="strength of the regularizer; takes effect when released, at the next half step",
+                info="strength of the regularizer; takes effect when released, at the next half step, and grows on from there",
             )  # fmt: skip
             parts["tiles"] = gr.HTML(elem_id="tiles")
             parts["result"] = gr.HTML(elem_id="result")

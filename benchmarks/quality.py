@@ -163,7 +163,7 @@ class Variant:
 
 
 VARIANTS = {
-    "paper": Variant("loss at", "the soft weights (the paper), λ 0.02", {"loss_at": "soft", "lambda1": 0.02}),
+    "paper": Variant("loss at", "the soft weights, as in the paper, λ 0.02", {"loss_at": "soft", "lambda1": 0.02}),
     "masked-0.02": Variant("loss at", "the masked original weights, λ 0.02", {"lambda1": 0.02}),
     "base": Variant("λ", "0.005 (the base)"),
     "lambda-0": Variant("λ", "0: no regularizer, the projection alone", {"lambda1": 0.0}),

@@ -111,4 +111,5 @@ def _by_block(layers: pd.DataFrame, column: str, title: str, form: str) -> go.Fi
         )  # fmt: skip
     figure.update_xaxes(title_text="decoder block")
     figure.update_yaxes(tickformat=form, rangemode="tozero" if column == "output_error" else "normal")
-    return dressed(figure, title, height=360)
+    figure = dressed(figure, title, height=360)
+    return figure.update_layout(legend={"orientation": "v", "x": 1.01, "y": 1, "yanchor": "top"})  # names are many

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 # Okabe & Ito's palette, told apart by the colour-blind; middle greys are readable on white and on black.
 BLUE, ORANGE, GREEN, RED, SKY, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
 INK, GRID = "#7d838c", "rgba(128,128,128,0.22)"
+MOST_TICKS = 14
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif"
 
 
@@ -18,6 +19,8 @@ def one_two_five(values: pd.Series) -> list[float] | None:
     exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     ticks = [digit * 10.0**exponent for exponent in exponents for digit in (1, 2, 5)]
     ticks = [tick for tick in ticks if low <= tick <= high]
+    if len(ticks) > MOST_TICKS:
+        ticks = [10.0**exponent for exponent in exponents if low <= 10.0**exponent <= high]
     return ticks if len(ticks) >= 3 else None
 
 

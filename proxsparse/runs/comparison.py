@@ -208,7 +208,7 @@ def _standard_error(values: np.ndarray) -> float:
 
 
 def _with_error(value: float, error: float) -> str:
-    digits = ".1f" if value >= 10 else ".2f"
+    digits = ".2f" if value < 10 else ".1f" if value < 1e5 else ".1e"
     return f"{value:{digits}}" if math.isnan(error) else f"{value:{digits}} ± {error:{digits}}"
 
 
