@@ -126,7 +126,7 @@ def test_interrupted_it_stops_with_a_checkpoint_and_goes_on(small, tmp_path):
     assert detached.returncode == 0 and run.state()["status"] != "stopped", "--detach returns while the worker goes on"
     until(lambda: run.state()["status"] == "running")
     assert proxsparse("send", out, "set", "--lambda1", "0.2").returncode == 0
-    until(lambda: run.state()["lambda1"] == 0.2)
+    until(lambda: "lambda1" in run.table("events") and (run.table("events")["lambda1"] == 0.2).any())
     assert proxsparse("send", out, "stop").returncode == 0
     until(lambda: run.state()["status"] == "stopped")
 

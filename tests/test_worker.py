@@ -203,7 +203,7 @@ def test_two_workers_never_share_a_run(job, tmp_path):
         ({"corpus": "missing.txt"}, "There is no file 'missing.txt'"),
         ({"model": "/nowhere/at/all"}, "There is no directory"),
         ({"batch": 5000}, "one batch takes 5000"),
-        ({"learning_rate": 1e30, "clip": 0.0}, "lower the learning rate"),
+        ({"learning_rate": 1e30, "clip": 0.0, "loss_at": "soft"}, "lower the learning rate"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence_in_the_state(job, tmp_path, changes, words):
