@@ -130,7 +130,7 @@ class Page:
         if view is None:
             return gr.update(interactive=False)
         most = max(0.2, 4 * view.job.learn.lambda1, strength)
-        changes = {} if unchanged else {"value": strength, "maximum": most, "step": most / 2000}
+        changes = {} if unchanged else {"value": float(f"{strength:.4g}"), "maximum": most, "step": most / 2000}
         return gr.update(interactive=view.is_active, **changes)
 
     def _buttons(self, view: RunView | None, id: str) -> list:
