@@ -169,27 +169,6 @@ def _start(run: Run, arguments: argparse.Namespace) -> int:
     return follow(run, process, as_json=arguments.json)
 
 
-def _export_compact(run: Run, step: int, directory: Path, progress) -> dict:
-    """What `export_masks` does, without the zeros."""
-    from proxsparse.export import export_model
-    from proxsparse.masks import MaskSet
-    from proxsparse.models import load_model
-    from proxsparse.runs.files import read_json
-
-    job, measured = run.job(), run.table("perplexity")
-    if not measured.empty:
-        scope = "final" if (measured["scope"] == "final").any() else "live"
-        of_these_masks = (measured["mask"] != "learned") | (measured["step"] == step)
-        measured = measured[(measured["scope"] == scope) & of_these_masks]
-    provenance = {
-        "method": "ProxSparse", "run": run.id, "step": step, "job": job.to_dict(), "corpus": job.corpus,
-        "corpus_sha256": (read_json(run.path / "layers.json") or {}).get("corpus", {}).get("sha256"),
-        "perplexity": measured.to_dict("records"),
-    }  # fmt: skip
-    masks = MaskSet.load(run.masks()[step])
-    return export_model(load_model(job.model, "cpu"), masks, directory, provenance, progress, format="compact")
-
-
 class _bar:
     """A tqdm bar behind the library's progress(done, total, what) calls; on stderr."""
 
