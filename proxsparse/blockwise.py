@@ -10,23 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from proxsparse.calibration import InputObserver, check_windows, experts_one_by_one
+from proxsparse.calibration import InputObserver, Statistic, check_windows, experts_one_by_one
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayer, PrunableLayers, decoder_blocks
 from proxsparse.precision import autocast
-
-
-class Statistic(Protocol):
-    """What is gathered of the inputs of one layer."""
-
-    def add(self, inputs: Tensor) -> None:
-        """inputs: (tokens, in), as they enter the layer; no tokens for an expert that was not chosen."""
 
 
 @torch.no_grad()
@@ -72,7 +64,7 @@ def prune_blocks(
             where = f"block {index + 1} of {len(blocks)}"
             own = {name: layer for name, layer in layers.items() if layer.block == index}
             statistics = {name: gather(layer) for name, layer in own.items()}
-            observer = InputObserver(own, lambda name, inputs, seen=statistics: seen[name].add(inputs))
+            observer = InputObserver(own, statistics)
             for tokens, states, call in zip(batches, hidden, calls, strict=True):
                 advance(len(tokens), f"measuring activations, {where}")
                 with autocast(device, precision), observer:

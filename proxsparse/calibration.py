@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,18 +15,25 @@ from proxsparse.layers import PrunableLayer, PrunableLayers
 from proxsparse.precision import autocast
 
 
+class Statistic(Protocol):
+    """What is gathered of the inputs of one layer."""
+
+    def add(self, inputs: Tensor) -> None:
+        """inputs: (tokens, in), as they enter the layer; no tokens for an expert that was not chosen."""
+
+
 class InputObserver(TorchFunctionMode):
-    """While open, calls `see(name, inputs)` with what a prunable matrix is about to be multiplied with, (tokens, in).
+    """While open, adds what a prunable matrix is about to be multiplied with, (tokens, in), to the layer's statistic.
 
     It looks at the multiplication itself, not at modules, so that a `Linear`, a `Conv1D` and one expert inside a fused
     parameter are all seen in the same way: the weight is recognised by where it lies in memory. Inputs come as they are
-    before autocast, and autocast is off in `see`.
+    before autocast, and autocast is off where they are added.
     """
 
-    def __init__(self, layers: Mapping[str, PrunableLayer], see: Callable[[str, Tensor], None]):
+    def __init__(self, layers: Mapping[str, PrunableLayer], statistics: Mapping[str, Statistic]):
         super().__init__()
         self.names = {layer.matrix.data_ptr(): name for name, layer in layers.items()}
-        self.see = see
+        self.statistics = statistics
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is torch.nn.functional.linear:
@@ -40,7 +48,7 @@ class InputObserver(TorchFunctionMode):
         name = self.names.get(weight.data_ptr())
         if name is not None:
             with torch.autocast(inputs.device.type, enabled=False):
-                self.see(name, inputs.reshape(-1, inputs.shape[-1]))
+                self.statistics[name].add(inputs.reshape(-1, inputs.shape[-1]))
 
 
 class InputNorms:
@@ -56,6 +64,18 @@ class InputNorms:
     def norms(self) -> Tensor:
         """float32 (in,)."""
         return self.squares.sqrt()
+
+
+class SecondMoments:
+    """XᵀX of the inputs of one layer, over all tokens that were added; float32 (in, in)."""
+
+    def __init__(self, layer: PrunableLayer):
+        self.sum = torch.zeros(layer.in_features, layer.in_features, device=layer.matrix.device)
+
+    def add(self, inputs: Tensor) -> None:
+        """inputs: (tokens, in)."""
+        wide = inputs.float()
+        self.sum.addmm_(wide.t(), wide)
 
 
 def check_windows(windows: Tensor | None) -> None:
@@ -83,7 +103,7 @@ def activation_scales(
     device = next(model.parameters()).device
     decoder = model.base_model  # without the LM head: nobody asks for the next token here
     seen = {name: InputNorms(layer) for name, layer in layers.items()}
-    observer = InputObserver(layers, lambda name, inputs: seen[name].add(inputs))
+    observer = InputObserver(layers, seen)
     with experts_one_by_one(model):
         for index in range(0, len(windows), batch):
             if progress:

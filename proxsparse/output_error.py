@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from proxsparse.blockwise import prune_blocks
+from proxsparse.calibration import SecondMoments
 from proxsparse.layers import PrunableLayer, PrunableLayers
 from proxsparse.methods.result import Pruned
-
-
-class _Products:
-    """Σ x·xᵀ over the tokens that enter a layer; float32 (in, in)."""
-
-    def __init__(self, layer: PrunableLayer):
-        self.sum = torch.zeros(layer.in_features, layer.in_features, device=layer.matrix.device)
-
-    def add(self, inputs: Tensor) -> None:
-        inputs = inputs.float()
-        self.sum.addmm_(inputs.t(), inputs)
 
 
 def output_errors(
@@ -34,23 +25,23 @@ def output_errors(
     """‖W X − Ŵ X‖_F / ‖W X‖_F for every layer under every candidate, in the order of `layers`.
 
     X are the inputs that the layer sees in the dense model on `windows`, int64 (count, length): errors of earlier
-    layers do not add up in it. A layer that saw no token, or
-    whose outputs are zero, has the error nan. Memory: the inputs' products of one block.
+    layers do not add up in it. A layer that saw no token, or whose outputs are zero, has the error nan. Memory: the
+    second moments of one block.
     """
     errors: dict[str, list[float]] = {name: [] for name in candidates}
 
-    def measure(layer: PrunableLayer, products: _Products) -> Tensor:
+    def measure(layer: PrunableLayer, inputs: SecondMoments) -> Tensor:
         weight = layer.matrix.float()
-        whole = _norm(weight, products.sum)
+        whole = _norm(weight, inputs.sum)
         for name, found in candidates.items():
-            errors[name].append(_norm(weight - found.weight_of(layer).float(), products.sum) / whole)
+            lost = _norm(weight - found.weight_of(layer).float(), inputs.sum)
+            errors[name].append(lost / whole if whole > 0 else math.nan)
         return layer.matrix
 
-    prune_blocks(model, windows, layers, _Products, measure, precision, progress)
+    prune_blocks(model, windows, layers, SecondMoments, measure, precision, progress)
     return errors
 
 
-def _norm(weight: Tensor, products: Tensor) -> float:
+def _norm(weight: Tensor, moments: Tensor) -> float:
     """‖weight · X‖_F, from X·Xᵀ."""
-    square = ((weight @ products) * weight).sum(dtype=torch.float64).clamp(min=0)
-    return square.sqrt().item() if square > 0 else float("nan") if not products.any() else 0.0
+    return math.sqrt(max(((weight @ moments) * weight).sum(dtype=torch.float64).item(), 0.0))

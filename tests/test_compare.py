@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from waiting import until
 
 from proxsparse import (
     CompareJob,
@@ -24,11 +25,13 @@ from proxsparse import (
     list_runs,
     load_model,
     load_windows,
+    magnitude,
     prunable_layers,
     random_mask,
     sparsegpt,
 )
 from proxsparse.cli import main
+from proxsparse.output_error import output_errors
 from proxsparse.precision import autocast
 from proxsparse.runs.compare_job import CompareJobWorker
 from proxsparse.runs.recorder import Recorder
@@ -51,13 +54,6 @@ def as_before():
     torch.set_num_threads(threads)
     for number, handler in handlers.items():
         signal.signal(number, handler)
-
-
-def until(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +209,15 @@ def test_output_errors_are_those_of_a_forward_pass(compared, pruned, lm, text):
     table = comparison.table().set_index("method")
     assert table["output_error"].drop("dense").to_dict() == pytest.approx(means.to_dict())
     assert found.groupby("block").size().tolist() == [28, 28]
+
+
+def test_a_layer_of_zeros_has_no_output_error(text, tiny_directory):
+    model = load_model(str(tiny_directory)).model
+    layers = prunable_layers(model)
+    name = next(iter(layers))
+    layers[name].matrix.zero_()
+    errors = output_errors(model, text.heldout[:2], layers, {"magnitude": magnitude(model, layers=layers)})["magnitude"]
+    assert math.isnan(errors[0]) and all(0 < error < 1 for error in errors[1:])
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from proxsparse.blockwise import prune_blocks
+from proxsparse.calibration import SecondMoments
 from proxsparse.errors import ProxSparseError
 from proxsparse.groups import check_groups, magnitudes
 from proxsparse.layers import PrunableLayer, PrunableLayers, prunable_layers
@@ -21,18 +22,6 @@ from proxsparse.masks import Mask, MaskSet, keep_largest, pack
 from proxsparse.methods.result import Pruned
 
 DAMPING = 0.01  # added to the diagonal of H, as a share of its mean
-
-
-class SecondMoments:
-    """XᵀX of the inputs of one layer, float32 (in, in)."""
-
-    def __init__(self, layer: PrunableLayer):
-        self.sum = torch.zeros(layer.in_features, layer.in_features, device=layer.matrix.device)
-
-    def add(self, inputs: Tensor) -> None:
-        """inputs: (tokens, in)."""
-        wide = inputs.float()
-        self.sum.addmm_(wide.t(), wide)
 
 
 def sparsegpt(
