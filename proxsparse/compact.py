@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -280,12 +279,10 @@ def _layers_by_parameter(model, masks: MaskSet) -> dict[int, list[PrunableLayer]
     """{id of a parameter: its layers}, of those parameters in which at least one layer has a mask."""
     layers = prunable_layers(model, next(iter(masks.values())).m)
     masks.check_fits(layers)
-    masked = {id(layers[name].parameter) for name in masks}
-    found = defaultdict(list)
-    for layer in layers.values():
-        if id(layer.parameter) in masked:
-            found[id(layer.parameter)].append(layer)
-    return dict(found)
+    return {
+        id(parameter): held for parameter, held in layers.by_parameter().items()
+        if any(layer.name in masks for layer in held)
+    }  # fmt: skip
 
 
 def _shards(entries: list[_Entry]) -> list[list[_Entry]]:

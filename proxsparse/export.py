@@ -8,10 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
-
-import torch
 
 from proxsparse import __version__
 from proxsparse.compact import COMPACT_FILE, stored_tensors, write_compact
@@ -74,7 +71,9 @@ def export_model(
         if format == "compact":
             write_compact(lm.model, masks, temporary, progress)
         else:
-            with _masked(lm.model, masks):
+            layers = prunable_layers(lm.model, next(iter(masks.values())).m)
+            with layers.lent():
+                masks.apply_(layers)
                 lm.model.save_pretrained(temporary)
             masks.save(temporary / MASKS_FILE)
         lm.tokenizer.save_pretrained(temporary)
@@ -162,21 +161,6 @@ def what_runs_it(masks: MaskSet) -> str:
         "does it layer by layer. Whether that is faster depends on shapes and batch: nothing was timed here, and `python -m "
         "proxsparse bench DIR` measures it on your GPU."
     )
-
-
-@contextmanager
-def _masked(model, masks: MaskSet):
-    layers = prunable_layers(model, next(iter(masks.values())).m)
-    before = {parameter: parameter.data for parameter in layers.parameters()}
-    try:
-        for parameter, data in before.items():
-            parameter.data = data.clone()
-        with torch.no_grad():
-            masks.apply_(layers)
-        yield
-    finally:
-        for parameter, data in before.items():
-            parameter.data = data
 
 
 HOW_TO_LOAD = {

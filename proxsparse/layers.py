@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -63,9 +64,28 @@ class PrunableLayers(dict[str, PrunableLayer]):
         super().__init__()
         self.skipped: dict[str, str] = {}
 
+    def by_parameter(self) -> dict[nn.Parameter, list[PrunableLayer]]:
+        """The layers that each parameter holds: one, or several experts."""
+        found: dict[nn.Parameter, list[PrunableLayer]] = {}
+        for layer in self.values():
+            found.setdefault(layer.parameter, []).append(layer)
+        return found
+
     def parameters(self) -> list[nn.Parameter]:
         """What an optimizer trains: each parameter once."""
-        return list({id(layer.parameter): layer.parameter for layer in self.values()}.values())
+        return list(self.by_parameter())
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """While open, the layers hold copies, which may be written to; then the original weights are back."""
+        originals = {parameter: parameter.data for parameter in self.parameters()}
+        try:
+            for parameter, original in originals.items():
+                parameter.data = original.clone()
+            yield
+        finally:
+            for parameter, original in originals.items():
+                parameter.data = original
 
     def describe(self) -> list[dict]:
         """One row a layer, as JSON: name, block, projection, rows (out), columns (in)."""
@@ -125,6 +145,20 @@ def prunable_layers(model, m: int = 4) -> PrunableLayers:
             f"{type(model).__name__} has no prunable layer ({reasons}): choose another model or pattern."
         )
     return found
+
+
+@contextmanager
+def only_these_learn(model, parameters: list[nn.Parameter]) -> Iterator[None]:
+    """While open, only `parameters` ask for a gradient, and none holds one; afterwards all is as it was."""
+    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    try:
+        model.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True).grad = None
+        yield
+    finally:
+        for parameter, required, gradient in before:
+            parameter.requires_grad_(required).grad = gradient
 
 
 def decoder_blocks(model) -> Iterator[tuple[str, int, nn.Module]]:

@@ -81,7 +81,8 @@ class MaskLearner:
         self.lambda1 = self.config.lambda1 / self.config.ramp
 
         # Originals keep the dtype they came in; soft weights get one of their own, see `proxsparse.updates`.
-        self._originals = {parameter: parameter.data for parameter in self.layers.parameters()}
+        self._layers_of = self.layers.by_parameter()
+        self._originals = {parameter: parameter.data for parameter in self._layers_of}
         self._as_it_came = [(parameter, parameter.dtype, parameter.requires_grad) for parameter in model.parameters()]
         self.memory = choose_memory(self.config, model, self.layers, self.device)
         self.precision = "bf16" if self.memory == "lean" else self.config.precision
@@ -320,15 +321,14 @@ class MaskLearner:
         if self.config.loss_at == "soft" or self.memory == "lean":
             yield
             return
-        with self.projected(MaskSet(self._previous)):
+        with self.projected():
             yield
 
     def _masked_original(self, parameter) -> Tensor:
         """The original values of a parameter under the projected mask; in its shape and dtype."""
         masked = self._originals[parameter].to(parameter.dtype, copy=True)
-        for name, layer in self.layers.items():
-            if layer.parameter is parameter:
-                layer.matrix_of(masked).masked_fill_(~self._previous[name].dense(self.device), 0)
+        for layer in self._layers_of[parameter]:
+            layer.matrix_of(masked).masked_fill_(~self._previous[layer.name].dense(self.device), 0)
         return masked
 
     def _rounding_seed(self, layer: int) -> int | None:

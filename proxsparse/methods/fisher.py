@@ -7,8 +7,7 @@ is hence the one method here that does not go block by block: all blocks are jud
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from proxsparse.attention import quick_attention
 from proxsparse.calibration import check_windows
 from proxsparse.errors import ProxSparseError
 from proxsparse.groups import magnitudes
-from proxsparse.layers import PrunableLayers, prunable_layers
+from proxsparse.layers import PrunableLayers, only_these_learn, prunable_layers
 from proxsparse.losses import next_token_losses
 from proxsparse.masks import Mask, MaskSet
 from proxsparse.methods.result import Pruned
@@ -58,7 +57,7 @@ def _squared_gradients(
     """The sum over windows of the squared gradient of a window's mean loss, float32, in the layout of each parameter."""
     device = parameters[0].device
     squares = {parameter: torch.zeros_like(parameter.data, dtype=torch.float32) for parameter in parameters}
-    with _only_these_learn(model, parameters), quick_attention(model, device, windows.shape[1]), torch.enable_grad():
+    with only_these_learn(model, parameters), quick_attention(model, device, windows.shape[1]), torch.enable_grad():
         for index, window in enumerate(windows):
             if progress:
                 progress(index, len(windows), "measuring gradients")
@@ -72,17 +71,3 @@ def _squared_gradients(
                     squares[parameter] += parameter.grad.float().square()
                     parameter.grad = None
     return squares
-
-
-@contextmanager
-def _only_these_learn(model, parameters: list[nn.Parameter]) -> Iterator[None]:
-    """While open, only `parameters` ask for a gradient, and none holds one; afterwards all is as it was."""
-    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    try:
-        model.requires_grad_(False)
-        for parameter in parameters:
-            parameter.requires_grad_(True).grad = None
-        yield
-    finally:
-        for parameter, required, gradient in before:
-            parameter.requires_grad_(required).grad = gradient

@@ -20,7 +20,7 @@ from torch import Tensor
 from proxsparse.attention import quick_attention
 from proxsparse.config import LearnConfig
 from proxsparse.errors import ProxSparseError
-from proxsparse.layers import PrunableLayer, PrunableLayers, prunable_layers
+from proxsparse.layers import PrunableLayer, PrunableLayers, only_these_learn, prunable_layers
 from proxsparse.losses import next_token_losses
 from proxsparse.masks import Mask, MaskSet
 from proxsparse.methods.result import Pruned
@@ -87,12 +87,7 @@ def maskllm(
     optimizer = torch.optim.AdamW(
         [choice.logits for choice in choices], betas=BETAS, eps=EPSILON, weight_decay=WEIGHT_DECAY, fused=True
     )
-    before = [(parameter, parameter.data, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        model.requires_grad_(False)
-        for parameter in layers.parameters():
-            parameter.requires_grad_(True)
-            parameter.data = parameter.data.clone()
+    with layers.lent(), only_these_learn(model, layers.parameters()):
         for step in range(budget.steps):
             if progress:
                 progress(step, budget.steps, "learning with MaskLLM, step")
@@ -113,10 +108,6 @@ def maskllm(
                 FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * cosine
             )
             optimizer.step()
-    finally:
-        for parameter, data, requires_grad in before:
-            parameter.data, parameter.grad = data, None
-            parameter.requires_grad_(requires_grad)
     return Pruned(MaskSet({name: choice.mask() for name, choice in zip(layers, choices, strict=True)}))
 
 

@@ -30,14 +30,8 @@ class Pruned:
     @contextmanager
     def placed_in(self, layers: PrunableLayers) -> Iterator[None]:
         """While open, the model holds the pruned weights."""
-        originals = {parameter: parameter.data for parameter in layers.parameters()}
-        try:
-            for parameter, original in originals.items():
-                parameter.data = original.clone()
+        with layers.lent():
             with torch.no_grad():
                 for layer in layers.values():
                     layer.matrix.copy_(self.weight_of(layer))
             yield
-        finally:
-            for parameter, original in originals.items():
-                parameter.data = original
