@@ -13,6 +13,7 @@ import zipfile
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
+from waiting import until
 
 from proxsparse import Run, list_runs, load_model, verify
 
@@ -118,7 +119,7 @@ def new_run(page, site):
     """Press Run, and wait until the page shows the new run instead of the one before."""
     earlier = len(list_runs(site[1]))
     click(page, "run")
-    wait_for(lambda: len(list_runs(site[1])) > earlier)
+    until(lambda: len(list_runs(site[1])) > earlier)
     run = list_runs(site[1])[0]
     expect(page.locator("#banner")).to_contain_text(run.id, timeout=60_000)
     return run
@@ -127,13 +128,6 @@ def new_run(page, site):
 def current_run(page, site):
     page.wait_for_url("**/?run=*")
     return Run(site[1] / page.url.split("run=")[1])
-
-
-def wait_for(condition, seconds=180):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.05)
 
 
 def x_range(page, chart):
@@ -153,7 +147,7 @@ def test_a_run_is_driven_from_the_page(page, site, tiny_directory, text_file, br
     page.evaluate("""() => { const plot = document.querySelector('#chart-composition .live-plot');
         window.kept = plot.querySelector('svg'); Plotly.relayout(plot, {'xaxis.range': [1, 5]}); }""")
     before = run.state()["step"]
-    wait_for(lambda: run.state()["step"] > before + 5)
+    until(lambda: run.state()["step"] > before + 5)
     page.wait_for_timeout(2500)
     assert x_range(page, "chart-composition") == [1, 5]
     assert page.evaluate("window.kept.isConnected")
@@ -165,22 +159,22 @@ def test_a_run_is_driven_from_the_page(page, site, tiny_directory, text_file, br
     page.locator("#lambda-now input[type=range]").focus()
     page.locator("#lambda-now input[type=range]").press("ArrowRight")
     page.locator("#lambda-now input[type=range]").dispatch_event("pointerup")
-    wait_for(lambda: run.state()["lambda1"] > 0.09)
-    wait_for(lambda: run.table("steps")["lambda1"].iloc[-1] > 0.09)
+    until(lambda: run.state()["lambda1"] > 0.09)
+    until(lambda: run.table("steps")["lambda1"].iloc[-1] > 0.09)
 
     click(page, "pause")
     expect(banner).to_contain_text("paused", timeout=90_000)
     if run.state()["phase"] == "prox":
         click(page, "prox")
-    wait_for(lambda: run.state()["phase"] == "gradient" and not run.commands())
+    until(lambda: run.state()["phase"] == "gradient" and not run.commands())
     at = run.state()["step"]
     click(page, "step")
-    wait_for(lambda: run.state()["step"] == at + 1)
+    until(lambda: run.state()["step"] == at + 1)
     click(page, "gradient")
-    wait_for(lambda: run.state()["phase"] == "prox")
+    until(lambda: run.state()["phase"] == "prox")
     expect(page.locator("#gradient")).to_be_disabled()
     click(page, "prox")
-    wait_for(lambda: run.state()["step"] == at + 2)
+    until(lambda: run.state()["step"] == at + 2)
     expect(banner).to_contain_text(f"step {at + 2} of", timeout=60_000)
 
     # A reloaded page, and another window, show the same run.

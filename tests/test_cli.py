@@ -4,9 +4,9 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from waiting import until
 
 from proxsparse import Run
 from proxsparse.cli import main
@@ -17,13 +17,6 @@ TINY = ("--model", "{tiny}", "--corpus", "{text}", "--length", "16", "--context"
 def proxsparse(*arguments, **keywords):
     command = [sys.executable, "-m", "proxsparse", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **keywords)
-
-
-def until(condition, seconds=180):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from waiting import until
 
 from proxsparse import LearnConfig, LearnJob, MaskSet, ProxSparseError, Run
 from proxsparse.runs import start_export
@@ -38,13 +39,6 @@ def job(tiny_directory, text_file):
         return LearnJob(str(tiny_directory), str(text_file), **(around | changes), learn=LearnConfig(**learn))
 
     return make
-
-
-def until(condition, seconds=180):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.02)
 
 
 def finish(run, seconds=180):
