@@ -54,6 +54,11 @@ def _check(config) -> None:
         object.__setattr__(config, entry.name, wanted(value))
 
 
+def _check_pattern(n: int, m: int) -> None:
+    if n >= m:
+        raise ProxSparseError(f"n is {n} and m is {m}: keep fewer weights than a group has.")
+
+
 @dataclass(frozen=True)
 class LearnConfig:
     """Hyper-parameters of `MaskLearner` (Liu et al. 2025, arXiv 2502.00258, sections 3 and 4)."""
@@ -102,8 +107,7 @@ class LearnConfig:
 
     def __post_init__(self):
         _check(self)
-        if self.n >= self.m:
-            raise ProxSparseError(f"n is {self.n} and m is {self.m}: keep fewer weights than a group has.")
+        _check_pattern(self.n, self.m)
         if self.memory == "lean" and self.accumulation > 1:
             raise ProxSparseError(
                 f"accumulation is {self.accumulation} and memory lean, which updates in every pass: set accumulation to 1 "
@@ -196,8 +200,7 @@ class CompareJob:
                 raise ProxSparseError(f"There is no method {name!r}: choose among {', '.join(ONE_SHOT + LEARNED)}.")
         if not self.methods and not self.runs:
             raise ProxSparseError("There is nothing to compare: give a method or a run.")
-        if self.n >= self.m:
-            raise ProxSparseError(f"n is {self.n} and m is {self.m}: keep fewer weights than a group has.")
+        _check_pattern(self.n, self.m)
         names = self.run_names()
         if len(names) < len(self.runs) or set(names) & {"dense", *ONE_SHOT, *LEARNED}:
             raise ProxSparseError(
@@ -210,10 +213,6 @@ class CompareJob:
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict) -> CompareJob:
-        return cls(**values)
 
 
 @dataclass(frozen=True)

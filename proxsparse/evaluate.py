@@ -47,7 +47,11 @@ def perplexity(
     """
     started = time.perf_counter()
     losses = window_losses(model, windows, batch, precision, progress)
-    return perplexity_of(losses, windows.shape[1], time.perf_counter() - started)
+    mean = losses.mean().item()  # windows are equally long: the mean of their means is the mean over tokens
+    stderr = losses.std().item() / math.sqrt(len(losses)) if len(losses) > 1 else math.nan
+    value = math.exp(min(mean, 700))
+    seconds = time.perf_counter() - started
+    return Perplexity(value, value * stderr, len(losses) * (windows.shape[1] - 1), *windows.shape, seconds)
 
 
 @torch.inference_mode()
@@ -73,15 +77,6 @@ def window_losses(
     if not math.isfinite(means.sum().item()):
         raise ProxSparseError("The loss on the held-out text is not a finite number: this model is broken.")
     return means
-
-
-def perplexity_of(losses: Tensor, context: int, seconds: float = 0.0) -> Perplexity:
-    """Perplexity from the mean loss of every window (count,); context: tokens of a window. Windows are equally long: the
-    mean of their means is the mean over tokens."""
-    mean = losses.mean().item()
-    stderr = losses.std().item() / math.sqrt(len(losses)) if len(losses) > 1 else math.nan
-    value = math.exp(min(mean, 700))
-    return Perplexity(value, value * stderr, len(losses) * (context - 1), len(losses), context, seconds)
 
 
 @torch.inference_mode()

@@ -59,6 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     def add_detach(verb) -> None:
         verb.add_argument("--detach", action="store_true", help="start the worker, print where the run is, and return")
 
+    def add_out(verb, what: str) -> None:
+        verb.add_argument("--out", metavar="DIR", help=f"the {what}'s directory (default: a new one under runs/)")
+
     def add_preset(verb) -> None:
         names = ", ".join(PRESETS)
         verb.add_argument(
@@ -70,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         "learn", commands.learn, "learn a mask, in a worker process that this command follows",
         "python -m proxsparse learn --model embedded --corpus bundled --steps 80 --lambda1 0.2 --out runs/first",
     )  # fmt: skip
-    learn.add_argument("--out", metavar="DIR", help="the run's directory (default: a new one under runs/)")
+    add_out(learn, "run")
     add_preset(learn)
     add_detach(learn)
     add_json(learn)
@@ -81,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
         "compare", commands.compare, "measure methods and runs side by side: the same model, text and pattern",
         "python -m proxsparse compare --methods magnitude wanda sparsegpt-update --run runs/first --out runs/compared",
     )  # fmt: skip
-    compare.add_argument("--out", metavar="DIR", help="the comparison's directory (default: a new one under runs/)")
+    add_out(compare, "comparison")
     compare.add_argument(
         "--methods", nargs="+", metavar="METHOD", default=argparse.SUPPRESS,
         help=f"of {', '.join(ONE_SHOT + LEARNED)} (default: {', '.join(CompareJob.methods)}; none with --run)",
@@ -110,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
         "sweep", commands.sweep, "find λ1 and the learning rate by successive halving, and write them as a preset",
         "python -m proxsparse sweep --lambdas 0.05 0.1 0.2 --learning-rates 5e-4 1e-3 --out runs/sweep",
     )  # fmt: skip
-    sweep.add_argument("--out", metavar="DIR", help="the sweep's directory (default: a new one under runs/)")
+    add_out(sweep, "sweep")
     sweep.add_argument(
         "--lambdas", nargs="+", type=number(float), metavar="FLOAT", default=argparse.SUPPRESS,
         help=f"values of lambda1 (default {' '.join(map(str, SweepPlan.lambdas))})",

@@ -32,7 +32,7 @@ class CompareJobWorker(Job):
     """Dense first, then every method and run: its masks, its losses on the held-out windows, its completions."""
 
     def work(self) -> None:
-        self.job = CompareJob.from_dict(self.run.header()["compare"])
+        self.job = CompareJob(**self.run.header()["compare"])
         check_runs(self.job)  # before anything that takes time
         self.recorder.update(doing=f"loading {self.job.model}", step=0)
         self.load()

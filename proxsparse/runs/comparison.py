@@ -30,7 +30,7 @@ class Comparison:
         header = self.run.header()
         if header["kind"] != "compare":
             raise ProxSparseError(f"Run {self.run.id} compares nothing (it is of the kind {header['kind']!r}).")
-        self.job = CompareJob.from_dict(header["compare"])
+        self.job = CompareJob(**header["compare"])
 
     def results(self) -> dict[str, dict]:
         """What is known of each method, in the order in which they were asked for: dense, methods, runs."""

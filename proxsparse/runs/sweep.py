@@ -10,6 +10,7 @@ trials.jsonl  one line a trial (append-only); table.csv, figure.html, preset.jso
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import itertools
 from pathlib import Path
 
@@ -100,12 +101,9 @@ class Sweep:
             self.base.learn, lambda1=float(best["lambda1"]), learning_rate=float(best["learning_rate"])
         )
         write_json(self.run.path / PRESET_FILE, dataclasses.replace(self.base, learn=learn).to_dict())
-        try:
-            figure = self.figure()
-        except ImportError:
-            return  # plotly is for people; a machine that only computes may lack it
-        with written_whole(self.run.path / "figure.html") as temporary:
-            figure.write_html(temporary, include_plotlyjs=True)
+        if importlib.util.find_spec("plotly") is not None:
+            with written_whole(self.run.path / "figure.html") as temporary:
+                self.figure().write_html(temporary, include_plotlyjs=True)
 
 
 def read_preset(path: str | Path) -> LearnJob:
