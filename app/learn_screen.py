@@ -70,8 +70,8 @@ def build() -> dict[str, gr.components.Component]:
                 ):  # fmt: skip
                     parts[name] = gr.Button(label, size="sm", interactive=False, min_width=84, elem_id=name)
             parts["strength"] = gr.Slider(
-                0, 0.2, value=0.02, step=0.001, label="λ1 now", interactive=False, elem_id="lambda-now",
-                info="strength of the regularizer; takes effect when released, at the next half step, and grows on from there",
+                0, 0.2, value=0.02, step=0.001, label="Set λ1", interactive=False, elem_id="lambda-now",
+                info="strength of the regularizer; takes effect when released, at the next half step, and grows on by the rest of the ramp",
             )  # fmt: skip
             parts["tiles"] = gr.HTML(elem_id="tiles")
             parts["result"] = gr.HTML(elem_id="result")

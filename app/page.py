@@ -89,7 +89,7 @@ class Page:
             return gr.skip()
         same_run = seen.get("id") == id
         moved = not same_run or seen.get("version") != version
-        strength = None if view is None else view.state.get("lambda1", view.job.learn.lambda1)
+        strength = None if view is None else view.strength
         # While it grows by itself the slider stays where a hand may be: it follows what was set, and rests when the run does.
         by_hand = 0 if view is None else sum(event["event"] == "lambda1" for event in view.events)
         grows = view is not None and view.state.get("status") == "running" and seen.get("by_hand") == by_hand

@@ -71,7 +71,7 @@ def _input(name: str) -> gr.components.Component:
     label = {"lambda1": "λ1 at the end", "ramp": "ramp of λ1", "lambda2": "λ2"}.get(name, name.replace("_", " "))
     unit = field.metadata["unit"]
     label += f" ({unit})" if unit and unit not in label else ""
-    default = "automatic" if field.default is None else field.default
+    default = "automatic" if field.default is None else _shown(field.default)
     common = {"label": label, "info": f"{field.metadata['help']}; default {default}", "elem_id": f"setting-{name}"}
     wanted = typing.get_type_hints(config)[name]
     if wanted is bool:

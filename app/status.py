@@ -74,6 +74,7 @@ def tiles(view: RunView | None) -> str:
         ("magnitude mask", _perplexity(magnitude), f"keeping the {n} largest of every {m}, nothing learned", ""),
         ("dense", _perplexity(dense), "the model as it came, all weights kept", ""),
         ("training loss", "–" if last is None else f"{last['loss']:.3f}", f"nats a token, {view.job.learn.loss_at} weights", ""),
+        ("λ1 now", f"{view.strength:.3g}", "the regularizer's pull at the step that comes", ""),
         (
             f"groups already {n}:{m}",
             "–" if sparse is None else f"{sparse:.1%}",

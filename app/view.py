@@ -68,6 +68,12 @@ class RunView:
         return self.state.get("status") in ("starting", "running", "paused")
 
     @property
+    def strength(self) -> float:
+        """λ1 at the step that comes; before the learner has said it, that of the first step."""
+        learn = self.job.learn
+        return self.state.get("lambda1", learn.lambda1 / learn.ramp)
+
+    @property
     def weights(self) -> int:
         return int((self.layers["rows"] * self.layers["columns"]).sum())
 
