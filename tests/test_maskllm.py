@@ -11,7 +11,7 @@ from proxsparse import LearnConfig, ProxSparseError, magnitude, prunable_layers
 from proxsparse.evaluate import window_losses
 from proxsparse.losses import next_token_losses
 from proxsparse.methods import METHODS
-from proxsparse.methods.maskllm import PRIOR_WINDOWS, MaskLLMOptions, _Choice, maskllm, patterns_of
+from proxsparse.methods.maskllm import PRIOR_WINDOWS, MaskLLMOptions, _Choice, gumbel_noise, maskllm, patterns_of
 
 WINDOWS = random_windows(12, 16)
 SHORT = LearnConfig(steps=2, batch=4, precision="fp32")
@@ -55,9 +55,9 @@ def test_gradient_of_the_logits_is_that_of_autograd(family, n, m):
     patterns = patterns_of(n, m).float()
     for name, layer in layers.items():
         logits[name] = choices[name].logits.detach().clone().requires_grad_(True)
-        noise = -torch.empty_like(logits[name]).exponential_(generator=generator).log()
-        soft = torch.softmax((scale * logits[name] + noise) / temperature, dim=-1)
-        mask = (soft @ patterns).view(originals[name].shape)
+        noise = gumbel_noise(logits[name], generator)
+        soft = torch.softmax((scale * logits[name] + noise) / temperature, dim=0)
+        mask = (soft.t() @ patterns).view(originals[name].shape)
         pruned = originals[name] * mask
         penalty = penalty - strength * pruned.square().sum()  # the norm of what is kept is rewarded
         weights[f"{name}.weight"] = pruned.t() if layer.transposed else pruned
@@ -69,6 +69,16 @@ def test_gradient_of_the_logits_is_that_of_autograd(family, n, m):
         size = logits[name].grad.abs().max().item()
         assert size > 0
         assert torch.allclose(choice.logits.grad, logits[name].grad, rtol=1e-3, atol=1e-4 * size), name
+
+
+def test_the_noise_is_gumbel():
+    """Its distribution function is exp(−exp(−x)) (Gumbel 1954), from one end to the other."""
+    noise = gumbel_noise(torch.empty(400_000), torch.Generator().manual_seed(0))
+    assert bool(noise.isfinite().all())
+    for x in (-2.0, -1.0, 0.0, 1.0, 3.0, 8.0):
+        expected = math.exp(-math.exp(-x))
+        spread = math.sqrt(expected * (1 - expected) / noise.numel())
+        assert (noise <= x).double().mean().item() == pytest.approx(expected, abs=4 * spread)
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (2, 8)])
