@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -21,8 +22,9 @@ from pathlib import Path
 
 import torch
 
-from proxsparse import LearnConfig, MaskLearner, MaskSet, load_model, load_windows, perplexity, prunable_layers
+from proxsparse import LearnConfig, Mask, MaskLearner, MaskSet, load_model, load_windows, perplexity, prunable_layers
 from proxsparse.methods import METHODS, maskllm
+from proxsparse.methods.fisher import squared_gradients
 from proxsparse.methods.maskllm import PRIOR_WINDOWS, MaskLLMOptions
 from proxsparse.precision import autocast
 from proxsparse.report import pattern_share
@@ -109,6 +111,19 @@ class RootMetric(MaskLearner):
         return {name: scale.sqrt() for name, scale in super()._measure_scales(progress).items()}
 
 
+class FisherMetric(MaskLearner):
+    """|w|·√E[g²], measured once on the dense model, as `proxsparse.methods.fisher` does."""
+
+    def _measure_scales(self, progress):
+        windows = self.windows[: self.config.metric_windows]
+        squares = squared_gradients(self.model, windows, self.layers.parameters())
+        scales = {name: layer.matrix_of(squares[layer.parameter]).sqrt() for name, layer in self.layers.items()}
+        for scale in scales.values():
+            scale.clamp_min_(1e-3 * scale.mean())  # the metric divides by it
+            scale.div_(scale.log().mean().exp())
+        return scales
+
+
 class Remeasured(MaskLearner):
     """Activations measured anew every 20 steps, on the masked model."""
 
@@ -136,14 +151,44 @@ class Averaged(MaskLearner):
     def masks(self):
         if not self.done or not hasattr(self, "mean"):
             return super().masks()
-        from proxsparse import Mask
-
         return MaskSet(
             {
                 name: Mask.project(layer.matrix_of(self.mean[layer.parameter]), scale=self.scales[name])
                 for name, layer in self.layers.items()
             }
         )
+
+
+class SignProjected(MaskLearner):
+    """In the end, a soft weight that changed its sign is ranked as zero: the original weight would be the wrong one."""
+
+    def masks(self):
+        if not self.done:
+            return super().masks()
+        masks = MaskSet()
+        for name, layer in self.layers.items():
+            agrees = layer.matrix * layer.matrix_of(self._originals[layer.parameter]) > 0
+            masks[name] = Mask.project(layer.matrix * agrees, scale=self.scales[name])
+        return masks
+
+
+class BlockAfterBlock(MaskLearner):
+    """Blocks are masked in the loss one after the other, from the first on, over the first half of the steps."""
+
+    reverse = False
+
+    def masks(self):
+        if self.done or self.phase != "gradient":
+            return super().masks()
+        blocks = sorted({layer.block for layer in self.layers.values()}, reverse=self.reverse)
+        joined = set(blocks[: math.ceil(len(blocks) * min(1.0, 2 * (self.step_index + 1) / self.config.steps))])
+        return MaskSet({name: mask for name, mask in super().masks().items() if self.layers[name].block in joined})
+
+
+class LastBlockFirst(BlockAfterBlock):
+    """The same from the last block on."""
+
+    reverse = True
 
 
 class SmoothMoments(MaskLearner):
@@ -176,13 +221,17 @@ VARIANTS = {
     "metric-steps": Variant("optimizer", "steps in the metric", {}, StepsInTheMetric),
     "weight": Variant("metric", "|w| (the paper)", {"metric": "weight"}),
     "root": Variant("metric", "√activation", {}, RootMetric),
+    "fisher": Variant("metric", "Fisher, |w|·√E[g²]", {}, FisherMetric),
     "remeasured": Variant("metric", "activations measured anew every 20 steps", {}, Remeasured),
     "kl": Variant("loss", "KL to the dense model", {}, Distilled),
     "half-kl": Variant("loss", "half KL, half language model", {}, HalfDistilled),
     "sign": Variant("projection", "weights never change their sign", {}, SignKept),
+    "sign-at-end": Variant("projection", "in the end, weights that changed their sign rank last", {}, SignProjected),
     "averaged": Variant("averaging", "soft weights, last fifth of the steps", {}, Averaged),
     "lambda2": Variant("λ2", "0.1", {"lambda2": 0.1}),
     "batch-4": Variant("tokens a step", "4 × 256", {"batch": 4}),
+    "first-first": Variant("which layers first", "masked in the loss from the first block on", {}, BlockAfterBlock),
+    "last-first": Variant("which layers first", "masked in the loss from the last block on", {}, LastBlockFirst),
 }
 
 

@@ -42,7 +42,7 @@ def fisher(
     """
     check_windows(windows)
     layers = layers if layers is not None else prunable_layers(model, m)
-    squares = _squared_gradients(model, windows, layers.parameters(), precision, progress)
+    squares = squared_gradients(model, windows, layers.parameters(), precision, progress)
     masks = MaskSet()
     for name, layer in layers.items():
         sizes = magnitudes(layer.matrix)
@@ -51,8 +51,8 @@ def fisher(
     return Pruned(masks)
 
 
-def _squared_gradients(
-    model, windows: Tensor, parameters: list[nn.Parameter], precision: str, progress
+def squared_gradients(
+    model, windows: Tensor, parameters: list[nn.Parameter], precision: str = "auto", progress=None
 ) -> dict[nn.Parameter, Tensor]:
     """The sum over windows of the squared gradient of a window's mean loss, float32, in the layout of each parameter."""
     device = parameters[0].device
