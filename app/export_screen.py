@@ -12,20 +12,33 @@ from app.operator import EXAMPLE_ID
 from app.view import RunView
 
 INTRODUCTION = """
-The export is the **original model with every weight that the mask drops set to zero**, as plain transformers loads it. Before you get
-it, every weight is read back from disk and compared with the original.
+The export is the **original model with every weight that the mask drops set to zero**. Before you get it, every weight is read back
+from disk and compared with the original.
 """
-WHAT_IT_IS = """
-<p><b>What this is.</b> A dense checkpoint with zeros: it loads anywhere that loads the original, and by itself it is neither smaller
-nor faster. {speed}</p>"""
-CODE = """from transformers import AutoModelForCausalLM, AutoTokenizer
+FORMATS = (("Dense, with zeros: loads anywhere", "dense"), ("Compact, without them: smaller on disk", "compact"))
+WHAT_IT_IS = {
+    "dense": """A dense checkpoint with zeros: it loads anywhere that loads the original, and by itself it is neither smaller nor
+faster.""",
+    "compact": """A compact checkpoint: the kept values and one bit a weight. proxsparse puts the zeros back when it loads the model,
+which is then as large in memory as the original, and not faster by itself; other programs do not read this format.""",
+}
+CODE = {
+    "dense": """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("{folder}")  # the unpacked zip
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
 
 inputs = tokenizer("The lighthouse keeper", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))
-"""
+""",
+    "compact": """from proxsparse import load_compact
+
+lm = load_compact("{folder}")  # the unpacked zip
+
+inputs = lm.tokenizer("The lighthouse keeper", return_tensors="pt").to(lm.model.device)
+print(lm.tokenizer.decode(lm.model.generate(**inputs, max_new_tokens=40)[0]))
+""",
+}
 
 
 def report_of(view: RunView) -> dict | None:
@@ -53,12 +66,20 @@ def summary(view: RunView | None, id: str) -> str:
     if report is None:
         doing = escape(state["doing"])
         return f"<div class='banner'><span class='status running'>exporting</span> <span class='doing'>{doing}</span></div>"
-    about = WHAT_IT_IS.format(speed=escape(report.get("speed", "")))  # exports of before lack it
-    return _files(report, id, export.header()["step"]) + about + _proof(report["verification"])
+    # Exports of before there was a choice lack three of these.
+    about = (
+        WHAT_IT_IS[report.get("format", "dense")],
+        report.get("size", {}).get("summary", ""),
+        report.get("speed", ""),
+    )
+    what = f"<p><b>What this is.</b> {' '.join(map(escape, about))}</p>"
+    return _files(report, id, export.header()["step"]) + what + _proof(report["verification"])
 
 
-def code(id: str) -> str:
-    return CODE.format(folder=id or "run")
+def code(view: RunView | None, id: str) -> str:
+    """How the last finished export is loaded; before there is one, how a dense one is."""
+    report = None if view is None else report_of(view)
+    return CODE[(report or {}).get("format", "dense")].format(folder=id or "run")
 
 
 def size(count: int) -> str:
@@ -99,8 +120,9 @@ def _proof(verification: dict) -> str:
 def build() -> dict[str, gr.components.Component]:
     """Lay out the screen; returns its components by name."""
     gr.Markdown(INTRODUCTION)
+    format = gr.Radio(list(FORMATS), value="dense", label="Format", elem_id="export-format")
     button = gr.Button("Export this run", variant="primary", elem_id="export")
     report = gr.HTML(elem_id="export-report")
     gr.Markdown("### Load it")
     lines = gr.Code(language="python", label="Python", interactive=False, elem_id="export-code")
-    return {"export": button, "report": report, "code": lines}
+    return {"format": format, "export": button, "report": report, "code": lines}

@@ -106,7 +106,7 @@ class Page:
             gr.update(maximum=max(newest, 1), **({"value": newest} if follow and scrubbed != newest else {})),
             self._strength(view, strength, same_run and (grows or seen.get("strength") == strength)),
             gr.update(interactive=not (view and view.is_active)),
-            *self._buttons(view, id), export_screen.summary(view, id), export_screen.code(id),
+            *self._buttons(view, id), export_screen.summary(view, id), export_screen.code(view, id),
             gr.update(interactive=self._can_export(view, id, exported)),
         )  # fmt: skip
 
@@ -187,10 +187,10 @@ class Page:
         self.operator.find(id).send("set", lambda1=strength)
 
     @said_on_page
-    def export(self, id: str) -> None:
+    def export(self, id: str, format: str) -> None:
         if id == EXAMPLE_ID:
             raise ProxSparseError("The recorded example has no weights: learn a mask of your own, then export it.")
-        start_export(self.operator.find(id))
+        start_export(self.operator.find(id), format)
 
     @said_on_page
     def upload(self, path: str):
@@ -246,5 +246,5 @@ def build(operator: Operator) -> gr.Blocks:
         for command in ("pause", "resume", "step", "gradient", "prox", "stop"):
             learn[command].click(functools.partial(page.send, command), [id], None, **doing).then(**looking)
         learn["strength"].release(page.set_strength, [id, learn["strength"]], None, **doing)
-        export["export"].click(page.export, [id], None, **doing).then(**looking)
+        export["export"].click(page.export, [id, export["format"]], None, **doing).then(**looking)
     return blocks

@@ -238,7 +238,9 @@ VARIANTS = {
 # The learned rival on the same steps and windows, at several learning rates: its script's is made for 2000 long steps.
 RIVALS = {
     "maskllm-5e-4": 5e-4,
+    "maskllm-1e-3": 1e-3,
     "maskllm-2e-3": 2e-3,
+    "maskllm-5e-3": 5e-3,
     "maskllm-1e-2": 1e-2,
 }
 

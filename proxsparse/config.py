@@ -158,6 +158,7 @@ class LearnJob:
         return cls(learn=LearnConfig(**learn), **values)
 
 
+EXPORT_FORMATS = ("dense", "compact")
 ONE_SHOT = ("random", "magnitude", "wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update")
 LEARNED = ("maskllm", "proxsparse-paper", "proxsparse")
 PROMPTS = (
@@ -165,6 +166,12 @@ PROMPTS = (
     "In the year 1900, most people",
     "A recipe for bread begins with",
 )
+
+
+def check_format(format: str) -> None:
+    """Raise ProxSparseError unless an export can be written as `format`."""
+    if format not in EXPORT_FORMATS:
+        raise ProxSparseError(f"format is {format!r}: give {' or '.join(EXPORT_FORMATS)}.")
 
 
 @dataclass(frozen=True)

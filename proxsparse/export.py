@@ -12,6 +12,7 @@ from pathlib import Path
 
 from proxsparse import __version__
 from proxsparse.compact import COMPACT_FILE, stored_tensors, write_compact
+from proxsparse.config import check_format
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import prunable_layers
 from proxsparse.masks import MaskSet
@@ -19,7 +20,6 @@ from proxsparse.models import LanguageModel
 from proxsparse.runs.files import write_json
 from proxsparse.verification import MASKS_FILE, PROVENANCE_FILE, verify
 
-FORMATS = ("dense", "compact")
 CARD_FILE = "README.md"
 RUN_AS_TWO_FOUR = ((2, 4), (1, 4), (1, 2))  # at most two of four are nonzero
 ABOUT_FILES = {
@@ -54,8 +54,7 @@ def export_model(
     "speed", "verification"}; size: see `sizes`. Raises ProxSparseError when the directory is taken, the disk is full,
     or the verification fails.
     """
-    if format not in FORMATS:
-        raise ProxSparseError(f"format is {format!r}: give {' or '.join(FORMATS)}.")
+    check_format(format)
     directory = Path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ProxSparseError(f"{directory} exists and is not empty: choose another directory.")

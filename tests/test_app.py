@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 from waiting import until
 
-from proxsparse import Run, list_runs, load_model, verify
+from proxsparse import Run, list_runs, load_compact, load_model, verify
 
 pytestmark = pytest.mark.browser
 ARGUMENTS = [
@@ -296,7 +296,7 @@ def test_presets_fill_the_form(page):
     expect(page.locator("#setting-pattern input")).to_have_value("2:4")
 
 
-def test_another_pattern_is_learned_and_exported(page, site, tiny_directory, text_file):
+def test_another_pattern_is_learned_and_exported_in_both_formats(page, site, tiny_directory, text_file, tmp_path):
     set_up_tiny(page, tiny_directory, text_file, steps=3)
     choose(page, "setting-pattern", "1:4")
     run = new_run(page, site)
@@ -311,6 +311,20 @@ def test_another_pattern_is_learned_and_exported(page, site, tiny_directory, tex
     report = page.locator("#export-report")
     expect(report).to_contain_text("groups of 14 layers are 1:4", timeout=90_000)
     expect(report).to_contain_text("A 1:4 mask is 2:4 as well")
+    expect(report).to_contain_text("neither smaller nor faster")
+
+    # The same without its zeros.
+    page.get_by_label("Compact, without them: smaller on disk").check()
+    click(page, "export")
+    expect(report).to_contain_text("A compact checkpoint", timeout=90_000)
+    expect(report).to_contain_text("masked layers alone take 28.1%")  # a quarter of float32, and a bit a weight
+    expect(page.locator("#export-code")).to_contain_text(f'load_compact("{run.id}")')
+    with page.expect_download() as downloading:
+        page.locator("a.download").click()
+    with zipfile.ZipFile(downloading.value.path()) as packed:
+        packed.extractall(tmp_path)
+    assert verify(tmp_path / run.id).ok
+    load_compact(tmp_path / run.id, "cpu")
 
 
 def test_it_fits_a_telephone(browser, site):

@@ -8,7 +8,7 @@ import sys
 from proxsparse.cli import commands
 from proxsparse.cli.bench import bench
 from proxsparse.cli.settings import Parser, add_settings, number
-from proxsparse.config import LEARNED, ONE_SHOT, PRESETS, CompareJob, LearnConfig, LearnJob, SweepPlan
+from proxsparse.config import EXPORT_FORMATS, LEARNED, ONE_SHOT, PRESETS, CompareJob, LearnConfig, LearnJob, SweepPlan
 from proxsparse.errors import ProxSparseError
 
 DESCRIPTION = """\
@@ -186,7 +186,7 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--to", required=True, metavar="DIR", help="a new or empty directory")
     export.add_argument("--step", type=int, metavar="N", help="of which step the masks are taken (default: the last)")
     export.add_argument(
-        "--format", choices=("dense", "compact"), default="dense",
+        "--format", choices=EXPORT_FORMATS, default="dense",
         help="dense: with zeros, transformers loads it; compact: without them, load_compact does (default dense)",
     )  # fmt: skip
     add_json(export)

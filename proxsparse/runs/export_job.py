@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from proxsparse.config import check_format
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs.files import read_json, write_json
 from proxsparse.runs.run import ACTIVE, Run
@@ -14,15 +15,20 @@ if TYPE_CHECKING:  # it imports torch, which those who only start an export do n
     from proxsparse.runs.recorder import Recorder
 
 
-def start_export(run: Run) -> Run:
-    """Export `run` in a worker process of its own, into `export/` of the run; an earlier export is replaced."""
+def start_export(run: Run, format: str = "dense") -> Run:
+    """Export `run` in a worker process of its own, into `export/` of the run; an earlier export is replaced.
+
+    format: see `export_model`. Raises ProxSparseError for another one, and for a run without masks.
+    """
+    check_format(format)
     require_masks(run)
     earlier = run.export()
     if earlier is not None:
         if earlier.state()["status"] in ACTIVE:
             return earlier
         shutil.rmtree(earlier.path)
-    job = Run.create_kind("export", {"run": str(run.path.resolve()), "step": max(run.masks())}, run.path / "export")
+    content = {"run": str(run.path.resolve()), "step": max(run.masks()), "format": format}
+    job = Run.create_kind("export", content, run.path / "export")
     job.start()
     return job
 
@@ -31,9 +37,11 @@ def export_run(job: Run, recorder: Recorder) -> int:
     """The work of an export's own process."""
     header = job.header()
     recorder.update(status="running", doing="loading the model", step=header["step"])
-    report = export_masks(Run(header["run"]), header["step"], job.path / "model", lambda done, total, what: recorder.update(
-        doing=f"{what} {done + 1}/{total}" if total > 1 else what
-    ))  # fmt: skip
+
+    def tell(done: int, total: int, what: str) -> None:
+        recorder.update(doing=f"{what} {done + 1}/{total}" if total > 1 else what)
+
+    report = export_masks(Run(header["run"]), header["step"], job.path / "model", tell, header.get("format", "dense"))
     write_json(job.path / "report.json", report)
     recorder.update(status="done", doing="done")
     return 0
