@@ -98,10 +98,24 @@ class StepsInTheMetric(MaskLearner):
             before = {name: layer.matrix.clone() for name, layer in self.layers.items()}
             type(update).apply(update)
             for name, layer in self.layers.items():
-                layer.matrix.copy_(before[name] + (layer.matrix - before[name]) / self.scales[name])
+                layer.matrix.copy_(before[name] + (layer.matrix - before[name]) * self.factor(name, layer))
 
         self._update.apply = apply
         return super().gradient_step()
+
+    def factor(self, name, layer):
+        return 1 / self.scales[name]
+
+
+class RelativeSteps(StepsInTheMetric):
+    """The learning rate of a layer is in proportion to the RMS of its weights, and on average what it is for all."""
+
+    def factor(self, name, layer):
+        if not hasattr(self, "sizes"):
+            squares = {name: square / self.layers[name].numel for name, square in self._squared_norms.items()}
+            mean = statistics.mean(math.sqrt(square) for square in squares.values())
+            self.sizes = {name: math.sqrt(square) / mean for name, square in squares.items()}
+        return self.sizes[name]
 
 
 class RootMetric(MaskLearner):
@@ -215,10 +229,12 @@ VARIANTS = {
     "ramp": Variant("λ", "from 0.0002 to 0.2, growing by a constant factor a step", {"lambda1": 0.2, "ramp": 1000.0}),
     "ramp-0.5": Variant("λ", "from 0.0005 to 0.5, in the same way", {"lambda1": 0.5, "ramp": 1000.0}),
     "rate-3e-4": Variant("learning rate", "3e-4", {"learning_rate": 3e-4}),
+    "rate-2e-3": Variant("learning rate", "2e-3", {"learning_rate": 2e-3}),
     "rate-3e-3": Variant("learning rate", "3e-3", {"learning_rate": 3e-3}),
     "beta-0.95": Variant("optimizer", "AdamW's β2 0.95", {}, SmoothMoments),
     "one-scale": Variant("optimizer", "one second moment a layer", {}, OneScaleALayer),
     "metric-steps": Variant("optimizer", "steps in the metric", {}, StepsInTheMetric),
+    "relative-steps": Variant("optimizer", "learning rate in proportion to each layer's RMS", {}, RelativeSteps),
     "weight": Variant("metric", "|w| (the paper)", {"metric": "weight"}),
     "root": Variant("metric", "√activation", {}, RootMetric),
     "fisher": Variant("metric", "Fisher, |w|·√E[g²]", {}, FisherMetric),
@@ -237,6 +253,7 @@ VARIANTS = {
 
 # The learned rival on the same steps and windows, at several learning rates: its script's is made for 2000 long steps.
 RIVALS = {
+    "maskllm-2e-4": 2e-4,
     "maskllm-5e-4": 5e-4,
     "maskllm-1e-3": 1e-3,
     "maskllm-2e-3": 2e-3,
