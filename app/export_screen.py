@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html import escape
 from urllib.parse import quote
 
@@ -72,14 +73,15 @@ def summary(view: RunView | None, id: str) -> str:
         report.get("size", {}).get("summary", ""),
         report.get("speed", ""),
     )
-    what = f"<p><b>What this is.</b> {' '.join(map(escape, about))}</p>"
+    what = "<h3>What this is</h3>" + "".join(f"<p>{_with_code(part)}</p>" for part in about if part)
     return _files(report, id, export.header()["step"]) + what + _proof(report["verification"])
 
 
 def code(view: RunView | None, id: str) -> str:
-    """How the last finished export is loaded; before there is one, how a dense one is."""
-    report = None if view is None else report_of(view)
-    return CODE[(report or {}).get("format", "dense")].format(folder=id or "run")
+    """How the last export is loaded; before there is one, how a dense one is."""
+    export = None if view is None else view.run.export()
+    format = "dense" if export is None else export.header().get("format", "dense")
+    return CODE[format].format(folder=id or "run")
 
 
 def size(count: int) -> str:
@@ -87,6 +89,11 @@ def size(count: int) -> str:
         if count >= factor:
             return f"{count / factor:.1f} {unit}"
     return f"{count} B"
+
+
+def _with_code(text: str) -> str:
+    """As HTML, with `code` between backticks."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _files(report: dict, id: str, step: int) -> str:
