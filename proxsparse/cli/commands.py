@@ -170,10 +170,10 @@ def _start(run: Run, arguments: argparse.Namespace) -> int:
 
 
 class _bar:
-    """A tqdm bar behind the library's progress(done, total, what) calls; on stderr."""
+    """A tqdm bar behind the library's progress(done, total, what) calls; on stderr, where that is a terminal."""
 
     def __init__(self, what: str):
-        self.bar = tqdm(desc=what, unit="", leave=False, file=sys.stderr)
+        self.bar = tqdm(desc=what, unit="", leave=False, file=sys.stderr, disable=None)
 
     def __enter__(self):
         return self.show
@@ -182,5 +182,6 @@ class _bar:
         self.bar.close()
 
     def show(self, done: int, total: int, what: str) -> None:
-        self.bar.total, self.bar.n = total, done
-        self.bar.set_description(what)
+        self.bar.total = total
+        self.bar.set_description(what, refresh=False)
+        self.bar.update(done - self.bar.n)  # drawn at most ten times a second
