@@ -109,7 +109,7 @@ def test_interrupted_it_stops_with_a_checkpoint_and_goes_on(small, tmp_path):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores Ctrl-C
     )
-    until(lambda: (out / "state.json").exists() and Run(out).state()["step"] >= 2)
+    until(lambda: (out / "run.json").exists() and Run(out).state()["step"] >= 2)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130 and "resume" in stdout, stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from proxsparse.runs.files import Tail
 from proxsparse.runs.run import ACTIVE
 
 POLL_SECONDS = 0.3
+LOG_SECONDS = 30  # between two lines of progress in a file or a pipe
 
 
 def follow(run: Run, process: subprocess.Popen, as_json: bool = False) -> int:
@@ -23,13 +25,16 @@ def follow(run: Run, process: subprocess.Popen, as_json: bool = False) -> int:
     The first Ctrl-C asks the worker to stop with a checkpoint; the second leaves it to itself.
     """
     print(f"run {run.path}", file=sys.stderr)
-    interruptions = 0
+    interruptions, shown = 0, -math.inf
+    interval = POLL_SECONDS if sys.stderr.isatty() else LOG_SECONDS
     progress = _LearnProgress(run) if run.kind == "learn" else _JobProgress(run)
     with tqdm(total=progress.total, unit=progress.unit, file=sys.stderr, dynamic_ncols=True) as bar:
         while True:
             try:
                 ended = process.poll() is not None
-                progress.show(bar)
+                if ended or time.monotonic() - shown >= interval:
+                    progress.show(bar)
+                    shown = time.monotonic()
                 if ended:
                     break
                 time.sleep(POLL_SECONDS)
