@@ -235,9 +235,9 @@ VARIANTS = {
     "one-scale": Variant("optimizer", "one second moment a layer", {}, OneScaleALayer),
     "metric-steps": Variant("optimizer", "steps in the metric", {}, StepsInTheMetric),
     "relative-steps": Variant("optimizer", "learning rate in proportion to each layer's RMS", {}, RelativeSteps),
-    "weight": Variant("metric", "|w| (the paper)", {"metric": "weight"}),
+    "weight": Variant("metric", "the weight alone, as in the paper", {"metric": "weight"}),
     "root": Variant("metric", "√activation", {}, RootMetric),
-    "fisher": Variant("metric", "Fisher, |w|·√E[g²]", {}, FisherMetric),
+    "fisher": Variant("metric", "Fisher, w²·E[g²]", {}, FisherMetric),
     "remeasured": Variant("metric", "activations measured anew every 20 steps", {}, Remeasured),
     "kl": Variant("loss", "KL to the dense model", {}, Distilled),
     "half-kl": Variant("loss", "half KL, half language model", {}, HalfDistilled),
@@ -294,6 +294,7 @@ def learn(variant: Variant, seed: int, lm, text) -> dict:
 
 
 def table(results: dict) -> str:
+    """What is measured, for docs/quality.md, and how far two seeds lie apart."""
     lines = ["| lever | variant | perplexity, a seed each | mean | 2:4 groups at the end |", "|---|---|---|---|---|"]
     rivals = {name: Variant("MaskLLM", f"learning rate {rate:g}") for name, rate in RIVALS.items()}
     for name, variant in (VARIANTS | rivals).items():
@@ -305,6 +306,14 @@ def table(results: dict) -> str:
             lines.append(
                 f"| {variant.lever} | {variant.what} | {', '.join(f'{value:.1f}' for value in values)} | {mean} | {shares:.0%} |"
             )
+    variances = [
+        statistics.variance(found["perplexity"] for found in results[name].values())
+        for name in VARIANTS
+        if len(results.get(name, {})) > 1
+    ]
+    if variances:
+        lines += ["", f"Standard deviation over seeds, pooled over the {len(variances)} variants that have more than one: "
+                      f"{math.sqrt(statistics.mean(variances)):.2f}."]  # fmt: skip
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -43,6 +44,12 @@ def test_the_readme_s_files_are_there():
         r"`((?:notebooks|app|proxsparse)/[\w./]+)`", README
     ):
         assert Path(path).exists(), path
+
+
+def test_the_table_of_the_quality_study_is_what_was_measured():
+    from benchmarks.quality import RESULTS, table
+
+    assert table(json.loads(RESULTS.read_text())) in Path("docs/quality.md").read_text(encoding="utf-8")
 
 
 def test_every_public_name_can_be_imported_and_says_what_it_is():
