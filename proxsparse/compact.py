@@ -62,7 +62,7 @@ def place_values(values: Tensor, mask: Mask) -> Tensor:
 
 def _slots(kept: Tensor, mask: Mask) -> Tensor | None:
     """Bool (groups, n): which of the n places of a group hold a value; None when all do."""
-    counts = kept.view(-1, mask.m).sum(1, dtype=torch.uint8)
+    counts = kept.reshape(-1, mask.m).sum(1, dtype=torch.uint8)
     if bool((counts == mask.n).all()):
         return None
     return torch.arange(mask.n, device=kept.device) < counts.unsqueeze(1)

@@ -182,6 +182,14 @@ ordinary transformers model, as large in memory as the original; other programs 
 }
 
 
+def _origin(provenance: dict) -> str:
+    """What made the mask, where that is known."""
+    if "method" not in provenance:
+        return ""
+    source = " (Liu et al. 2025, arXiv 2502.00258)" if provenance["method"] == "ProxSparse" else ""
+    return f"The mask was made with {provenance['method']}{source}. "
+
+
 def _model_card(lm: LanguageModel, masks: MaskSet, provenance: dict, proof: str, format: str, size: str) -> str:
     first = next(iter(masks.values()))
     pattern = f"{first.n}:{first.m}"
@@ -207,8 +215,8 @@ tags: [sparsity, "{pattern}", proxsparse]
 
 # {Path(lm.name).name}, {pattern} sparse
 
-At most {first.n} of every {first.m} consecutive input weights are nonzero in {len(masks)} linear layers. The mask was learned with
-ProxSparse (Liu et al. 2025, arXiv 2502.00258) and applied to the original weights; no weight was updated.
+At most {first.n} of every {first.m} consecutive input weights are nonzero in {len(masks)} linear layers.
+{_origin(provenance)}The mask was applied to the original weights; no weight was updated.
 {measured}
 {proof}
 

@@ -65,14 +65,24 @@ def exported(original, tmp_path):
     return tmp_path / "compact"
 
 
+def test_the_card_names_what_made_the_mask_where_that_is_known(original, tmp_path):
+    lm = load_model(str(original), "cpu")
+    for directory, provenance in (("unknown", None), ("known", {"method": "Wanda"})):
+        export_model(lm, masks_of(lm.model), tmp_path / directory, provenance)
+        card = (tmp_path / directory / "README.md").read_text()
+        assert "ProxSparse (Liu" not in card and "no weight was updated" in card
+        assert ("The mask was made with Wanda." in card) == (directory == "known")
+
+
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (4, 8), (3, 5)])
-def test_values_and_mask_bits_are_the_matrix(n, m):
+@pytest.mark.parametrize("groups", [8, 5])  # with five, a row of mask bits does not fill its last byte
+def test_values_and_mask_bits_are_the_matrix(n, m, groups):
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(6, 8 * m, generator=generator).to(HALF)
+    weight = torch.randn(6, groups * m, generator=generator).to(HALF)
     weight[2, 3] = -0.0
     for mask in (Mask.project(weight, n, m), thinned(Mask.project(weight, n, m))):
         values = keep_values(weight, mask)
-        assert values.shape == (6, 8 * n) and values.dtype == HALF
+        assert values.shape == (6, groups * n) and values.dtype == HALF
         expected = weight.masked_fill(~mask.dense(), 0)
         assert torch.equal(bits(place_values(values, mask)), bits(expected))
     assert keep_values(weight, mask)[0, :n].count_nonzero() == 0, "the empty group is padded with zeros"
