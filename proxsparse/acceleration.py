@@ -6,6 +6,7 @@ torch itself (`torch/sparse/semi_structured.py`): two backends, cuSPARSELt and C
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -86,10 +87,12 @@ class Accelerator:
 @dataclass(frozen=True)
 class AccelerationReport:
     """layers: one dict a prunable layer (name, rows, columns, accelerated, reason); reason: why not, "" where it is.
-    backend: torch's kernels that run the accelerated ones."""
+    backend: torch's kernels that run the accelerated ones. skipped: {name: why it is never pruned} of all other linear
+    maps, which stay dense."""
 
     layers: list[dict]
     backend: str
+    skipped: dict[str, str]
 
     @property
     def accelerated(self) -> list[str]:
@@ -109,7 +112,7 @@ class AccelerationReport:
         return f"{done} of {len(self.layers)} layers run as 2:4 with {self.backend}{rest}."
 
     def to_dict(self) -> dict:
-        return {"summary": self.summary, "backend": self.backend, "layers": self.layers}
+        return {"summary": self.summary} | dataclasses.asdict(self)
 
 
 @torch.no_grad()
@@ -122,13 +125,13 @@ def accelerate(model, masks: MaskSet | None = None) -> AccelerationReport:
     model has no prunable layer.
     """
     accelerator = Accelerator.of(next(model.parameters()).device)
-    owners, results = _owners(model), []
+    owners, skipped, results = _owners(model), prunable_layers(model, M).skipped, []
     for layer, reason in plan(model, accelerator, masks):
         shape = {"rows": layer.out_features, "columns": layer.in_features}
         if reason is None:
             reason = _replace(layer.parameter, owners[id(layer.parameter)], accelerator)
         results.append({"name": layer.name, **shape, "accelerated": reason is None, "reason": reason or ""})
-    return AccelerationReport(results, accelerator.backend)
+    return AccelerationReport(results, accelerator.backend, skipped)
 
 
 @torch.no_grad()

@@ -82,6 +82,8 @@ def test_layouts_that_stay_dense(family, words, as_on_a_gpu):
     reasons = {layer["name"]: layer["reason"] for layer in report.layers}
     assert all(words in reason for name, reason in reasons.items() if "attn" not in name or family == "gpt2")
     assert len(report.accelerated) == {"gpt2": 0, "mixtral": 8}[family]
+    routers = {name for name, reason in report.skipped.items() if "router" in reason}
+    assert len(routers) == {"gpt2": 0, "mixtral": 2}[family]
 
 
 def test_only_layers_that_are_two_four_are_taken(as_on_a_gpu):
