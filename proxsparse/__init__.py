@@ -33,6 +33,7 @@ _HOME = {
     "ria": "methods",
     "fisher": "methods",
     "sparsegpt": "methods",
+    "maskllm": "methods",
     "CompareJob": "config",
     "Comparison": "runs",
     "Sweep": "runs",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from proxsparse.attention import quick_attention
-from proxsparse.config import LearnConfig
+from proxsparse.config import LearnConfig, check_patterns
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayer, PrunableLayers, only_these_learn, prunable_layers
 from proxsparse.losses import next_token_losses
@@ -28,7 +28,6 @@ from proxsparse.methods.sparsegpt import sparsegpt
 from proxsparse.precision import autocast
 from proxsparse.schedule import seed_at, windows_at
 
-MOST_PATTERNS = 100  # each has a logit of its own in every group: 6 for 2:4, 70 for 4:8, 12,870 for 8:16
 PRIOR_WINDOWS = 128
 INITIAL_SPREAD = 0.01  # standard deviation of the logits before the prior
 BETAS, EPSILON, WEIGHT_DECAY, CLIP = (0.9, 0.95), 1e-5, 0.1, 1.0  # of the official script
@@ -66,15 +65,13 @@ def maskllm(
 
     windows: int64 (count, length). prior: a mask to start from; None: SparseGPT's, as in the paper, on the
     first PRIOR_WINDOWS windows.
-    The model is left as it came. Needs 16 bytes a pattern in every group: for 2:4, 24 bytes a weight.
+    The model is left as it came. Needs 16 bytes a pattern in every group, for 2:4 24 a weight, beside soft masks
+    and gradients as large as the weights.
     Raises ProxSparseError for too many patterns, too little text, or a loss that is not finite.
     """
     budget, options = budget or LearnConfig(), options or MaskLLMOptions()
     layers = layers if layers is not None else prunable_layers(model, m)
-    if math.comb(m, n) > MOST_PATTERNS:
-        raise ProxSparseError(
-            f"{n}:{m} has {math.comb(m, n)} patterns a group and MaskLLM learns a number for each: choose a smaller group."
-        )
+    check_patterns(n, m)
     if len(windows) < budget.batch:
         raise ProxSparseError(f"The calibration text has {len(windows)} windows and one batch takes {budget.batch}.")
     if prior is None:
@@ -108,6 +105,7 @@ def maskllm(
                 FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * cosine
             )
             optimizer.step()
+            optimizer.zero_grad()  # as large as the choices, which come next
     return Pruned(MaskSet({name: choice.mask() for name, choice in zip(layers, choices, strict=True)}))
 
 
