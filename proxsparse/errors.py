@@ -1,4 +1,4 @@
-"""The one exception that a person is meant to read."""
+"""The one kind of exception that a person is meant to read."""
 
 
 class ProxSparseError(Exception):
@@ -7,3 +7,7 @@ class ProxSparseError(Exception):
     The message is one clear sentence that names the value and the way out. The command line prints it
     and exits with code 2; the app shows it as it stands. Everything else that is raised is a bug.
     """
+
+
+class DivergedError(ProxSparseError):
+    """A loss or a gradient is no longer finite."""

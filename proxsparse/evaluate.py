@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from proxsparse.errors import ProxSparseError
+from proxsparse.errors import DivergedError, ProxSparseError
 from proxsparse.losses import next_token_losses
 from proxsparse.precision import autocast
 
@@ -75,7 +75,7 @@ def window_losses(
         means.append(losses.double().mean(1))
     means = torch.cat(means).cpu()
     if not math.isfinite(means.sum().item()):
-        raise ProxSparseError("The loss on the held-out text is not a finite number: this model is broken.")
+        raise DivergedError("The loss on the held-out text is not a finite number: this model is broken.")
     return means
 
 

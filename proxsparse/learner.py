@@ -21,7 +21,7 @@ from torch import Tensor
 from proxsparse.attention import quick_attention
 from proxsparse.calibration import activation_scales
 from proxsparse.config import LearnConfig
-from proxsparse.errors import ProxSparseError
+from proxsparse.errors import DivergedError, ProxSparseError
 from proxsparse.layers import PrunableLayers, prunable_layers
 from proxsparse.losses import next_token_losses
 from proxsparse.masks import Mask, MaskSet
@@ -32,10 +32,6 @@ from proxsparse.schedule import learning_rate_at, seed_at, windows_at
 from proxsparse.updates import UPDATES, choose_memory
 
 Progress = Callable[[int, int, str], None]
-
-
-class DivergedError(ProxSparseError):
-    """The loss or the gradient is no longer finite."""
 
 
 class MaskLearner:
@@ -245,7 +241,12 @@ class MaskLearner:
             tensors[f"previous.{name}"] = self._previous[name].packed
             if self.scales[name] is not None:
                 tensors[f"scale.{name}"] = self.scales[name]
-        rest = {"step": self.step_index, "lambda1": self._lambda1, "growth_left": self.growth_left, "memory": self.memory}
+        rest = {
+            "step": self.step_index,
+            "lambda1": self._lambda1,
+            "growth_left": self.growth_left,
+            "memory": self.memory,
+        }
         return tensors, rest | {"updates": updates}
 
     def load_state_dict(self, tensors: dict[str, Tensor], rest: dict) -> None:

@@ -135,11 +135,11 @@ def test_stopped_and_resumed_it_repeats_nothing_and_never_reads_the_held_out_tex
 
 def test_a_setting_that_diverges_loses(create, base, tmp_path):
     job = dataclasses.replace(base, learn=dataclasses.replace(base.learn, loss_at="soft", clip=0.0))
-    run = create(tmp_path / "diverging", job, rungs=2, lambdas=(0.02,), learning_rates=(1e30, 1e-3))
+    run = create(tmp_path / "diverging", job, rungs=2, lambdas=(0.02,), learning_rates=(1e30, 1e29, 1e-3))
     assert work(run.path) == 0, run.state()["error"]
     trials = Sweep(run).table()
-    assert trials["learning_rate"].tolist() == [1e30, 1e-3, 1e-3]
-    assert trials["perplexity"].iloc[0] == math.inf and trials["perplexity"].iloc[1:].lt(math.inf).all()
+    assert trials["learning_rate"].tolist() == [1e30, 1e29, 1e-3, 1e-3], "of the better half, what has a loss"
+    assert trials["perplexity"].iloc[:2].eq(math.inf).all() and trials["perplexity"].iloc[2:].lt(math.inf).all()
     event = run.table("events").iloc[0]
     assert event["event"] == "diverged" and event["learning_rate"] == 1e30
     assert read_preset(run.path / "preset.json").learn.learning_rate == 1e-3
@@ -178,6 +178,10 @@ def test_bad_input_is_one_sentence(create, base, tmp_path, capsys):
         (["sweep", "--lambdas", "x"], "'x' is not a number"),
         (["sweep", "--rungs", "0"], "rungs is 0: give 1 or more"),
         (["sweep", "--set-apart", "1"], "windows is 1: give 2 or more"),
+        (
+            ["sweep", "--steps", "3"],
+            "steps is 3 and rungs 3, each of which takes half the steps of the next: give 4 steps",
+        ),
         (["learn", "--preset", str(tmp_path / "none.json")], "There is no preset"),
         (["learn", "--preset", str(tmp_path)], "is no preset"),
         (["learn", "--preset", str(tmp_path / "bound.json")], "lambda1 is -2"),

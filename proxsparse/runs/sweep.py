@@ -49,13 +49,14 @@ class Sweep:
         below = self.table()
         below = below[below["rung"] == rung - 1].sort_values("perplexity", kind="stable")
         better = below.head(-(-len(below) // 2))
+        better = better[better["perplexity"] < float("inf")]
         return list(zip(better["lambda1"], better["learning_rate"], strict=True))
 
     def steps(self, rung: int) -> int:
-        return max(1, self.base.learn.steps >> (self.plan.rungs - 1 - rung))
+        return self.base.learn.steps >> (self.plan.rungs - 1 - rung)
 
     def total(self) -> int:
-        """How many trials there are in all."""
+        """How many trials there are in all, if none diverges."""
         counts = [len(self.plan.lambdas) * len(self.plan.learning_rates)]
         for _ in range(self.plan.rungs - 1):
             counts.append(-(-counts[-1] // 2))
@@ -104,6 +105,16 @@ class Sweep:
         if importlib.util.find_spec("plotly") is not None:
             with written_whole(self.run.path / "figure.html") as temporary:
                 self.figure().write_html(temporary, include_plotlyjs=True)
+
+
+def check_plan(plan: SweepPlan, job: LearnJob) -> None:
+    """Raise ProxSparseError where there are more halvings than steps to halve."""
+    least = 2 ** (plan.rungs - 1)
+    if job.learn.steps < least:
+        raise ProxSparseError(
+            f"steps is {job.learn.steps} and rungs {plan.rungs}, each of which takes half the steps of the next: give {least} "
+            "steps or more, or fewer rungs."
+        )
 
 
 def read_preset(path: str | Path) -> LearnJob:

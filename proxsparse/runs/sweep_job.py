@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from proxsparse.config import LearnConfig
-from proxsparse.errors import ProxSparseError
+from proxsparse.errors import DivergedError, ProxSparseError
 from proxsparse.runs.job import Job
 from proxsparse.runs.recorder import describe_device
 from proxsparse.runs.sweep import Sweep
@@ -16,6 +16,7 @@ class SweepJobWorker(Job):
 
     def work(self) -> None:
         from proxsparse.corpora import load_windows
+        from proxsparse.layers import prunable_layers
         from proxsparse.models import load_model
 
         self.sweep = Sweep(self.run)
@@ -29,6 +30,7 @@ class SweepJobWorker(Job):
                 f"The calibration text has {len(text.calibration)} windows, too few to set {plan.windows} apart: give more "
                 "text or set fewer apart."
             )
+        self.describe(prunable_layers(self.lm.model, base.learn.m), text)
         self.learn_from, self.judge_on = text.calibration[: -plan.windows], text.calibration[-plan.windows :]
         self.recorder.update(status="running")
         for rung in range(plan.rungs):
@@ -65,7 +67,7 @@ class SweepJobWorker(Job):
     def perplexity_of(self, config: LearnConfig):
         """Of the original weights under the masks that `config` learns; None when its loss is not finite."""
         from proxsparse.evaluate import perplexity
-        from proxsparse.learner import DivergedError, MaskLearner
+        from proxsparse.learner import MaskLearner
 
         learner = MaskLearner(self.lm.model, self.learn_from, config, progress=self.progress)
         try:
