@@ -63,6 +63,7 @@ def tiles(view: RunView | None) -> str:
     learned, dense, magnitude = (view.latest(mask, "live") for mask in ("learned", "dense", "magnitude"))
     n, m = view.job.learn.n, view.job.learn.m
     sparse = None if last is None else pattern_share(last)
+    loss = "–" if last is None else f"{last['loss']:.3f}"
     flipped = None if last is None or not view.weights else last["flips_from_start"] / view.weights
     entries = (
         (
@@ -73,7 +74,7 @@ def tiles(view: RunView | None) -> str:
         ),
         ("magnitude mask", _perplexity(magnitude), f"keeping the {n} largest of every {m}, nothing learned", ""),
         ("dense", _perplexity(dense), "the model as it came, all weights kept", ""),
-        ("training loss", "–" if last is None else f"{last['loss']:.3f}", f"nats a token, {view.job.learn.loss_at} weights", ""),
+        ("training loss", loss, f"nats a token, {view.job.learn.loss_at} weights", ""),
         ("λ1 now", f"{view.strength:.3g}", "the regularizer's pull at the step that comes", ""),
         (
             f"groups already {n}:{m}",

@@ -52,7 +52,13 @@ def main() -> None:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
     windows = torch.randint(VOCABULARY, (arguments.steps, arguments.context))
     settings = LearnConfig(
-        steps=arguments.steps, batch=1, metric_windows=1, memory=arguments.memory, lambda1=0.005, ramp=1.0, learning_rate=1e-4
+        steps=arguments.steps,
+        batch=1,
+        metric_windows=1,
+        memory=arguments.memory,
+        lambda1=0.005,
+        ramp=1.0,
+        learning_rate=1e-4,
     )
     learner = MaskLearner(model, windows, settings)
     reports = []

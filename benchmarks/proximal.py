@@ -157,7 +157,9 @@ def on_gpu() -> list[dict]:
 
 
 def machine(device: str) -> dict:
-    name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    )
     return {"device": name, "torch": torch.__version__}
 
 

@@ -161,7 +161,9 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     send.add_argument("directory", metavar="RUN")
     send.add_argument("command", choices=("pause", "resume", "step", "gradient", "prox", "set", "stop"))
-    send.add_argument("--lambda1", type=float, help="the new strength, for set; it grows on by what is left of the ramp")
+    send.add_argument(
+        "--lambda1", type=float, help="the new strength, for set; it grows on by what is left of the ramp"
+    )
 
     evaluate = add(
         "eval", commands.evaluate, "measure the held-out perplexity of a model, dense or exported",

@@ -96,9 +96,7 @@ def strength(steps: pd.DataFrame) -> go.Figure:
             x=steps["step"], y=steps["learning_rate"], name="learning rate", mode="lines", line={"color": ORANGE, "width": 1.5},
             hovertemplate="step %{x}: learning rate %{y:.2e}<extra></extra>", secondary_y=True,
         )  # fmt: skip
-    figure.update_yaxes(
-        title_text="λ1", rangemode="tozero", secondary_y=False, exponentformat="power", automargin=True
-    )
+    figure.update_yaxes(title_text="λ1", rangemode="tozero", secondary_y=False, exponentformat="power", automargin=True)
     figure.update_yaxes(
         title_text="learning rate",
         rangemode="tozero",
