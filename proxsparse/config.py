@@ -98,7 +98,7 @@ class LearnConfig:
     )
     memory: Literal["auto", "full", "lean"] = _setting(
         "auto",
-        "full: 18 bytes a prunable weight of a bf16 model; lean: 8, as bf16 with stochastic rounding, and each block "
+        "full: 22 bytes a prunable weight of a bf16 model; lean: 8, as bf16 with stochastic rounding, and each block "
         "computed twice; auto: lean where a GPU has no room for full",
     )
     seed: int = _setting(0, "seed of the order in which windows are drawn", least=0)
@@ -161,6 +161,7 @@ class LearnJob:
 EXPORT_FORMATS = ("dense", "compact")
 ONE_SHOT = ("random", "magnitude", "wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update")
 LEARNED = ("maskllm", "proxsparse-paper", "proxsparse")
+MOST_PATTERNS = 100  # of MaskLLM, each with a number of its own in every group: 6 for 2:4, 70 for 4:8, 12,870 for 8:16
 PROMPTS = (
     "The most important thing to know about bridges is",
     "In the year 1900, most people",
@@ -172,6 +173,15 @@ def check_format(format: str) -> None:
     """Raise ProxSparseError unless an export can be written as `format`."""
     if format not in EXPORT_FORMATS:
         raise ProxSparseError(f"format is {format!r}: give {' or '.join(EXPORT_FORMATS)}.")
+
+
+def check_patterns(n: int, m: int) -> None:
+    """Raise ProxSparseError where a group of n:m has more patterns than MaskLLM can learn a number for each."""
+    if math.comb(m, n) > MOST_PATTERNS:
+        raise ProxSparseError(
+            f"{n}:{m} has {math.comb(m, n):,} patterns a group and MaskLLM learns a number for each: choose a smaller group, or "
+            "leave maskllm out."
+        )
 
 
 @dataclass(frozen=True)
@@ -208,6 +218,8 @@ class CompareJob:
         if not self.methods and not self.runs:
             raise ProxSparseError("There is nothing to compare: give a method or a run.")
         _check_pattern(self.n, self.m)
+        if "maskllm" in self.methods:
+            check_patterns(self.n, self.m)
         names = self.run_names()
         if len(names) < len(self.runs) or set(names) & {"dense", *ONE_SHOT, *LEARNED}:
             raise ProxSparseError(

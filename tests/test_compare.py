@@ -1,7 +1,9 @@
 """Comparisons: tables against numbers computed here, commands, crashes, and what is said about bad input."""
 
+import dataclasses
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -348,7 +350,9 @@ def test_from_the_command_line(make_job, tmp_path):
 
 
 def test_bad_input_is_one_sentence_and_exit_code_2(learned_run, make_job, tmp_path, tiny_directory, capsys):
-    first = make_job().runs[0]
+    first, model = make_job().runs[0], ["--model", str(tiny_directory)]
+    foreign = Run.create(LearnJob(), tmp_path / "foreign")
+    Recorder(foreign).save_masks(1, random_mask(load_model(str(tiny_directory)).model, None).masks)
     for arguments, words in (
         (["--methods", "wander"], "There is no method 'wander': choose among random, magnitude"),
         (["--run", tmp_path / "nothing"], "There is no run at"),
@@ -357,6 +361,11 @@ def test_bad_input_is_one_sentence_and_exit_code_2(learned_run, make_job, tmp_pa
             ["--run", learned_run("other", 1, 4).path],
             "The masks of run other are 1:4 and this comparison is 2:4: give its",
         ),
+        (
+            ["--run", foreign.path],
+            f"Run foreign learned on the model embedded and this comparison is of {tiny_directory}",
+        ),
+        (["--methods", "maskllm", "--n", 8, "--m", 16], "8:16 has 12,870 patterns a group and MaskLLM"),
         (["--run", first, learned_run("first").path], "Two of the runs have the same name"),
         (["--run", learned_run("wanda").path], "has the name of a method: rename its directory"),
         (["--methods", "magnitude", "--n", 4], "n is 4 and m is 4"),
@@ -364,20 +373,63 @@ def test_bad_input_is_one_sentence_and_exit_code_2(learned_run, make_job, tmp_pa
         (["--windows", -1], "windows is -1: give 0 or more"),
     ):
         out = tmp_path / "never"
-        assert main(["compare", *map(str, arguments), "--out", str(out)]) == 2
+        assert main(["compare", *model, *map(str, arguments), "--out", str(out)]) == 2
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1 and not out.exists()
 
 
-def test_masks_of_another_model_end_it_with_a_sentence(make_job, learned_run, tmp_path, lm):
+def test_what_gives_no_result_says_why_and_the_others_go_on(make_job, learned_run, tmp_path, lm):
     run = learned_run("foreign")
     masks = MaskSet.load(run.masks()[4])
     masks.pop(next(iter(masks)))
     Recorder(run).save_masks(5, masks)
-    comparison = create(make_job(methods=(), runs=(str(run.path),)), tmp_path / "foreign")
-    assert work(comparison.path) == 2
-    state = comparison.state()
-    assert (
-        state["status"] == "failed"
-        and "Run foreign has masks of 13 layers and this comparison prunes 14" in state["error"]
+    job = make_job(methods=("magnitude",), runs=(str(run.path), *make_job().runs))
+    comparison = create(job, tmp_path / "foreign")
+    assert work(comparison.path) == 0, comparison.state()["error"]
+    found = Comparison(comparison)
+    assert set(found.table()["method"]) == {"dense", "magnitude", "first"} and found.ours == "first"
+    assert set(found.layers()["method"]) == {"magnitude", "first"}
+    why = "Run foreign has masks of 13 layers and this comparison prunes 14"
+    assert list(found.failures()) == ["foreign"] and why in found.failures()["foreign"]
+    assert f"foreign gave no result. {why}" in (comparison.path / "table.md").read_text()
+
+
+def test_a_run_that_is_measured_is_not_needed_any_more(make_job, learned_run, tmp_path):
+    run = learned_run("gone")
+    comparison = create(make_job(methods=("magnitude",), runs=(str(run.path),)), tmp_path / "resumed")
+    assert work(comparison.path) == 0, comparison.state()["error"]
+    columns = ["seconds", "memory_GB"]
+    before = Comparison(comparison).table().drop(columns=columns)
+    shutil.rmtree(run.path)
+    shutil.rmtree(comparison.path / "results" / "magnitude")
+    assert work(comparison.path) == 0, comparison.state()["error"]
+    pd.testing.assert_frame_equal(Comparison(comparison).table().drop(columns=columns), before)
+
+
+def test_the_text_has_to_be_the_one_it_began_with(make_job, tmp_path, text_file):
+    text = tmp_path / "mine.txt"
+    text.write_text(text_file.read_text())
+    job = dataclasses.replace(make_job(methods=("magnitude",), runs=()), corpus=str(text))
+    run = create(job, tmp_path / "changed")
+    assert work(run.path) == 0, run.state()["error"]
+    shutil.rmtree(run.path / "results" / "magnitude")
+    text.write_text(text_file.read_text()[:-1])
+    assert work(run.path) == 2
+    assert run.state()["error"] == (
+        "The text mine.txt is not the one that run changed began with: put that one back, or start anew."
     )
+
+
+def test_a_run_that_learned_on_another_text_is_named(make_job, tmp_path, tiny_directory, text_file):
+    text = tmp_path / "other.txt"
+    text.write_text(text_file.read_text()[::-1])
+    learn = LearnConfig(steps=2, metric_windows=2)
+    run = Run.create(LearnJob(str(tiny_directory), str(text), length=16, context=32, learn=learn), tmp_path / "abroad")
+    assert work(run.path) == 0, run.state()["error"]
+    comparison = create(make_job(methods=(), runs=(str(run.path),)), tmp_path / "texts")
+    assert work(comparison.path) == 0, comparison.state()["error"]
+    found = Comparison(comparison)
+    assert found.other_texts() == {"abroad": "other.txt"}
+    assert "abroad learned on another text: other.txt." in found.markdown()
+    row = found.table().set_index("method").loc["abroad"]
+    assert row["seconds"] == pytest.approx(run.table("steps")["seconds"].sum())

@@ -16,6 +16,8 @@ from proxsparse.config import CompareJob, LearnConfig, SweepPlan
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs import Run, list_runs, new_run_path
 from proxsparse.runs.comparison import check_runs
+from proxsparse.runs.files import absolute
+from proxsparse.runs.sweep import check_plan
 
 
 def learn(arguments: argparse.Namespace) -> int:
@@ -33,8 +35,9 @@ def compare(arguments: argparse.Namespace) -> int:
     values["tasks"] = tuple(
         str(Path(task).resolve()) if task.endswith((".yaml", ".yml")) else task for task in values.get("tasks", ())
     )
+    values |= {name: absolute(values[name]) for name in ("model", "corpus") if name in values}
     job = CompareJob(**values)
-    check_runs(job)  # the worker would only find out later
+    check_runs(job, job.runs)  # the worker would only find out later
     if job.tasks:
         from proxsparse.zero_shot import check_tasks
 
@@ -48,7 +51,9 @@ def sweep(arguments: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(arguments).items() if name in names and name != "windows"}
     plan = SweepPlan(**given, windows=arguments.set_apart)
     path = arguments.out or new_run_path("runs", "sweep")
-    content = {"sweep": job_from(arguments).to_dict(), "plan": plan.to_dict()}
+    job = job_from(arguments)
+    check_plan(plan, job)
+    content = {"sweep": job.to_dict(), "plan": plan.to_dict()}
     return _start(Run.create_kind("sweep", content, path), arguments)
 
 

@@ -73,6 +73,7 @@ class _JobProgress:
         if as_json:
             table = reader.table()
             result = {"run": str(self.run.path), "status": state["status"], "error": state.get("error")}
+            result |= {"failures": reader.failures()} if self.run.kind == "compare" else {}
             print(json.dumps(result | {"table": json.loads(table.to_json(orient="records"))}))
             return code
         if code == 2:

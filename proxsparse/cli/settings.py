@@ -9,6 +9,7 @@ import typing
 
 from proxsparse.config import PRESETS, LearnConfig, LearnJob
 from proxsparse.errors import ProxSparseError
+from proxsparse.runs.files import absolute
 from proxsparse.runs.sweep import read_preset
 
 
@@ -50,6 +51,8 @@ def job_from(arguments: argparse.Namespace) -> LearnJob:
         for field in dataclasses.fields(config):
             if field.name in given and "help" in field.metadata:
                 target[field.name] = given[field.name]
+    for name in ("model", "corpus"):  # a run is resumed from anywhere
+        values[name] = absolute(values[name])
     return LearnJob.from_dict(values)
 
 

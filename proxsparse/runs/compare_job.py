@@ -33,14 +33,15 @@ class CompareJobWorker(Job):
 
     def work(self) -> None:
         self.job = CompareJob(**self.run.header()["compare"])
-        check_runs(self.job)  # before anything that takes time
+        waiting = [path for name, path in self.job.run_names().items() if not self.is_measured(name)]
+        check_runs(self.job, waiting)  # before anything that takes time
         self.recorder.update(doing=f"loading {self.job.model}", step=0)
         self.load()
         self.recorder.update(status="running", steps=len(self.entries))
         for index, (name, make) in enumerate(self.entries.items()):
             self.recorder.update(step=index)
-            if not (self.directory(name) / "result.json").is_file():
-                self.measure(name, make)
+            if not self.is_measured(name):
+                self.try_to_measure(name, make)
         self.recorder.update(step=len(self.entries))
         self.compare_masks()
         if self.job.tasks:
@@ -60,13 +61,22 @@ class CompareJobWorker(Job):
         self.heldout = text.heldout[: job.windows] if job.windows else text.heldout
         self.calibration = text.calibration
         self.layers = prunable_layers(self.lm.model, job.m)
-        described = {"layers": self.layers.describe(), "skipped": self.layers.skipped}
-        write_json(self.run.path / "layers.json", described | {"corpus": text.describe()})
+        self.describe(self.layers, text)
         self.entries: dict[str, Callable[[], Pruned | None]] = {"dense": lambda: None}
         self.entries |= {name: partial(self.prune, name) for name in job.methods}
         self.entries |= {name: partial(self.masks_of, path) for name, path in job.run_names().items()}
 
     # One method
+
+    def try_to_measure(self, name: str, make: Callable[[], Pruned | None]) -> None:
+        """What one method cannot do is kept as its result, and the others go on."""
+        try:
+            self.measure(name, make)
+        except ProxSparseError as error:
+            if name == "dense":
+                raise
+            write_json(self.directory(name) / "result.json", {"method": name, "error": str(error)})
+            self.recorder.event("gave no result", method=name, error=str(error))
 
     def measure(self, name: str, make: Callable[[], Pruned | None]) -> None:
         from proxsparse.evaluate import window_losses
@@ -81,11 +91,12 @@ class CompareJobWorker(Job):
         result |= {"seconds": self.working_seconds - began, "peak_bytes": peak_bytes(self.device)}
         if name in self.job.run_names():
             source = Run(self.job.run_names()[name])
-            state = source.state()
+            steps = source.table("steps")
             result |= {
-                "seconds": state.get("elapsed"),
-                "peak_bytes": state.get("peak_bytes"),
+                "seconds": None if steps.empty else steps["seconds"].sum(),  # those of a fork's parent among them
+                "peak_bytes": source.state().get("peak_bytes"),
                 "job": source.header()["job"],
+                "corpus": source.corpus(),
             }
         if name == "dense":
             result |= {"seconds": None, "peak_bytes": None}
@@ -162,7 +173,7 @@ class CompareJobWorker(Job):
         """What each pair of masks keeps in common, and how far each layer's output is off."""
         from proxsparse.output_error import output_errors
 
-        names = [name for name in self.entries if name != "dense"]
+        names = [name for name in Comparison(self.run).results() if name != "dense"]
         target = self.run.path / "layers_compared.json"
         if target.is_file():
             return
@@ -180,7 +191,7 @@ class CompareJobWorker(Job):
     def ask_tasks(self) -> None:
         from proxsparse.zero_shot import accuracies
 
-        for name in self.entries:
+        for name in Comparison(self.run).results():
             self.label, target = name, self.directory(name) / "tasks.json"
             if target.is_file():
                 continue
@@ -190,6 +201,9 @@ class CompareJobWorker(Job):
 
     def progress(self, done: int, total: int, what: str) -> None:
         super().progress(done, total, f"{self.label}: {what}")
+
+    def is_measured(self, name: str) -> bool:
+        return (self.directory(name) / "result.json").is_file()
 
     def directory(self, name: str) -> Path:
         return self.run.path / "results" / name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 
 from proxsparse.config import CompareJob
 from proxsparse.errors import ProxSparseError
-from proxsparse.runs.files import read_json, written_whole
+from proxsparse.runs.files import absolute, read_json, written_whole
 from proxsparse.runs.run import Run
 
 OURS = ("proxsparse", "proxsparse-paper")
@@ -34,6 +35,19 @@ class Comparison:
 
     def results(self) -> dict[str, dict]:
         """What is known of each method, in the order in which they were asked for: dense, methods, runs."""
+        return {name: result for name, result in self._found().items() if "error" not in result}
+
+    def failures(self) -> dict[str, str]:
+        """{method that gave no result: why}."""
+        return {name: result["error"] for name, result in self._found().items() if "error" in result}
+
+    def other_texts(self) -> dict[str, str]:
+        """{run that learned on another text than this comparison's: that text's name}."""
+        own = (self.run.corpus() or {}).get("sha256")
+        texts = {name: result.get("corpus") for name, result in self.results().items()}
+        return {name: text["name"] for name, text in texts.items() if text and text["sha256"] != own}
+
+    def _found(self) -> dict[str, dict]:
         names = ("dense", *self.job.methods, *self.job.run_names())
         found = {name: read_json(self.run.path / "results" / name / "result.json") for name in names}
         return {name: result for name, result in found.items() if result is not None}
@@ -49,7 +63,8 @@ class Comparison:
 
         ratio: perplexity over ours; its standard error comes from the paired differences of the windows' losses, so that
         what makes a window hard for both does not count. overlap: share of the kept weights that ours keeps as well.
-        output_error: mean over layers of ‖WX − ŴX‖/‖WX‖. seconds, memory_GB: to make the mask.
+        output_error: mean over layers of ‖WX − ŴX‖/‖WX‖. seconds, memory_GB: to make the mask; of a run, the seconds of its
+        steps, and the most memory that it took.
         """
         results, ours = self.results(), self.ours
         layers = self.layers()
@@ -156,6 +171,8 @@ class Comparison:
         if self.ours:
             about += f" Ratios are to {self.ours}, with the standard error of the paired differences."
         parts = [about, _markdown(readable(self.table()))]
+        parts += [f"{name} learned on another text: {text}." for name, text in self.other_texts().items()]
+        parts += [f"{name} gave no result. {why}" for name, why in self.failures().items()]
         completions = self.completions()
         for prompt in completions.index:
             parts.append(f"**{prompt} …**")
@@ -165,13 +182,18 @@ class Comparison:
         return "\n\n".join(parts) + "\n"
 
 
-def check_runs(job: CompareJob) -> None:
-    """Raise ProxSparseError unless every run of a comparison has masks, of the comparison's pattern."""
-    for path in job.runs:
+def check_runs(job: CompareJob, paths: Iterable[str]) -> None:
+    """Raise ProxSparseError unless every run at `paths` has masks, of the comparison's model and pattern."""
+    for path in paths:
         run = Run(path)
         learned = run.job().learn
         if not run.masks():
             raise ProxSparseError(f"Run {run.id} has no masks yet: wait for its first measurement, or leave it out.")
+        if absolute(run.job().model) != absolute(job.model):
+            raise ProxSparseError(
+                f"Run {run.id} learned on the model {run.job().model} and this comparison is of {job.model}: give --model "
+                f"{run.job().model}, or leave the run out."
+            )
         if (learned.n, learned.m) != (job.n, job.m):
             raise ProxSparseError(
                 f"The masks of run {run.id} are {learned.pattern} and this comparison is {job.n}:{job.m}: give its --n and "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from proxsparse.config import check_format
 from proxsparse.errors import ProxSparseError
-from proxsparse.runs.files import read_json, write_json
+from proxsparse.runs.files import write_json
 from proxsparse.runs.run import ACTIVE, Run
 
 if TYPE_CHECKING:  # it imports torch, which those who only start an export do not need
@@ -62,7 +62,7 @@ def export_masks(run: Run, step: int, directory: Path, progress=None, format: st
         ]
     provenance = {
         "method": "ProxSparse", "run": run.id, "step": step, "job": job.to_dict(), "corpus": job.corpus,
-        "corpus_sha256": (read_json(run.path / "layers.json") or {}).get("corpus", {}).get("sha256"),
+        "corpus_sha256": (run.corpus() or {}).get("sha256"),
         "perplexity": measured.to_dict("records"),
     }  # fmt: skip
     masks = MaskSet.load(run.masks()[step])

@@ -13,6 +13,8 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+NAMES = ("embedded", "bundled", "wikitext2", "c4")  # of models and texts, whatever a directory may be called
+
 
 @contextmanager
 def written_whole(path: Path):
@@ -51,6 +53,12 @@ def read_json(path: Path, default=None):
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return default
+
+
+def absolute(name: str) -> str:
+    """A model or corpus that is a path here, as the path that finds it from everywhere; any other name as it is."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() and name not in NAMES else name
 
 
 def append_record(path: Path, record: dict) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.runs.files import write_json
 from proxsparse.runs.job import Job
 from proxsparse.runs.memory import peak_bytes
 from proxsparse.runs.recorder import Recorder, describe_device
@@ -42,8 +41,7 @@ class LearnJobWorker(Job):
         self.heldout = text.heldout if self.job.windows == 0 else text.heldout[: self.job.windows]
         self.live = self.heldout[: self.job.live_windows]
         layers = prunable_layers(lm.model, self.job.learn.m)
-        described = {"layers": layers.describe(), "skipped": layers.skipped, "corpus": text.describe()}
-        write_json(self.run.path / "layers.json", described)
+        self.describe(layers, text)
         self.magnitude = magnitude(lm.model, None, self.job.learn.n, self.job.learn.m, layers=layers).masks
         self.model = lm.model
         self.learner = MaskLearner(lm.model, text.calibration, self.job.learn, layers, self.progress)
@@ -52,7 +50,8 @@ class LearnJobWorker(Job):
             self.learner.load_state_dict(*checkpoint)
             parent = self.run.header().get("parent")
             if parent and parent["step"] == self.learner.step_index and parent.get("lambda1") is not None:
-                self.learner.lambda1 = parent["lambda1"] / self.learner.growth_left  # a fork ends with what it was given
+                # A fork ends with the strength that it was given.
+                self.learner.lambda1 = parent["lambda1"] / self.learner.growth_left
         self.replay = self._strengths_set_since(self.learner.step_index)
         self.recorder.forget_after(self.learner.step_index)
         self._show_position()

@@ -122,6 +122,10 @@ class Run:
         """Linear maps that are left dense, with the reason."""
         return read_json(self.path / "layers.json", default={}).get("skipped", {})
 
+    def corpus(self) -> dict | None:
+        """The text it works on: name, sha256, calibration_tokens, heldout_tokens; None before it is read."""
+        return read_json(self.path / "layers.json", default={}).get("corpus")
+
     def table(self, name: str) -> pd.DataFrame:
         """One of the records as a table: `steps`, `layers` (lists), `perplexity` or `events`."""
         return pd.DataFrame(Tail(self.path / f"{name}.jsonl").read())
