@@ -31,6 +31,7 @@ from proxsparse import (
     prunable_layers,
     random_mask,
     sparsegpt,
+    verify,
 )
 from proxsparse.cli import main
 from proxsparse.output_error import output_errors
@@ -260,13 +261,42 @@ def test_a_comparison_is_no_run_that_learned(compared, learned_run, capsys):
     with pytest.raises(ProxSparseError, match="Run single compares nothing"):
         Comparison(learned_run("single"))
     path = str(compared.path)
-    for command in (["fork", path, "--out", f"{path}-fork"], ["export", path, "--to", f"{path}-out"]):
-        assert main(command) == 2
-        assert "learned no mask" in capsys.readouterr().err
+    assert main(["fork", path, "--out", f"{path}-fork"]) == 2
+    assert "learned no mask" in capsys.readouterr().err
     assert main(["resume", path]) == 2
     assert "is done" in capsys.readouterr().err
     assert main(["runs", "--root", str(root)]) == 0
     assert "compare" in capsys.readouterr().out
+
+
+def test_the_mask_of_a_method_is_exported(compared, tmp_path, lm, capsys):
+    export = ["export", str(compared.path), "--to", str(tmp_path / "sparse")]
+    assert main([*export, "--method", "magnitude"]) == 0
+    assert "Proven" in capsys.readouterr().out and verify(tmp_path / "sparse").ok
+    masks, layers = magnitude(lm.model, None).masks, prunable_layers(load_model(str(tmp_path / "sparse")).model)
+    for name, layer in prunable_layers(lm.model).items():
+        assert torch.equal(layers[name].matrix, layer.matrix * masks[name].dense())
+    card = (tmp_path / "sparse" / "README.md").read_text()
+    row = Comparison(compared).table().set_index("method").loc["magnitude"]
+    assert f"| magnitude | {row['perplexity']:.2f} ± {row['stderr']:.2f} |" in card
+    assert "made with magnitude" in card and "6 windows of 32 tokens" in card
+
+    assert main(["export", str(compared.path), "--to", str(tmp_path / "ours"), "--method", "first"]) == 0
+    assert "made with ProxSparse (Liu" in (tmp_path / "ours" / "README.md").read_text()
+    capsys.readouterr()
+    for flags, words in (
+        ((), "compares methods, and none was given: choose among magnitude"),
+        (
+            ("--method", "sparsegpt-update"),
+            "'sparsegpt-update' has no mask on the original weights here: choose among magnitude, proxsparse, first.",
+        ),
+        (("--method", "magnitude", "--step", "3"), "have no steps: give --method instead"),
+    ):
+        assert main(["export", str(compared.path), "--to", str(tmp_path / "never"), *flags]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1 and not (tmp_path / "never").exists()
+    assert main(["export", Comparison(compared).job.runs[0], "--to", str(tmp_path / "never"), "--method", "wanda"]) == 2
+    assert "leave --method out" in capsys.readouterr().err
 
 
 def test_pause_resume_and_stop_then_nothing_is_measured_twice(make_job, tmp_path, monkeypatch, compared):

@@ -105,15 +105,26 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from proxsparse.runs.export_job import export_masks, require_masks
+    from proxsparse.runs.export_job import export_masks, export_method, require_masks
 
     run = Run(arguments.directory)
-    require_masks(run)
-    step = max(run.masks()) if arguments.step is None else arguments.step
-    if step not in run.masks():
-        raise ProxSparseError(f"Run {run.id} has no masks of step {step}: choose {', '.join(map(str, run.masks()))}.")
+    if run.kind == "compare":
+        if arguments.step is not None:
+            raise ProxSparseError(
+                f"Run {run.id} compares methods, which have no steps: give --method instead of --step."
+            )
+        write, what = export_method, arguments.method
+    else:
+        require_masks(run)
+        if arguments.method is not None:
+            raise ProxSparseError(f"Run {run.id} is no comparison and has one method: leave --method out.")
+        write, what = export_masks, max(run.masks()) if arguments.step is None else arguments.step
+        if what not in run.masks():
+            raise ProxSparseError(
+                f"Run {run.id} has no masks of step {what}: choose {', '.join(map(str, run.masks()))}."
+            )
     with _bar("export") as progress:
-        report = export_masks(run, step, Path(arguments.to), progress, arguments.format)
+        report = write(run, what, Path(arguments.to), progress, arguments.format)
     if arguments.json:
         print(json.dumps(report))
         return 0

@@ -181,12 +181,14 @@ def build_parser() -> argparse.ArgumentParser:
     add_json(evaluate)
 
     export = add(
-        "export", commands.export, "write the sparse model of a run, and prove it",
-        "python -m proxsparse export runs/first --to sparse",
+        "export", commands.export, "write the sparse model of a run, or of a method in a comparison, and prove it",
+        "python -m proxsparse export runs/first --to sparse\n"
+        "  python -m proxsparse export runs/compared --method wanda --to sparse",
     )  # fmt: skip
     export.add_argument("directory", metavar="RUN")
     export.add_argument("--to", required=True, metavar="DIR", help="a new or empty directory")
     export.add_argument("--step", type=int, metavar="N", help="of which step the masks are taken (default: the last)")
+    export.add_argument("--method", metavar="NAME", help="of a comparison: the method whose mask is taken")
     export.add_argument(
         "--format", choices=EXPORT_FORMATS, default="dense",
         help="dense: with zeros, transformers loads it; compact: without them, load_compact does (default dense)",

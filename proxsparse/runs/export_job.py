@@ -1,4 +1,4 @@
-"""Exporting a run: its newest masks on its model, written to disk and proven."""
+"""Exporting a run: its masks, or those of a method it compares, on its model; written to disk and proven."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from proxsparse.config import check_format
 from proxsparse.errors import ProxSparseError
+from proxsparse.runs.comparison import OURS, Comparison
 from proxsparse.runs.files import write_json
 from proxsparse.runs.run import ACTIVE, Run
 
@@ -66,6 +67,38 @@ def export_masks(run: Run, step: int, directory: Path, progress=None, format: st
         "perplexity": measured.to_dict("records"),
     }  # fmt: skip
     masks = MaskSet.load(run.masks()[step])
+    return export_model(load_model(job.model, "cpu"), masks, directory, provenance, progress, format)
+
+
+def export_method(run: Run, method: str | None, directory: Path, progress=None, format: str = "dense") -> dict:
+    """Write the model of a comparison under the mask of one of its methods; see `export_model`.
+
+    Raises ProxSparseError for a method that has no result, or updates weights: those of an export are the original ones.
+    """
+    comparison = Comparison(run)
+    results = comparison.results()
+    exportable = [name for name in results if name != "dense" and not results[name]["weights_changed"]]
+    if method not in exportable:
+        given = "none was given" if method is None else f"{method!r} has no mask on the original weights here"
+        raise ProxSparseError(
+            f"Run {run.id} compares methods, and {given}: choose among {', '.join(exportable) or 'its methods, once it has results'}."
+        )
+    from proxsparse.export import export_model
+    from proxsparse.masks import MaskSet
+    from proxsparse.models import load_model
+
+    job, table = comparison.job, comparison.table().set_index("method")
+    learned = method in OURS or method in job.run_names()
+    windows = len(results["dense"]["losses"])
+    provenance = {
+        "method": "ProxSparse" if learned else method, "run": run.id, "job": job.to_dict(), "corpus": job.corpus,
+        "corpus_sha256": (run.corpus() or {}).get("sha256"),
+        "perplexity": [
+            {"mask": name, "windows": windows, "context": job.context} | table.loc[name, ["perplexity", "stderr"]].to_dict()
+            for name in ("dense", method)
+        ],
+    }  # fmt: skip
+    masks = MaskSet.load(run.path / "results" / method / "masks.safetensors")
     return export_model(load_model(job.model, "cpu"), masks, directory, provenance, progress, format)
 
 
