@@ -135,9 +135,10 @@ def _source(name: str) -> tuple[str, bool]:
         return str(_converted(path)), True
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ProxSparseError(
-                f"The directory {name!r} has no config.json: give the directory of a transformers model."
+            run = (
+                "it is a run, export it first" if (path / "run.json").is_file() else "give that of a transformers model"
             )
+            raise ProxSparseError(f"The directory {name!r} has no config.json: {run}.")
         return str(path), True
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
         raise ProxSparseError(
@@ -229,7 +230,9 @@ def loading_error(name: str, is_local: bool, error: Exception) -> ProxSparseErro
         )
     offline = (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError)
     if not is_local and (any_is(*offline) or "connect" in text):
-        return ProxSparseError(f"The Hub cannot be reached, and {name!r} is not in the local cache: {OFFLINE_CHOICES}.")
+        return ProxSparseError(
+            f"{name!r} is neither a directory nor in the local cache, and the Hub cannot be reached: {OFFLINE_CHOICES}."
+        )
     if "trust_remote_code" in text or "custom code" in text:
         return ProxSparseError(
             f"{name} brings its own code, which is never run: choose a model that transformers knows."

@@ -48,6 +48,12 @@ def check_tasks(tasks: Iterable[str]) -> None:
             )
 
 
+def check_data(tasks: Iterable[str]) -> None:
+    """Raise ProxSparseError when the data of a task cannot be loaded; what is loaded from a network is cached."""
+    for task in named_tasks(tasks):
+        _load(task)
+
+
 def accuracies(
     lm, tasks: Iterable[str], progress: Callable[[int, int, str], None] | None = None
 ) -> dict[str, dict[str, float | str | None]]:

@@ -34,6 +34,8 @@ def test_from_learning_to_proof(small, tmp_path, text_file, tiny_directory):
     assert learned.returncode == 0, learned.stderr
     result = json.loads(learned.stdout)
     assert result["status"] == "done" and result["step"] == 6
+    lines = learned.stderr.splitlines()
+    assert "\r" not in learned.stderr and lines[-1].startswith("6/6  done, "), "in a pipe, lines"
     assert set(result["perplexity"]) == {"dense", "magnitude", "learned"}
 
     listed = proxsparse("runs", "--root", out.parent)
@@ -179,7 +181,9 @@ def test_a_changed_weight_is_found(n, m, tmp_path, tiny_directory, capsys):
         ),
         (("learn", "--metric", "size"), "invalid choice: 'size'"),
         (("learn", "--out", "tests"), "exists and is not empty"),
-        (("learn", "--model", "./nothing", "--out", "{tmp}/a"), "There is no directory './nothing'"),
+        (("learn", "--model", "./nothing", "--out", "{tmp}/a"), "There is no file or directory './nothing'"),
+        (("learn", "--lamda1", "0.2"), "--lamda1 0.2: see `python -m proxsparse learn --help`"),
+        (("sweep", "--lambda1", "0.2"), "--lambda1 0.2: see `python -m proxsparse sweep --help`"),
         (("learn", "--model", "nobody/nothing", "--out", "{tmp}/b"), "cannot be reached"),
         (
             (
@@ -195,7 +199,7 @@ def test_a_changed_weight_is_found(n, m, tmp_path, tiny_directory, capsys):
                 "--out",
                 "{tmp}/c",
             ),
-            "There is no file 'missing.txt'",
+            "There is no file or directory 'missing.txt': check the path",
         ),
         (("learn", "--model", "{tiny}", "--corpus", "{text}", "--length", "100", "--out", "{tmp}/d"), "length is 100"),
         (("eval", "{tiny}", "--corpus", "{text}", "--context", "100"), "the model reads at most 64"),

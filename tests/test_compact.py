@@ -19,6 +19,8 @@ from proxsparse import (
     export_model,
     load_compact,
     load_model,
+    load_windows,
+    perplexity,
     prunable_layers,
     verify,
 )
@@ -265,6 +267,18 @@ def test_a_changed_value_is_found(exported, capsys):
     assert code == 1 and "first model.layers.1.mlp.up_proj: 0 groups" in said and "1 kept weights differ" in said
     code, said = verified("model.norm.weight")
     assert code == 1 and "model.norm.weight lies outside" in said
+
+
+def test_eval_in_fp32_computes_with_the_weights_in_fp32(original, text_file, capsys):
+    found = {}
+    for precision in ("fp32", "bf16"):
+        command = ["eval", str(original), "--corpus", str(text_file), "--context", "32", "--windows", "4", "--json"]
+        assert main([*command, "--device", "cpu", "--precision", precision]) == 0
+        found[precision] = json.loads(capsys.readouterr().out)["value"]
+    lm = load_model(str(original), "cpu", torch.float32)
+    windows = load_windows(str(text_file), lm.tokenizer, 32).heldout[:4]
+    assert found["fp32"] == pytest.approx(perplexity(lm.model, windows, precision="fp32").value, rel=1e-6)
+    assert found["fp32"] != found["bf16"]
 
 
 def test_the_command_writes_it_from_a_run(original, text_file, tmp_path, capsys):

@@ -60,7 +60,8 @@ def sweep(arguments: argparse.Namespace) -> int:
 def resume(arguments: argparse.Namespace) -> int:
     run = Run(arguments.directory)
     if run.state()["status"] == "done":
-        raise ProxSparseError(f"Run {run.id} is done: to take more steps, fork it with more --steps.")
+        more = "to take more steps, fork it with more --steps" if run.kind == "learn" else "start a new one"
+        raise ProxSparseError(f"Run {run.id} is done: {more}.")
     return _start(run, arguments)
 
 
@@ -86,11 +87,15 @@ def evaluate(arguments: argparse.Namespace) -> int:
         raise ProxSparseError(
             f"windows is {arguments.windows} and batch {arguments.batch}: give 0 or more windows, 1 or more a batch."
         )
+    import torch
+
     from proxsparse.corpora import load_windows
     from proxsparse.evaluate import perplexity
     from proxsparse.models import load_model
 
-    lm = load_model(arguments.model, arguments.device)
+    # What fp32 says is meant of the weights as well: a checkpoint in bf16 would be computed in bf16.
+    dtype = torch.float32 if arguments.precision == "fp32" else None
+    lm = load_model(absolute(arguments.model), arguments.device, dtype)
     windows = load_windows(arguments.corpus, lm.tokenizer, arguments.context, arguments.context, lm.context).heldout
     windows = windows[: arguments.windows] if arguments.windows else windows
     with _bar("perplexity") as progress:

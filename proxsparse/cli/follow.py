@@ -1,4 +1,4 @@
-"""Following a run in the terminal: a progress bar while it goes on, a small table when it ends."""
+"""Following a run: a progress bar in a terminal, a line now and then in a file, and a small table when it ends."""
 
 from __future__ import annotations
 
@@ -25,16 +25,13 @@ def follow(run: Run, process: subprocess.Popen, as_json: bool = False) -> int:
     The first Ctrl-C asks the worker to stop with a checkpoint; the second leaves it to itself.
     """
     print(f"run {run.path}", file=sys.stderr)
-    interruptions, shown = 0, -math.inf
-    interval = POLL_SECONDS if sys.stderr.isatty() else LOG_SECONDS
+    interruptions = 0
     progress = _LearnProgress(run) if run.kind == "learn" else _JobProgress(run)
-    with tqdm(total=progress.total, unit=progress.unit, file=sys.stderr, dynamic_ncols=True) as bar:
+    with _Bar(progress.form) if sys.stderr.isatty() else _Lines() as shown:
         while True:
             try:
                 ended = process.poll() is not None
-                if ended or time.monotonic() - shown >= interval:
-                    progress.show(bar)
-                    shown = time.monotonic()
+                shown.show(*progress.look())
                 if ended:
                     break
                 time.sleep(POLL_SECONDS)
@@ -46,25 +43,59 @@ def follow(run: Run, process: subprocess.Popen, as_json: bool = False) -> int:
                     return 130
                 if run.state()["status"] in ACTIVE:
                     run.send("stop")
-                    tqdm.write(
-                        "Stopping; what is done is kept (Ctrl-C again: leave it running) …",
-                        file=sys.stderr,
-                    )
+                    tqdm.write("Stopping; what is done is kept (Ctrl-C again: leave it running) …", file=sys.stderr)
     return progress.report(as_json, interrupted=interruptions > 0)
+
+
+class _Bar:
+    """In a terminal."""
+
+    def __init__(self, form: str):
+        self.bar = tqdm(file=sys.stderr, dynamic_ncols=True, unit="step", bar_format=form)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+
+    def show(self, done: int, total: int | None, words: str) -> None:
+        self.bar.n, self.bar.total = done, total
+        self.bar.set_description(words, refresh=True)
+
+
+class _Lines:
+    """In a file or a pipe."""
+
+    def __init__(self):
+        self.told, self.last = -math.inf, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.last:
+            print(self.last, file=sys.stderr)
+
+    def show(self, done: int, total: int | None, words: str) -> None:
+        self.last = f"{done}/{total}  {words}" if total else words
+        if time.monotonic() - self.told >= LOG_SECONDS:
+            print(self.last, file=sys.stderr, flush=True)
+            self.told, self.last = time.monotonic(), None
 
 
 class _JobProgress:
     """A job that works through a list, such as a comparison."""
 
-    unit = "done"
+    form = "{desc}{n_fmt}/{total_fmt} |{bar}| [{elapsed}]"
 
     def __init__(self, run: Run):
-        self.run, self.total = run, None
+        self.run = run
 
-    def show(self, bar: tqdm) -> None:
+    def look(self) -> tuple[int, int | None, str]:
+        """What is done, of how much, and what is being done."""
         state = self.run.state()
-        bar.total, bar.n = state.get("steps"), state["step"]
-        bar.set_description(state["doing"][:60], refresh=True)
+        return state["step"], state.get("steps"), state["doing"]
 
     def report(self, as_json: bool, interrupted: bool) -> int:
         state = self.run.state()
@@ -81,6 +112,7 @@ class _JobProgress:
         print(reader.markdown())
         if state["status"] == "done":
             print(f"done after {state['elapsed']:.0f} s of work; in {self.run.path}: {', '.join(reader.files())}")
+            print(f"next: {reader.next_command()}")
         else:
             print(f"next: python -m proxsparse resume {self.run.path}")
         return code
@@ -89,23 +121,24 @@ class _JobProgress:
 class _LearnProgress:
     """A learner: its steps, what its last one and its last measurement said."""
 
-    unit = "step"
+    form = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 
     def __init__(self, run: Run):
-        self.run, self.total = run, run.job().learn.steps
+        self.run, self.total, self.step = run, run.job().learn.steps, 0
         self.steps, self.perplexities = Tail(run.path / "steps.jsonl"), Tail(run.path / "perplexity.jsonl")
         self.shown = {}
 
-    def show(self, bar: tqdm) -> None:
+    def look(self) -> tuple[int, int, str]:
+        """As of any job."""
         for record in self.steps.read():
             self.shown |= {"loss": f"{record['loss']:.3f}", "λ": f"{record['lambda1']:g}"}
             self.shown["sparse groups"] = f"{pattern_share(record):.1%}"
-            bar.n = record["step"]
+            self.step = record["step"]
         for record in self.perplexities.read():
             if record["mask"] == "learned":
-                self.shown["ppl"] = f"{record['perplexity']:.1f}"
-        bar.set_description(self.run.state()["doing"][:40], refresh=False)
-        bar.set_postfix(self.shown, refresh=True)
+                self.shown["perplexity"] = f"{record['perplexity']:.1f} ({record['scope']})"
+        words = [self.run.state()["doing"], *(f"{name} {value}" for name, value in self.shown.items())]
+        return self.step, self.total, ", ".join(words)
 
     def report(self, as_json: bool, interrupted: bool) -> int:
         return _report(self.run, as_json, interrupted)
@@ -119,7 +152,8 @@ def failed(run: Run) -> int:
     """Say why a run ended, and how it goes on."""
     state = run.state()
     print(f"error: {state.get('error') or state['doing']}", file=sys.stderr)
-    print(f"What is done is kept; go on with: python -m proxsparse resume {run.path}", file=sys.stderr)
+    if state["step"]:
+        print(f"What is done is kept; go on with: python -m proxsparse resume {run.path}", file=sys.stderr)
     return 2
 
 

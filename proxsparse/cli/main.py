@@ -28,7 +28,11 @@ EXIT_CODES = (
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
-        parsed = build_parser().parse_args(arguments)
+        parsed, unknown = build_parser().parse_known_args(arguments)
+        if unknown:
+            raise ProxSparseError(
+                f"Unrecognized arguments: {' '.join(unknown)}: see `python -m proxsparse {parsed.command_name} --help`."
+            )
         return parsed.run(parsed)
     except ProxSparseError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -50,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
             name, help=help, description=f"{help[0].upper()}{help[1:]}.\n\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
-        verb.set_defaults(run=run)
+        verb.set_defaults(run=run, command_name=name)
         return verb
 
     def add_json(verb) -> None:
@@ -66,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         names = ", ".join(PRESETS)
         verb.add_argument(
             "--preset", default="Quick", metavar="NAME",
-            help=f"settings to start from: {names}, or the preset.json of a sweep (default Quick)",
+            help=f"settings to start from: {names}, or a sweep (default Quick)",
         )  # fmt: skip
 
     learn = add(
@@ -95,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="RUN",
         dest="runs",
         default=argparse.SUPPRESS,
-        help="runs whose newest masks take part",
+        help="runs whose newest masks take part; the first is `ours` in the table",
     )
     compare.add_argument(
         "--prompts", nargs="+", metavar="TEXT", default=argparse.SUPPRESS, help="beginnings that every model completes"
@@ -134,10 +138,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_detach(sweep)
     add_json(sweep)
     add_settings(sweep, LearnJob, "the job of every trial")
-    add_settings(sweep, LearnConfig, "the learner of every trial; lambda1 and learning-rate come from the sweep")
+    add_settings(sweep, LearnConfig, "the learner of every trial", without=("lambda1", "learning_rate"))
 
     resume = add(
-        "resume", commands.resume, "go on with a run or comparison that was stopped, failed, or lost its worker",
+        "resume", commands.resume, "go on with a run, comparison or sweep that was stopped, failed, or lost its worker",
         "python -m proxsparse resume runs/first",
     )  # fmt: skip
     resume.add_argument("directory", metavar="RUN")
@@ -175,7 +179,10 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--windows", type=int, default=40, help="how many windows; 0: all (default 40)")
     evaluate.add_argument("--batch", type=int, default=4, help="windows in one forward pass (default 4)")
     evaluate.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="arithmetic (default auto)"
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="fp32: weights and arithmetic; bf16: matrix products; auto: bf16 where the device has it (default auto)",
     )
     evaluate.add_argument("--device", help="cpu, cuda, or cuda:1 (default: cuda where there is one)")
     add_json(evaluate)

@@ -20,17 +20,17 @@ class Parser(argparse.ArgumentParser):
         raise ProxSparseError(f"{message[0].upper()}{message[1:].rstrip('.')}: see `{self.prog} --help`.")
 
 
-def add_settings(parser: argparse.ArgumentParser, config: type, title: str) -> None:
-    """One flag for every field of LearnConfig or LearnJob. A flag that was not given is absent from the result."""
+def add_settings(parser: argparse.ArgumentParser, config: type, title: str, without: tuple[str, ...] = ()) -> None:
+    """One flag for every field of a configuration but those in `without`. A flag that was not given is absent from the result."""
     group = parser.add_argument_group(title)
     hints = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
-        if "help" not in field.metadata:
+        if "help" not in field.metadata or field.name in without:
             continue
         flag, wanted = "--" + field.name.replace("_", "-"), hints[field.name]
-        default = "none" if field.default is None else field.default
         unit = f" {field.metadata['unit']}" if field.metadata["unit"] else ""
-        help = f"{field.metadata['help']} (default {default}{unit})".replace("%", "%%")
+        default = "" if field.default is None else f" (default {field.default}{unit})"  # where None, the help tells
+        help = f"{field.metadata['help']}{default}".replace("%", "%%")
         common = {"dest": field.name, "default": argparse.SUPPRESS, "help": help}
         if wanted is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)

@@ -37,7 +37,13 @@ class CompareJobWorker(Job):
         check_runs(self.job, waiting)  # before anything that takes time
         self.recorder.update(doing=f"loading {self.job.model}", step=0)
         self.load()
-        self.recorder.update(status="running", steps=len(self.entries))
+        if self.job.tasks:  # now, not after hours
+            from proxsparse.zero_shot import check_data
+
+            self.recorder.update(doing="loading the tasks")
+            check_data(self.job.tasks)
+        steps = len(self.entries) + 1 + bool(self.job.tasks)
+        self.recorder.update(status="running", steps=steps)
         for index, (name, make) in enumerate(self.entries.items()):
             self.recorder.update(step=index)
             if not self.is_measured(name):
@@ -45,8 +51,11 @@ class CompareJobWorker(Job):
         self.recorder.update(step=len(self.entries))
         self.compare_masks()
         if self.job.tasks:
+            Comparison(self.run).write_files()
+            self.recorder.update(step=steps - 1)
             self.ask_tasks()
         Comparison(self.run).write_files()
+        self.recorder.update(step=steps)
 
     def load(self) -> None:
         from proxsparse.corpora import load_windows

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from proxsparse.config import CompareJob
+from proxsparse.config import LEARNED, CompareJob
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs.files import absolute, read_json, written_whole
 from proxsparse.runs.run import Run
@@ -68,7 +68,8 @@ class Comparison:
         """
         results, ours = self.results(), self.ours
         layers = self.layers()
-        means = layers.groupby("method")[["overlap", "output_error"]].mean() if len(layers) else pd.DataFrame()
+        columns = ["output_error"] if ours is None else ["overlap", "output_error"]
+        means = layers.groupby("method")[columns].mean() if len(layers) else pd.DataFrame()
         rows = []
         for name, result in results.items():
             losses = np.array(result["losses"])
@@ -125,6 +126,10 @@ class Comparison:
             {name: result["completions"] for name, result in self.results().items()}, index=list(prompts)
         )
 
+    def next_command(self) -> str:
+        """What one does with it."""
+        return f"python -m proxsparse export {self.run.path} --method NAME --to DIR"
+
     def files(self) -> list[str]:
         """What `write_files` has written."""
         names = ("table.csv", "table.md", "table.parquet", "layers.csv", "figures")
@@ -168,8 +173,19 @@ class Comparison:
             f"{Path(job.model).name}, {job.n}:{job.m}; perplexity on {windows} held-out windows of {job.context} tokens of "
             f"{Path(job.corpus).name}, ± standard error over windows."
         )
+        about += (
+            " Seconds and memory: to make the mask. Output error: mean over layers of ‖WX − ŴX‖/‖WX‖ on held-out text."
+        )
         if self.ours:
-            about += f" Ratios are to {self.ours}, with the standard error of the paired differences."
+            about += (
+                f" Over ours: perplexity over that of {self.ours}, ± standard error of the paired differences. Kept as ours: "
+                f"share of the kept weights that {self.ours} keeps too."
+            )
+        learned = [name for name in job.methods if name in LEARNED]
+        if learned:
+            about += f" {', '.join(learned)}: {job.steps} steps of {job.batch} × {job.length} tokens."
+        if set(job.methods) - set(learned):
+            about += f" Calibrated on {job.calibration} windows of {job.length} tokens."
         parts = [about, _markdown(readable(self.table()))]
         parts += [f"{name} learned on another text: {text}." for name, text in self.other_texts().items()]
         parts += [f"{name} gave no result. {why}" for name, why in self.failures().items()]

@@ -81,7 +81,9 @@ def export_method(run: Run, method: str | None, directory: Path, progress=None, 
     if method not in exportable:
         given = "none was given" if method is None else f"{method!r} has no mask on the original weights here"
         raise ProxSparseError(
-            f"Run {run.id} compares methods, and {given}: choose among {', '.join(exportable) or 'its methods, once it has results'}."
+            f"Run {run.id} compares methods, and {given}: give --method and one of {', '.join(exportable)}."
+            if exportable
+            else f"Run {run.id} has no mask on the original weights yet: go on with it, or compare a method that gives one."
         )
     from proxsparse.export import export_model
     from proxsparse.masks import MaskSet

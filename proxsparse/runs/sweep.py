@@ -86,8 +86,17 @@ class Sweep:
                 f"| {trial.steps} | {trial.lambda1:g} | {trial.learning_rate:g} | {trial.perplexity:.2f}{stderr} | "
                 f"{trial.seconds:.0f} |"
             )
-        about = f"{Path(self.base.model).name} on {Path(self.base.corpus).name}, {self.plan.windows} calibration windows set apart."
-        return f"{about}\n\n" + "\n".join(lines) + "\n"
+        about = (
+            f"{Path(self.base.model).name} on {Path(self.base.corpus).name}; perplexity on {self.plan.windows} calibration windows "
+            f"of {self.base.length} tokens that nothing was learned from, ± standard error over windows."
+        )
+        best = self.best()
+        found = "" if best is None else f"\nBest: λ1 {best['lambda1']:g}, learning rate {best['learning_rate']:g}.\n"
+        return f"{about}\n\n" + "\n".join(lines) + f"\n{found}"
+
+    def next_command(self) -> str:
+        """What one does with it."""
+        return f"python -m proxsparse learn --preset {self.run.path / PRESET_FILE}"
 
     def files(self) -> list[str]:
         """What `write_files` has written."""
@@ -118,9 +127,10 @@ def check_plan(plan: SweepPlan, job: LearnJob) -> None:
 
 
 def read_preset(path: str | Path) -> LearnJob:
-    """A preset that a sweep wrote, or a person. Raises ProxSparseError when it is none."""
+    """A preset that a sweep wrote (its file, or the sweep's directory), or a person. Raises ProxSparseError when it is none."""
+    path = Path(path)
     try:
-        values = read_json(Path(path))
+        values = read_json(path / PRESET_FILE if path.is_dir() else path)
         if values is None:
             raise ProxSparseError(f"There is no preset {str(path)!r}: give the name of one, or the file a sweep wrote.")
         if not isinstance(values, dict):
