@@ -12,7 +12,7 @@ from tiny_models import tiny_model, tiny_tokenizer
 
 from proxsparse import ProxSparseError, magnitude, prunable_layers
 from proxsparse.models import LanguageModel
-from proxsparse.zero_shot import PAPER_TASKS, accuracies, check_tasks, named_tasks
+from proxsparse.zero_shot import PAPER_TASKS, accuracies, check_data, check_tasks, named_tasks
 
 pytest.importorskip("lm_eval", reason="the optional extra: pip install -r requirements-eval.txt")
 
@@ -139,6 +139,8 @@ def test_bad_tasks_are_one_sentence(lm, task_file, tmp_path, monkeypatch):
         with pytest.raises(ProxSparseError, match=words) as caught:
             accuracies(lm, [path])
         assert "\n" not in str(caught.value)
+    with pytest.raises(ProxSparseError, match="could not be loaded"):
+        check_data([missing_data])
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "lm_eval" else found(name, *rest)
