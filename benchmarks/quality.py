@@ -145,6 +145,8 @@ class Remeasured(MaskLearner):
         if self.step_index and self.step_index % 20 == 0:
             with self.projected():
                 self.scales = self._measure_scales(None)
+            with self.dense():
+                self._rms = {name: self._root_mean_square(name) for name in self.layers}
         return super().gradient_step()
 
 
@@ -335,6 +337,9 @@ def main() -> None:
     text = load_windows(arguments.corpus, lm.tokenizer, LENGTH, CONTEXT)
     if len(text.heldout) < COMPARED + JUDGED:
         parser.error(f"{arguments.corpus} has {len(text.heldout)} held-out windows: {COMPARED + JUDGED} are needed")
+    about = {"corpus_sha256": text.sha256, "length": LENGTH, "context": CONTEXT, "base": BASE}
+    if results.get("measured on", about) != about:
+        parser.error(f"{arguments.results} was measured on {results['measured on']}, not on {about}: give --results")
     prior = None  # of all rivals, made once
     for seed in arguments.seeds:
         for name in arguments.only:
@@ -346,6 +351,7 @@ def main() -> None:
                 prior = prior or METHODS["sparsegpt"](lm.model, text.calibration[:PRIOR_WINDOWS]).masks
                 found = learn_rival(RIVALS[name], seed, lm, text, prior)
             results = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
+            results.setdefault("measured on", about)
             results.setdefault(name, {})[str(seed)] = found
             arguments.results.write_text(json.dumps(results, indent=1) + "\n")
             print(f"{name}, seed {seed}: {found}", flush=True)
