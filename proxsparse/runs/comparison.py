@@ -247,7 +247,7 @@ def _standard_error(values: np.ndarray) -> float:
 
 def _with_error(value: float, error: float) -> str:
     digits = ".2f" if value < 10 else ".1f" if value < 1e5 else ".1e"
-    return f"{value:{digits}}" if math.isnan(error) else f"{value:{digits}} ± {error:{digits}}"
+    return f"{value:{digits}}" if math.isnan(error) or error == 0 else f"{value:{digits}} ± {error:{digits}}"
 
 
 def _number(value: float | None, form: str) -> str:
