@@ -14,9 +14,9 @@ from proxsparse.cli.follow import follow
 from proxsparse.cli.settings import job_from
 from proxsparse.config import CompareJob, LearnConfig, SweepPlan
 from proxsparse.errors import ProxSparseError
+from proxsparse.names import absolute
 from proxsparse.runs import Run, list_runs, new_run_path
 from proxsparse.runs.comparison import check_runs
-from proxsparse.runs.files import absolute
 from proxsparse.runs.sweep import check_plan
 
 

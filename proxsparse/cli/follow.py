@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 from tqdm import tqdm
 
@@ -25,13 +26,15 @@ def follow(run: Run, process: subprocess.Popen, as_json: bool = False) -> int:
     The first Ctrl-C asks the worker to stop with a checkpoint; the second leaves it to itself.
     """
     print(f"run {run.path}", file=sys.stderr)
-    interruptions = 0
+    interruptions, shown = 0, -math.inf
     progress = _LearnProgress(run) if run.kind == "learn" else _JobProgress(run)
-    with _Bar(progress.form) if sys.stderr.isatty() else _Lines() as shown:
+    with closing(_Bar(progress.form) if sys.stderr.isatty() else _Lines()) as display:
         while True:
             try:
                 ended = process.poll() is not None
-                shown.show(*progress.look())
+                if ended or time.monotonic() - shown >= display.interval:
+                    display.show(*progress.look())
+                    shown = time.monotonic()
                 if ended:
                     break
                 time.sleep(POLL_SECONDS)
@@ -50,14 +53,11 @@ def follow(run: Run, process: subprocess.Popen, as_json: bool = False) -> int:
 class _Bar:
     """In a terminal."""
 
+    interval = POLL_SECONDS
+
     def __init__(self, form: str):
         self.bar = tqdm(file=sys.stderr, dynamic_ncols=True, unit="step", bar_format=form)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.bar.close()
+        self.close = self.bar.close
 
     def show(self, done: int, total: int | None, words: str) -> None:
         self.bar.n, self.bar.total = done, total
@@ -67,21 +67,13 @@ class _Bar:
 class _Lines:
     """In a file or a pipe."""
 
-    def __init__(self):
-        self.told, self.last = -math.inf, None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.last:
-            print(self.last, file=sys.stderr)
+    interval = LOG_SECONDS
 
     def show(self, done: int, total: int | None, words: str) -> None:
-        self.last = f"{done}/{total}  {words}" if total else words
-        if time.monotonic() - self.told >= LOG_SECONDS:
-            print(self.last, file=sys.stderr, flush=True)
-            self.told, self.last = time.monotonic(), None
+        print(f"{done}/{total}  {words}" if total else words, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class _JobProgress:

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         parsed, unknown = build_parser().parse_known_args(arguments)
         if unknown:
             raise ProxSparseError(
-                f"Unrecognized arguments: {' '.join(unknown)}: see `python -m proxsparse {parsed.command_name} --help`."
+                f"Unrecognized arguments: {' '.join(unknown)}: see `python -m proxsparse {parsed.verb} --help`."
             )
         return parsed.run(parsed)
     except ProxSparseError as error:
@@ -47,14 +47,14 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m proxsparse", description=DESCRIPTION, epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND", dest="verb")
 
     def add(name: str, run, help: str, example: str) -> argparse.ArgumentParser:
         verb = verbs.add_parser(
             name, help=help, description=f"{help[0].upper()}{help[1:]}.\n\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
-        verb.set_defaults(run=run, command_name=name)
+        verb.set_defaults(run=run)
         return verb
 
     def add_json(verb) -> None:

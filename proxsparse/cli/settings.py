@@ -9,7 +9,7 @@ import typing
 
 from proxsparse.config import PRESETS, LearnConfig, LearnJob
 from proxsparse.errors import ProxSparseError
-from proxsparse.runs.files import absolute
+from proxsparse.names import absolute
 from proxsparse.runs.sweep import read_preset
 
 

@@ -17,7 +17,8 @@ import pandas as pd
 
 from proxsparse.config import LEARNED, CompareJob
 from proxsparse.errors import ProxSparseError
-from proxsparse.runs.files import absolute, read_json, written_whole
+from proxsparse.names import absolute
+from proxsparse.runs.files import read_json, written_whole
 from proxsparse.runs.run import Run
 
 OURS = ("proxsparse", "proxsparse-paper")

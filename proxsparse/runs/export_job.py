@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsparse.config import check_format
+from proxsparse.config import CompareJob, LearnJob, check_format
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs.comparison import OURS, Comparison
 from proxsparse.runs.files import write_json
@@ -50,24 +50,14 @@ def export_run(job: Run, recorder: Recorder) -> int:
 
 def export_masks(run: Run, step: int, directory: Path, progress=None, format: str = "dense") -> dict:
     """Write the model of `run` under its masks of `step`; see `export_model`."""
-    from proxsparse.export import export_model
-    from proxsparse.masks import MaskSet
-    from proxsparse.models import load_model
-
-    job = run.job()
     measured = run.table("perplexity")
     if not measured.empty:
         scope = "final" if (measured["scope"] == "final").any() else "live"
         measured = measured[
             (measured["scope"] == scope) & ((measured["mask"] != "learned") | (measured["step"] == step))
         ]
-    provenance = {
-        "method": "ProxSparse", "run": run.id, "step": step, "job": job.to_dict(), "corpus": job.corpus,
-        "corpus_sha256": (run.corpus() or {}).get("sha256"),
-        "perplexity": measured.to_dict("records"),
-    }  # fmt: skip
-    masks = MaskSet.load(run.masks()[step])
-    return export_model(load_model(job.model, "cpu"), masks, directory, provenance, progress, format)
+    about = {"method": "ProxSparse", "step": step, "perplexity": measured.to_dict("records")}
+    return _export(run, run.job(), run.masks()[step], about, directory, progress, format)
 
 
 def export_method(run: Run, method: str | None, directory: Path, progress=None, format: str = "dense") -> dict:
@@ -76,7 +66,7 @@ def export_method(run: Run, method: str | None, directory: Path, progress=None, 
     Raises ProxSparseError for a method that has no result, or updates weights: those of an export are the original ones.
     """
     comparison = Comparison(run)
-    results = comparison.results()
+    job, results = comparison.job, comparison.results()
     exportable = [name for name in results if name != "dense" and not results[name]["weights_changed"]]
     if method not in exportable:
         given = "none was given" if method is None else f"{method!r} has no mask on the original weights here"
@@ -85,23 +75,28 @@ def export_method(run: Run, method: str | None, directory: Path, progress=None, 
             if exportable
             else f"Run {run.id} has no mask on the original weights yet: go on with it, or compare a method that gives one."
         )
+    measured = comparison.table().rename(columns={"method": "mask"})[["mask", "perplexity", "stderr"]]
+    measured = measured[measured["mask"].isin(["dense", method])]
+    measured = measured.assign(windows=len(results["dense"]["losses"]), context=job.context)
+    learned = method in OURS or method in job.run_names()
+    about = {"method": "ProxSparse" if learned else method, "perplexity": measured.to_dict("records")}
+    masks = run.path / "results" / method / "masks.safetensors"
+    return _export(run, job, masks, about, directory, progress, format)
+
+
+def _export(run: Run, job: LearnJob | CompareJob, masks: Path, about: dict, directory: Path, progress, format) -> dict:
     from proxsparse.export import export_model
     from proxsparse.masks import MaskSet
     from proxsparse.models import load_model
 
-    job, table = comparison.job, comparison.table().set_index("method")
-    learned = method in OURS or method in job.run_names()
-    windows = len(results["dense"]["losses"])
+    text = run.corpus() or {}
     provenance = {
-        "method": "ProxSparse" if learned else method, "run": run.id, "job": job.to_dict(), "corpus": job.corpus,
-        "corpus_sha256": (run.corpus() or {}).get("sha256"),
-        "perplexity": [
-            {"mask": name, "windows": windows, "context": job.context} | table.loc[name, ["perplexity", "stderr"]].to_dict()
-            for name in ("dense", method)
-        ],
-    }  # fmt: skip
-    masks = MaskSet.load(run.path / "results" / method / "masks.safetensors")
-    return export_model(load_model(job.model, "cpu"), masks, directory, provenance, progress, format)
+        "run": run.id,
+        "job": job.to_dict(),
+        "corpus": job.corpus,
+        "corpus_sha256": text.get("sha256"),
+    } | about
+    return export_model(load_model(job.model, "cpu"), MaskSet.load(masks), directory, provenance, progress, format)
 
 
 def require_masks(run: Run) -> None:

@@ -13,10 +13,6 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from proxsparse.errors import ProxSparseError
-
-NAMES = ("embedded", "bundled", "wikitext2", "c4")  # of models and texts, whatever a directory may be called
-
 
 @contextmanager
 def written_whole(path: Path):
@@ -55,17 +51,6 @@ def read_json(path: Path, default=None):
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return default
-
-
-def absolute(name: str) -> str:
-    """A model or corpus that is a path here, as the path that finds it from everywhere; any other name as it is. Raises
-    ProxSparseError for a name that can only be a path, and is none."""
-    path = Path(name).expanduser()
-    if path.exists() and name not in NAMES:
-        return str(path.resolve())
-    if name.startswith((".", "/", "~")) or path.suffix in (".txt", ".jsonl", ".gguf"):
-        raise ProxSparseError(f"There is no file or directory {name!r}: check the path.")
-    return name
 
 
 def append_record(path: Path, record: dict) -> None:

@@ -6,7 +6,7 @@ import signal
 import time
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.runs.files import read_json, write_json
+from proxsparse.runs.files import write_json
 from proxsparse.runs.recorder import Recorder
 from proxsparse.runs.run import Run
 
@@ -48,14 +48,13 @@ class Job:
     def describe(self, layers, text) -> None:
         """Write down what is worked on. Raises ProxSparseError where a run that goes on finds another text than it began
         with: its figures would not belong together."""
-        path = self.run.path / "layers.json"
-        begun_with = read_json(path, default={}).get("corpus", {}).get("sha256", text.sha256)
-        if begun_with != text.sha256:
+        begun_with = self.run.corpus()
+        if begun_with and begun_with["sha256"] != text.sha256:
             raise ProxSparseError(
                 f"The text {text.name} is not the one that run {self.run.id} began with: put that one back, or start anew."
             )
         described = {"layers": layers.describe(), "skipped": layers.skipped, "corpus": text.describe()}
-        write_json(path, described)
+        write_json(self.run.path / "layers.json", described)
 
     def stop(self) -> None:
         """What has to be saved when the work is ended before its end."""
