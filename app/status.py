@@ -69,7 +69,7 @@ def tiles(view: RunView | None) -> str:
         (
             "perplexity, learned mask",
             _perplexity(learned),
-            "held-out text; original weights under the mask of this moment",
+            f"on {view.job.live_windows} held-out windows; original weights under the mask of this moment",
             "lead",
         ),
         ("magnitude mask", _perplexity(magnitude), f"keeping the {n} largest of every {m}, nothing learned", ""),
