@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxsparse import ProxSparseError
-from proxsparse.names import CORPORA
+from proxsparse.config import CORPORA
 from proxsparse.runs import Run, find_run
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "assets" / "example-run"
@@ -60,7 +60,7 @@ class Operator:
 
     def keep_upload(self, path: str) -> str:
         """Copy an uploaded text into the operator's folder, if it is one; returns the name to choose it by."""
-        from proxsparse.corpora import read_documents
+        from proxsparse.text import read_documents
 
         source = Path(path)
         if source.suffix not in (".txt", ".jsonl"):

@@ -7,7 +7,7 @@ from html import escape
 
 from app.operator import EXAMPLE_ID
 from app.view import RunView
-from proxsparse.report import pattern_share
+from proxsparse.learning.report import pattern_share
 
 STATUS_WORDS = {
     "new": "not started", "starting": "starting", "running": "running", "paused": "paused", "stopped": "stopped",

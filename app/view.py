@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from proxsparse.figures import QUANTITIES, layer_values
+from proxsparse.files import Tail
 from proxsparse.runs import Run
-from proxsparse.runs.files import Tail
 
 
 class RunView:

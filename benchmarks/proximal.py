@@ -21,8 +21,8 @@ from reference import alternating_prox
 from torch import Tensor
 
 from proxsparse import load_model, prunable_layers
-from proxsparse.masks import Mask
-from proxsparse.proximal import prox_and_count_
+from proxsparse.masks.mask import Mask
+from proxsparse.proximal.operator import prox_and_count_
 
 STRENGTHS = (0.005, 0.02, 0.5)  # λ · RMS of the weights
 GPU_SHAPES = ((4096, 4096), (28672, 8192))

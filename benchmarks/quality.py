@@ -23,11 +23,11 @@ from pathlib import Path
 import torch
 
 from proxsparse import LearnConfig, Mask, MaskLearner, MaskSet, load_model, load_windows, perplexity, prunable_layers
+from proxsparse.learning.report import pattern_share
 from proxsparse.methods import METHODS, maskllm
 from proxsparse.methods.fisher import squared_gradients
 from proxsparse.methods.maskllm import PRIOR_WINDOWS, MaskLLMOptions
-from proxsparse.precision import autocast
-from proxsparse.report import pattern_share
+from proxsparse.models.precision import autocast
 
 RESULTS = Path(__file__).parent / "results" / "quality.json"
 LENGTH, CONTEXT = 256, 512

@@ -21,7 +21,8 @@ from pathlib import Path
 import torch
 from proximal import machine, print_table
 
-from proxsparse import LearnConfig, MaskLearner, attention, load_model, load_windows
+from proxsparse import LearnConfig, MaskLearner, load_model, load_windows
+from proxsparse.models import attention
 from proxsparse.runs.memory import peak_bytes
 from proxsparse.runs.run import KEEP_MEMORY
 

@@ -11,9 +11,13 @@ import math
 import types
 import typing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from proxsparse.errors import ProxSparseError
+
+CORPORA = ("bundled", "wikitext2", "c4")
+NAMES = ("embedded", *CORPORA)  # whatever a directory may be called
 
 
 def _setting(default, help: str, unit: str = "", above=None, least=None, most=None):
@@ -278,3 +282,14 @@ PRESETS: dict[str, LearnJob] = {
     "Paper: OpenLlama-7B-v2": _paper(1.0, 1e-4, length=2048),
     "Paper: Qwen2.5-14B": _paper(0.2, 1e-4),
 }
+
+
+def absolute(name: str) -> str:
+    """A model or corpus that is a path here, as the path that finds it from everywhere; any other name as it is. Raises
+    ProxSparseError for a name that can only be a path, and is none."""
+    path = Path(name).expanduser()
+    if path.exists() and name not in NAMES:
+        return str(path.resolve())
+    if name.startswith((".", "/", "~")) or path.suffix in (".txt", ".jsonl", ".gguf"):
+        raise ProxSparseError(f"There is no file or directory {name!r}: check the path.")
+    return name

@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from proxsparse.regularization import elementary_symmetric
+from proxsparse.proximal.regularizer import elementary_symmetric
 
 KINDS = ("normal", "uniform", "tied", "nearly tied", "alike", "heavy", "one large", "zeros")
 STRENGTHS = (1e-6, 0.005, 0.05, 0.1, 0.25, 0.4, 0.5, 0.7, 1.0, 1.5, 3.0, 40.0)

@@ -14,7 +14,7 @@ from proxsparse.cli.main import build_parser
 README = Path("README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", ["proximal", "regularization", "masks"])
+@pytest.mark.parametrize("module", ["proximal.operator", "proximal.regularizer", "masks.mask"])
 def test_docstring_examples(module):
     import torch
 

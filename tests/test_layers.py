@@ -5,7 +5,7 @@ import torch
 from tiny_models import FAMILIES, random_windows, tiny_model
 
 from proxsparse import ProxSparseError, prunable_layers
-from proxsparse.calibration import activation_scales
+from proxsparse.models.activations import activation_scales
 
 LLAMA = {
     "q_proj": (32, 32), "k_proj": (16, 32), "v_proj": (16, 32), "o_proj": (32, 32),

@@ -9,7 +9,7 @@ from proxsparse.cli.commands import _bar
 
 
 def bench(arguments: argparse.Namespace) -> int:
-    from proxsparse.benchmarking import bench_model
+    from proxsparse.export.benchmark import bench_model
 
     with _bar("bench") as progress:
         found = bench_model(

@@ -12,12 +12,11 @@ from tqdm import tqdm
 
 from proxsparse.cli.follow import follow
 from proxsparse.cli.settings import job_from
-from proxsparse.config import CompareJob, LearnConfig, SweepPlan
+from proxsparse.config import CompareJob, LearnConfig, SweepPlan, absolute
 from proxsparse.errors import ProxSparseError
-from proxsparse.names import absolute
 from proxsparse.runs import Run, list_runs, new_run_path
-from proxsparse.runs.comparison import check_runs
-from proxsparse.runs.sweep import check_plan
+from proxsparse.runs.readers.comparison import check_runs
+from proxsparse.runs.readers.sweep import check_plan
 
 
 def learn(arguments: argparse.Namespace) -> int:
@@ -39,7 +38,7 @@ def compare(arguments: argparse.Namespace) -> int:
     job = CompareJob(**values)
     check_runs(job, job.runs)  # the worker would only find out later
     if job.tasks:
-        from proxsparse.zero_shot import check_tasks
+        from proxsparse.evaluation.zero_shot import check_tasks
 
         check_tasks(job.tasks)
     path = arguments.out or new_run_path("runs", "compare")
@@ -89,9 +88,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
         )
     import torch
 
-    from proxsparse.corpora import load_windows
-    from proxsparse.evaluate import perplexity
-    from proxsparse.models import load_model
+    from proxsparse.evaluation.perplexity import perplexity
+    from proxsparse.models.load import load_model
+    from proxsparse.text import load_windows
 
     # What fp32 says is meant of the weights as well: a checkpoint in bf16 would be computed in bf16.
     dtype = torch.float32 if arguments.precision == "fp32" else None
@@ -110,7 +109,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from proxsparse.runs.export_job import export_masks, export_method, require_masks
+    from proxsparse.runs.jobs.export import export_masks, export_method, require_masks
 
     run = Run(arguments.directory)
     if run.kind == "compare":
@@ -142,7 +141,7 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    from proxsparse.verification import verify as prove
+    from proxsparse.export.verification import verify as prove
 
     with _bar("verify") as progress:
         found = prove(arguments.directory, arguments.original, progress)

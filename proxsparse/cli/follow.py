@@ -11,9 +11,9 @@ from contextlib import closing
 
 from tqdm import tqdm
 
-from proxsparse.report import pattern_share
+from proxsparse.files import Tail
+from proxsparse.learning.report import pattern_share
 from proxsparse.runs import Comparison, Run, Sweep
-from proxsparse.runs.files import Tail
 from proxsparse.runs.run import ACTIVE
 
 POLL_SECONDS = 0.3

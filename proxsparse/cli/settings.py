@@ -7,10 +7,9 @@ import dataclasses
 import types
 import typing
 
-from proxsparse.config import PRESETS, LearnConfig, LearnJob
+from proxsparse.config import PRESETS, LearnConfig, LearnJob, absolute
 from proxsparse.errors import ProxSparseError
-from proxsparse.names import absolute
-from proxsparse.runs.sweep import read_preset
+from proxsparse.runs.readers.sweep import read_preset
 
 
 class Parser(argparse.ArgumentParser):

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from proxsparse.figures.look import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, RED, SKY, dressed, one_two_five
-from proxsparse.report import pattern_share
+from proxsparse.learning.report import pattern_share
 
 QUANTITIES = {
     "pattern share": ("share of groups with no more nonzero soft weights than the pattern keeps", ".1%"),

@@ -12,15 +12,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from proxsparse.attention import quick_attention
-from proxsparse.calibration import check_windows
 from proxsparse.errors import ProxSparseError
-from proxsparse.groups import magnitudes
 from proxsparse.layers import PrunableLayers, only_these_learn, prunable_layers
-from proxsparse.losses import next_token_losses
-from proxsparse.masks import Mask, MaskSet
+from proxsparse.masks.groups import magnitudes
+from proxsparse.masks.mask import Mask, MaskSet
 from proxsparse.methods.result import Pruned
-from proxsparse.precision import autocast
+from proxsparse.models.activations import check_windows
+from proxsparse.models.attention import quick_attention
+from proxsparse.models.losses import next_token_losses
+from proxsparse.models.precision import autocast
 
 
 def fisher(

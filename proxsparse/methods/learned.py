@@ -9,7 +9,7 @@ from torch import Tensor
 
 from proxsparse.config import LearnConfig
 from proxsparse.layers import PrunableLayers
-from proxsparse.learner import MaskLearner
+from proxsparse.learning.learner import MaskLearner
 from proxsparse.methods.result import Pruned
 
 

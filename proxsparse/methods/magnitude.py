@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from proxsparse.layers import PrunableLayers, prunable_layers
-from proxsparse.masks import Mask, MaskSet
+from proxsparse.masks.mask import Mask, MaskSet
 from proxsparse.methods.result import Pruned
 
 

@@ -17,16 +17,16 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from proxsparse.attention import quick_attention
 from proxsparse.config import LearnConfig, check_patterns
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayer, PrunableLayers, only_these_learn, prunable_layers
-from proxsparse.losses import next_token_losses
-from proxsparse.masks import Mask, MaskSet
+from proxsparse.learning.schedule import seed_at, windows_at
+from proxsparse.masks.mask import Mask, MaskSet
 from proxsparse.methods.result import Pruned
 from proxsparse.methods.sparsegpt import sparsegpt
-from proxsparse.precision import autocast
-from proxsparse.schedule import seed_at, windows_at
+from proxsparse.models.attention import quick_attention
+from proxsparse.models.losses import next_token_losses
+from proxsparse.models.precision import autocast
 
 PRIOR_WINDOWS = 128
 INITIAL_SPREAD = 0.01  # standard deviation of the logits before the prior

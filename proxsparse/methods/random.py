@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from proxsparse.layers import PrunableLayers, prunable_layers
-from proxsparse.masks import Mask, MaskSet
+from proxsparse.masks.mask import Mask, MaskSet
 from proxsparse.methods.result import Pruned
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from proxsparse.blockwise import prune_blocks
-from proxsparse.calibration import InputNorms
-from proxsparse.groups import magnitudes
 from proxsparse.layers import PrunableLayer, PrunableLayers, prunable_layers
-from proxsparse.masks import Mask, MaskSet
+from proxsparse.masks.groups import magnitudes
+from proxsparse.masks.mask import Mask, MaskSet
+from proxsparse.methods.blockwise import prune_blocks
 from proxsparse.methods.result import Pruned
+from proxsparse.models.activations import InputNorms
 
 
 def ria(

@@ -13,13 +13,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from proxsparse.blockwise import prune_blocks
-from proxsparse.calibration import SecondMoments
 from proxsparse.errors import ProxSparseError
-from proxsparse.groups import check_groups, magnitudes
 from proxsparse.layers import PrunableLayer, PrunableLayers, prunable_layers
-from proxsparse.masks import Mask, MaskSet, keep_largest, pack
+from proxsparse.masks.groups import check_groups, magnitudes
+from proxsparse.masks.mask import Mask, MaskSet, keep_largest, pack
+from proxsparse.methods.blockwise import prune_blocks
 from proxsparse.methods.result import Pruned
+from proxsparse.models.activations import SecondMoments
 
 DAMPING = 0.01  # added to the diagonal of H, as a share of its mean
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from proxsparse.runs.files import append_record, keep_records, read_json, write_json, written_whole
+from proxsparse.files import append_record, keep_records, read_json, write_json, written_whole
 from proxsparse.runs.run import Run, numbered_file
 
 RECORDS = ("steps", "layers", "perplexity")

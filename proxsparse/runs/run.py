@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 
 from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
-from proxsparse.runs.files import Tail, read_json, write_json
+from proxsparse.files import Tail, read_json, write_json
 
 ACTIVE = ("starting", "running", "paused")
 START_SECONDS = 30

@@ -39,10 +39,10 @@ def work(path: str | Path) -> int:
 
 
 def _jobs() -> dict[str, Callable[[Run, Recorder], int]]:
-    from proxsparse.runs.compare_job import CompareJobWorker
-    from proxsparse.runs.export_job import export_run
-    from proxsparse.runs.learn_job import LearnJobWorker
-    from proxsparse.runs.sweep_job import SweepJobWorker
+    from proxsparse.runs.jobs.compare import CompareJobWorker
+    from proxsparse.runs.jobs.export import export_run
+    from proxsparse.runs.jobs.learn import LearnJobWorker
+    from proxsparse.runs.jobs.sweep import SweepJobWorker
 
     workers = {"learn": LearnJobWorker, "compare": CompareJobWorker, "sweep": SweepJobWorker}
     return {"export": export_run} | {

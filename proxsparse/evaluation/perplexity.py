@@ -1,0 +1,94 @@
+"""Perplexity, in the protocol of the field: the text is concatenated and cut into windows that do not overlap."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proxsparse.errors import DivergedError, ProxSparseError
+from proxsparse.models.losses import next_token_losses
+from proxsparse.models.precision import autocast
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """exp of the mean next-token loss; every predicted token weighs the same.
+
+    stderr is the standard error over windows, carried to the perplexity (value · standard error of the mean loss).
+    """
+
+    value: float
+    stderr: float
+    tokens: int
+    windows: int
+    context: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ± {self.stderr:.2f} ({self.windows} windows of {self.context} tokens)"
+
+
+def perplexity(
+    model,
+    windows: Tensor,
+    batch: int = 4,
+    precision: str = "auto",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Perplexity:
+    """Perplexity of `model` on `windows`, int64 (count, length): token-weighted mean of the loss, then exp.
+
+    batch: windows in one forward pass. progress(done, total, what) is called before each pass; what it raises ends the
+    measurement. Raises ProxSparseError without a window or when a loss is not finite.
+    """
+    started = time.perf_counter()
+    losses = window_losses(model, windows, batch, precision, progress)
+    mean = losses.mean().item()  # windows are equally long: the mean of their means is the mean over tokens
+    stderr = losses.std().item() / math.sqrt(len(losses)) if len(losses) > 1 else math.nan
+    value = math.exp(min(mean, 700))
+    seconds = time.perf_counter() - started
+    return Perplexity(value, value * stderr, len(losses) * (windows.shape[1] - 1), *windows.shape, seconds)
+
+
+@torch.inference_mode()
+def window_losses(
+    model,
+    windows: Tensor,
+    batch: int = 4,
+    precision: str = "auto",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Tensor:
+    """Mean next-token loss of every window in nats, float64 (count,): what perplexities and their paired differences
+    are made of. Arguments and errors as for `perplexity`."""
+    if len(windows) == 0 or windows.shape[1] < 2:
+        raise ProxSparseError(f"There is nothing to measure: {len(windows)} windows of {windows.shape[-1]} tokens.")
+    device, means = next(model.parameters()).device, []
+    for begin in range(0, len(windows), batch):
+        if progress:
+            progress(begin, len(windows), "measuring perplexity")
+        with autocast(device, precision):
+            losses = next_token_losses(model, windows[begin : begin + batch].to(device))
+        means.append(losses.double().mean(1))
+    means = torch.cat(means).cpu()
+    if not math.isfinite(means.sum().item()):
+        raise DivergedError("The loss on the held-out text is not a finite number: this model is broken.")
+    return means
+
+
+@torch.inference_mode()
+def complete(lm, prompts: Sequence[str], new_tokens: int) -> list[str]:
+    """What the model says after each prompt: greedy, at most `new_tokens` tokens, without the prompt.
+
+    lm: a LanguageModel. Greedy, so that two models differ by their weights alone.
+    """
+    texts = []
+    for prompt in prompts:
+        tokens = lm.tokenizer(prompt, return_tensors="pt").to(lm.model.device)
+        end = lm.tokenizer.pad_token_id if lm.tokenizer.pad_token_id is not None else lm.tokenizer.eos_token_id
+        found = lm.model.generate(**tokens, max_new_tokens=new_tokens, do_sample=False, pad_token_id=end)
+        texts.append(lm.tokenizer.decode(found[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True))
+    return texts

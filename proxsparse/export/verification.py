@@ -1,0 +1,130 @@
+"""Proof, from the files on disk, that a model is N:M and that nothing but zeros was put into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from proxsparse.errors import ProxSparseError
+from proxsparse.layers import prunable_layers
+from proxsparse.masks.groups import in_planes
+from proxsparse.masks.mask import MaskSet
+from proxsparse.models.load import load_model
+
+MASKS_FILE = "masks.safetensors"
+PROVENANCE_FILE = "provenance.json"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found. layers: one dict a layer (name, rows, columns, groups, bad_groups, changed_weights, ok);
+    changed_elsewhere: names of tensors outside the masked layers that differ from the original."""
+
+    layers: list[dict]
+    changed_elsewhere: list[str]
+    pattern: str
+    dtype: str
+    original: str
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.layers) and all(layer["ok"] for layer in self.layers) and not self.changed_elsewhere
+
+    @property
+    def summary(self) -> str:
+        """The outcome in one sentence."""
+        groups = sum(layer["groups"] for layer in self.layers)
+        if self.ok:
+            return (
+                f"Proven: all {groups:,} groups of {len(self.layers)} layers are {self.pattern}, and every kept weight equals "
+                f"that of {self.original} bit for bit ({self.dtype}); everything outside these layers is unchanged."
+            )
+        bad = [layer for layer in self.layers if not layer["ok"]]
+        if bad:
+            first = bad[0]
+            return (
+                f"Not proven: {len(bad)} of {len(self.layers)} layers fail, first {first['name']}: {first['bad_groups']:,} groups "
+                f"are not {self.pattern} or break their mask, {first['changed_weights']:,} kept weights differ from {self.original}."
+            )
+        return (
+            f"Not proven: {self.changed_elsewhere[0]} lies outside the masked layers and differs from {self.original}."
+        )
+
+    def to_dict(self) -> dict:
+        return {
+            "ok": self.ok, "summary": self.summary, "pattern": self.pattern, "dtype": self.dtype,
+            "original": self.original, "changed_elsewhere": self.changed_elsewhere, "layers": self.layers,
+        }  # fmt: skip
+
+
+def verify(
+    directory: str | Path, original: str | None = None, progress: Callable[[int, int, str], None] | None = None
+) -> Verification:
+    """Read the weights in `directory` and compare them with the original model's, layer by layer.
+
+    original: what `load_model` takes; default: what the directory's provenance file names. Proven is, for each layer
+    that the packed masks name: no group keeps more than n of m, no weight that the mask drops is nonzero, and every
+    weight that it keeps has the original's bits (in the saved dtype). For all other tensors: the original's bits.
+    Raises ProxSparseError where there is nothing to verify.
+    """
+    from proxsparse.files import read_json
+
+    directory = Path(directory)
+    if not (directory / MASKS_FILE).is_file():
+        raise ProxSparseError(f"{directory} holds no {MASKS_FILE}: give a directory that `export` wrote.")
+    masks = MaskSet.load(directory / MASKS_FILE)
+    original = original or (read_json(directory / PROVENANCE_FILE, default={}) or {}).get("model")
+    if not original:
+        raise ProxSparseError(f"{directory} does not say which model it came from: name it with --original.")
+    exported = load_model(str(directory), device="cpu").model
+    dtype = next(exported.parameters()).dtype
+    reference = load_model(original, device="cpu", dtype=dtype).model
+    m = next(iter(masks.values())).m
+    found, expected = prunable_layers(exported, m), prunable_layers(reference, m)
+    results = []
+    for index, (name, mask) in enumerate(masks.items()):
+        if progress:
+            progress(index, len(masks), "verifying")
+        if name not in found or name not in expected or found[name].matrix.shape != expected[name].matrix.shape:
+            raise ProxSparseError(
+                f"{original} and {directory} do not both have the layer {name!r}: name the right original."
+            )
+        results.append(_compare(name, found[name].matrix, expected[name].matrix, mask))
+    masked = {id(found[name].parameter) for name in masks}
+    reference_tensors = reference.state_dict()
+    outside = [
+        name
+        for name, tensor in exported.named_parameters()
+        if id(tensor) not in masked and not _same_bits(tensor.data, reference_tensors[name])
+    ]
+    outside += [  # experts without a mask that share a parameter with masked ones
+        name
+        for name, layer in found.items()
+        if id(layer.parameter) in masked and name not in masks and not _same_bits(layer.matrix, expected[name].matrix)
+    ]
+    first = next(iter(masks.values()))
+    return Verification(results, outside, f"{first.n}:{first.m}", str(dtype).removeprefix("torch."), original)
+
+
+def _compare(name: str, weight: Tensor, reference: Tensor, mask) -> dict:
+    kept = mask.dense()
+    nonzero = in_planes(weight != 0, mask.m)
+    outside_mask = in_planes((weight != 0) & ~kept, mask.m)
+    bad = int(((nonzero.sum(0) > mask.n) | outside_mask.any(0)).sum())
+    changed = int((kept & (_bits(weight) != _bits(reference))).sum())
+    return {
+        "name": name, "rows": weight.shape[0], "columns": weight.shape[1], "groups": weight.numel() // mask.m,
+        "bad_groups": bad, "changed_weights": changed, "ok": bad == 0 and changed == 0,
+    }  # fmt: skip
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(_bits(a), _bits(b))

@@ -1,0 +1,228 @@
+"""An N:M sparse model on disk, with its masks, its history and its proof: dense with zeros, as plain transformers loads
+it, or compact, without the zeros."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from proxsparse import __version__
+from proxsparse.config import check_format
+from proxsparse.errors import ProxSparseError
+from proxsparse.export.verification import MASKS_FILE, PROVENANCE_FILE, verify
+from proxsparse.files import write_json
+from proxsparse.layers import prunable_layers
+from proxsparse.masks.mask import MaskSet
+from proxsparse.models.compact import COMPACT_FILE, stored_tensors, write_compact
+from proxsparse.models.load import LanguageModel
+
+CARD_FILE = "README.md"
+RUN_AS_TWO_FOUR = ((2, 4), (1, 4), (1, 2))  # at most two of four are nonzero
+ABOUT_FILES = {
+    "config.json": "architecture",
+    "generation_config.json": "generation defaults",
+    "tokenizer.json": "tokenizer",
+    "tokenizer_config.json": "tokenizer settings",
+    "chat_template.jinja": "chat format",
+    "model.safetensors": "weights: the original ones, zero where a mask drops them",
+    "compact.safetensors": "weights: of masked layers the kept ones, all others as they were",
+    COMPACT_FILE: "which tensor lies in which file",
+    MASKS_FILE: "the masks, one bit a weight",
+    PROVENANCE_FILE: "how the masks were made",
+    CARD_FILE: "model card",
+}
+
+
+def export_model(
+    lm: LanguageModel,
+    masks: MaskSet,
+    directory: str | Path,
+    provenance: dict | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    format: str = "dense",
+) -> dict:
+    """Write `lm` under `masks` as a safetensors directory, and verify what was written.
+
+    lm: with its original weights; it leaves this function as it came. directory: new or empty; it appears only when
+    everything in it is written and proven. provenance: what is to be remembered (configuration, corpus hash,
+    metrics), as JSON. format: "dense", with zeros, which plain transformers loads; or "compact", without them, which
+    `load_compact` reads. Returns {"directory", "bytes", "files": [{"name", "bytes", "about"}], "format", "size",
+    "speed", "verification"}; size: see `sizes`. Raises ProxSparseError when the directory is taken, the disk is full,
+    or the verification fails.
+    """
+    check_format(format)
+    directory = Path(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ProxSparseError(f"{directory} exists and is not empty: choose another directory.")
+    if not masks:
+        raise ProxSparseError("There are no masks to export: learn them first.")
+    provenance = {"model": lm.name, "versions": versions(), **(provenance or {})}
+    temporary = None
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+        if progress:
+            progress(0, 1, "writing the weights")
+        if format == "compact":
+            write_compact(lm.model, masks, temporary, progress)
+        else:
+            layers = prunable_layers(lm.model, next(iter(masks.values())).m)
+            with layers.lent():
+                masks.apply_(layers)
+                lm.model.save_pretrained(temporary)
+            masks.save(temporary / MASKS_FILE)
+        lm.tokenizer.save_pretrained(temporary)
+        write_json(temporary / PROVENANCE_FILE, provenance)
+        verification = verify(temporary, lm.name, progress)
+        if not verification.ok:
+            raise ProxSparseError(f"The export was not kept. {verification.summary}")
+        size = sizes(lm.model, masks, format)
+        card = _model_card(lm, masks, provenance, verification.summary, format, size["summary"])
+        (temporary / CARD_FILE).write_text(card, encoding="utf-8")
+        for file in temporary.iterdir():
+            file.chmod(0o644)
+        temporary.chmod(0o755)
+        if directory.exists():
+            directory.rmdir()
+        temporary.rename(directory)
+    except OSError as error:
+        raise ProxSparseError(
+            f"The model cannot be written to {directory}: {error.strerror or error}; free some space, or choose another directory."
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    files = [
+        {"name": file.name, "bytes": file.stat().st_size, "about": _about(file.name)}
+        for file in sorted(directory.iterdir(), key=lambda file: -file.stat().st_size)
+    ]
+    return {
+        "directory": str(directory), "bytes": sum(file["bytes"] for file in files), "files": files,
+        "format": format, "size": size, "speed": what_runs_it(masks), "verification": verification.to_dict(),
+    }  # fmt: skip
+
+
+def sizes(model, masks: MaskSet, format: str = "dense") -> dict:
+    """How much room the weights of `model` take under `masks`, in bytes, beside the dense checkpoint in its own dtype.
+
+    Returns {"dtype", "dense_bytes", "stored_bytes", "ratio"} of all tensors, tied ones once, the same three with
+    "masked_" before them of the masked layers alone, and "summary", a sentence. Stored are, in a compact checkpoint,
+    the kept values and one bit a weight; the bits are not counted in a dense one, which does not need them.
+    """
+    layers = prunable_layers(model, next(iter(masks.values())).m)
+    total = sum(tensor.nbytes for _, tensor, same in stored_tensors(model) if same is None)
+    masked = sum(layers[name].matrix.nbytes for name in masks)
+    kept = masked
+    if format == "compact":
+        kept = sum(layers[name].matrix.nbytes * mask.n // mask.m + mask.packed.numel() for name, mask in masks.items())
+    stored = total - masked + kept
+    dtype = str(model.dtype).removeprefix("torch.")
+    if format == "compact":
+        summary = (
+            f"The weights take {stored:,} bytes, {stored / total:.1%} of the {total:,} of a dense checkpoint in {dtype}; the "
+            f"{len(masks)} masked layers alone take {kept / masked:.1%}."
+        )
+    else:
+        summary = f"The weights take {total:,} bytes in {dtype}, as without a mask: the zeros are stored."
+    return {
+        "dtype": dtype, "dense_bytes": total, "stored_bytes": stored, "ratio": stored / total,
+        "masked_dense_bytes": masked, "masked_stored_bytes": kept, "masked_ratio": kept / masked, "summary": summary,
+    }  # fmt: skip
+
+
+def _about(name: str) -> str:
+    """What a file is; of one of several, what all of them are."""
+    return ABOUT_FILES.get(re.sub(r"-\d{5}-of-\d{5}", "", name), "part of the model")
+
+
+def versions() -> dict[str, str]:
+    """Of what the result depends on."""
+    packages = ("torch", "transformers", "safetensors")
+    return {"proxsparse": __version__} | {name: importlib.metadata.version(name) for name in packages}
+
+
+def what_runs_it(masks: MaskSet) -> str:
+    """What executes a model under these masks faster, in one paragraph."""
+    first = next(iter(masks.values()))
+    kernels = "torch.sparse.to_sparse_semi_structured (NVIDIA GPUs of compute capability 8.0 and above)"
+    if (first.n, first.m) not in RUN_AS_TWO_FOUR:
+        return (
+            f"No kernel that we know of runs {first.n}:{first.m} faster: those of {kernels} need 2:4, which 1:2 and 1:4 masks "
+            "are as well."
+        )
+    as_well = "" if (first.n, first.m) == (2, 4) else f"A {first.n}:{first.m} mask is 2:4 as well: "
+    return (
+        f"{as_well}{kernels} turns fp16 and bf16 layers of suitable shapes into sparse ones; `proxsparse.accelerate(model)` "
+        "does it layer by layer. Whether that is faster depends on shapes and batch: nothing was timed here, and `python -m "
+        "proxsparse bench DIR` measures it on your GPU."
+    )
+
+
+HOW_TO_LOAD = {
+    "dense": """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/directory")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/directory")
+```
+
+This is a dense checkpoint with zeros: it loads anywhere, and is by itself neither smaller nor faster.""",
+    "compact": """```python
+from proxsparse import load_compact
+
+lm = load_compact("path/to/this/directory")  # lm.model, lm.tokenizer
+```
+
+This is a compact checkpoint: the zeros are not stored. proxsparse puts them back when it loads the model, which is then an
+ordinary transformers model, as large in memory as the original; other programs do not read this format.""",
+}
+
+
+def _origin(provenance: dict) -> str:
+    """What made the mask, where that is known."""
+    if "method" not in provenance:
+        return ""
+    source = " (Liu et al. 2025, arXiv 2502.00258)" if provenance["method"] == "ProxSparse" else ""
+    return f"The mask was made with {provenance['method']}{source}. "
+
+
+def _model_card(lm: LanguageModel, masks: MaskSet, provenance: dict, proof: str, format: str, size: str) -> str:
+    first = next(iter(masks.values()))
+    pattern = f"{first.n}:{first.m}"
+    rows = "\n".join(
+        f"| {entry['mask']} | {entry['perplexity']:.2f} ± {entry['stderr']:.2f} |" if entry.get("stderr") is not None
+        else f"| {entry['mask']} | {entry['perplexity']:.2f} |"
+        for entry in provenance.get("perplexity", [])
+    )  # fmt: skip
+    measured = ""
+    if rows:
+        one = provenance["perplexity"][0]
+        measured = f"""
+Perplexity on the held-out part of `{provenance.get("corpus", "the corpus")}` ({one["windows"]} windows of {one["context"]} tokens):
+
+| mask | perplexity |
+|---|---|
+{rows}
+"""
+    return f"""---
+base_model: {lm.name}
+tags: [sparsity, "{pattern}", proxsparse]
+---
+
+# {Path(lm.name).name}, {pattern} sparse
+
+At most {first.n} of every {first.m} consecutive input weights are nonzero in {len(masks)} linear layers.
+{_origin(provenance)}The mask was applied to the original weights; no weight was updated.
+{measured}
+{proof}
+
+{HOW_TO_LOAD[format]}
+{size}
+{what_runs_it(masks)}
+
+`{MASKS_FILE}` holds the masks (one bit a weight), `{PROVENANCE_FILE}` how they were made.
+"""

@@ -1,0 +1,135 @@
+"""What enters every prunable layer on calibration text: seen one layer at a time, and as the activation metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from proxsparse.errors import ProxSparseError
+from proxsparse.layers import PrunableLayer, PrunableLayers
+from proxsparse.models.precision import autocast
+
+
+class Statistic(Protocol):
+    """What is gathered of the inputs of one layer."""
+
+    def add(self, inputs: Tensor) -> None:
+        """inputs: (tokens, in), as they enter the layer; no tokens for an expert that was not chosen."""
+
+
+class InputObserver(TorchFunctionMode):
+    """While open, adds what a prunable matrix is about to be multiplied with, (tokens, in), to the layer's statistic.
+
+    It looks at the multiplication itself, not at modules, so that a `Linear`, a `Conv1D` and one expert inside a fused
+    parameter are all seen in the same way: the weight is recognised by where it lies in memory. Inputs come as they are
+    before autocast, and autocast is off where they are added.
+    """
+
+    def __init__(self, layers: Mapping[str, PrunableLayer], statistics: Mapping[str, Statistic]):
+        super().__init__()
+        self.names = {layer.matrix.data_ptr(): name for name, layer in layers.items()}
+        self.statistics = statistics
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.nn.functional.linear:
+            self._look(args[0], args[1] if len(args) > 1 else kwargs["weight"])
+        elif function is torch.addmm:  # Conv1D: bias, input, weight
+            self._look(args[1], args[2])
+        elif function in (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__):  # experts stored (in, out)
+            self._look(args[0], args[1])
+        return function(*args, **(kwargs or {}))
+
+    def _look(self, inputs: Tensor, weight: Tensor) -> None:
+        name = self.names.get(weight.data_ptr())
+        if name is not None:
+            with torch.autocast(inputs.device.type, enabled=False):
+                self.statistics[name].add(inputs.reshape(-1, inputs.shape[-1]))
+
+
+class InputNorms:
+    """‖x_j‖₂ of every input feature of one layer, over all tokens that were added."""
+
+    def __init__(self, layer: PrunableLayer):
+        self.squares = torch.zeros(layer.in_features, device=layer.matrix.device)
+
+    def add(self, inputs: Tensor) -> None:
+        """inputs: (tokens, in)."""
+        self.squares += inputs.float().square().sum(0)
+
+    def norms(self) -> Tensor:
+        """float32 (in,)."""
+        return self.squares.sqrt()
+
+
+class SecondMoments:
+    """XᵀX of the inputs of one layer, over all tokens that were added; float32 (in, in)."""
+
+    def __init__(self, layer: PrunableLayer):
+        self.sum = torch.zeros(layer.in_features, layer.in_features, device=layer.matrix.device)
+
+    def add(self, inputs: Tensor) -> None:
+        """inputs: (tokens, in)."""
+        wide = inputs.float()
+        self.sum.addmm_(wide.t(), wide)
+
+
+def check_windows(windows: Tensor | None) -> None:
+    """Raise ProxSparseError unless `windows` are (count, length) and there is one."""
+    if windows is None or windows.ndim != 2 or windows.numel() == 0:
+        raise ProxSparseError("There is no calibration text: give windows of tokens, int64 (count, length).")
+
+
+@torch.no_grad()
+def activation_scales(
+    model,
+    layers: PrunableLayers,
+    windows: Tensor,
+    precision: str = "auto",
+    progress: Callable[[int, int, str], None] | None = None,
+    batch: int = 4,
+) -> dict[str, Tensor]:
+    """‖x_j‖₂ of every input feature of every layer, divided by the layer's geometric mean.
+
+    windows: int64 (count, length). batch: windows in one forward pass. Returns {layer name: float32 (in,)}, positive.
+    This is the scale of Wanda's score |w_ij|·‖x_j‖₂ (Sun et al. 2023, arXiv 2306.11695, section 3); the common factor
+    changes no choice within a layer. An input that was never active gets the smallest scale of its layer, and a layer
+    that saw no token (an idle expert) the scale 1.
+    """
+    device = next(model.parameters()).device
+    decoder = model.base_model  # without the LM head: nobody asks for the next token here
+    seen = {name: InputNorms(layer) for name, layer in layers.items()}
+    observer = InputObserver(layers, seen)
+    with experts_one_by_one(model):
+        for index in range(0, len(windows), batch):
+            if progress:
+                progress(index, len(windows), "measuring activations")
+            with autocast(device, precision), observer:
+                decoder(input_ids=windows[index : index + batch].to(device), use_cache=False)
+    return {name: _normalized(inputs.norms()) for name, inputs in seen.items()}
+
+
+@contextmanager
+def experts_one_by_one(model):
+    """Fused kernels multiply all experts at once, where no single weight can be seen."""
+    if not model._can_set_experts_implementation():
+        yield
+        return
+    before = model.get_experts_implementation()
+    model.set_experts_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_experts_implementation(before)
+
+
+def _normalized(norms: Tensor) -> Tensor:
+    active = norms > 0
+    if not bool(active.any()):
+        return torch.ones_like(norms)
+    norms = torch.where(active, norms, norms[active].min())
+    return norms / norms.log().mean().exp()

@@ -1,0 +1,1 @@
+"""What a worker process does, a module for each kind of run."""

@@ -1,0 +1,124 @@
+"""What every long job shares: between two pieces of its work it obeys the run's commands, and it says how far it is."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from proxsparse.errors import ProxSparseError
+from proxsparse.files import write_json
+from proxsparse.runs.recorder import Recorder
+from proxsparse.runs.run import Run
+
+POLL_SECONDS = 0.1
+
+
+class Stopped(Exception):
+    """Somebody asked the worker to end."""
+
+
+class Job:
+    """A job that can be paused, resumed and stopped. A kind of run gives `work`, and `stop` where there is something to
+    save; both happen in the worker's process."""
+
+    def __init__(self, run: Run, recorder: Recorder):
+        self.run, self.recorder = run, recorder
+        self.paused, self.stopping = False, False
+        self.elapsed_before = recorder.state.get("elapsed") or 0.0
+        self.paused_seconds, self.began = 0.0, time.monotonic()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def run_to_the_end(self) -> int:
+        try:
+            self.work()
+            self.recorder.update(status="done", doing="done", remaining=0, elapsed=self.total_elapsed)
+            self.recorder.event("done")
+        except Stopped:
+            self.stop()
+            self.recorder.update(
+                status="stopped", doing="stopped on request", remaining=None, elapsed=self.total_elapsed
+            )
+            self.recorder.event("stopped")
+        return 0
+
+    def work(self) -> None:
+        raise NotImplementedError
+
+    def describe(self, layers, text) -> None:
+        """Write down what is worked on. Raises ProxSparseError where a run that goes on finds another text than it began
+        with: its figures would not belong together."""
+        begun_with = self.run.corpus()
+        if begun_with and begun_with["sha256"] != text.sha256:
+            raise ProxSparseError(
+                f"The text {text.name} is not the one that run {self.run.id} began with: put that one back, or start anew."
+            )
+        described = {"layers": layers.describe(), "skipped": layers.skipped, "corpus": text.describe()}
+        write_json(self.run.path / "layers.json", described)
+
+    def stop(self) -> None:
+        """What has to be saved when the work is ended before its end."""
+
+    @property
+    def resting(self) -> bool:
+        """Whether nothing may be done until the next command."""
+        return self.paused
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        """Called from inside long work: says how far it is, and obeys."""
+        self.recorder.update(doing=f"{what} {min(done + 1, total)}/{total}", elapsed=self.total_elapsed)
+        self.obey()
+        while self.resting:
+            self.rest()
+            self.obey()
+
+    def obey(self) -> None:
+        """Carry out the commands that wait, in the order they were sent."""
+        for path, command in self.run.commands():
+            if not self.ready_for(command["command"]):
+                continue
+            path.unlink()
+            self.carry_out(**command)
+        if self.stopping:
+            raise Stopped
+
+    def ready_for(self, command: str) -> bool:
+        """Whether a command can be obeyed already; else it waits."""
+        return True
+
+    def carry_out(self, command: str, **values) -> None:
+        """One command; what only a learner does is noted as ignored."""
+        if command == "stop":
+            self.stopping = True
+        elif command == "pause":
+            if not self.paused:
+                self.pause()
+        elif command == "resume":
+            if self.paused:
+                self.paused = False
+                self.recorder.update(status="running", doing="going on")
+                self.recorder.event("went on")
+        else:
+            self.recorder.event("ignored", command=command)
+
+    def pause(self) -> None:
+        self.paused = True
+        self.recorder.update(status="paused", doing="paused")
+        self.recorder.event("paused")
+
+    def rest(self) -> None:
+        self.recorder.update(status="paused", doing="paused")
+        began = time.monotonic()
+        time.sleep(POLL_SECONDS)
+        self.paused_seconds += time.monotonic() - began
+
+    @property
+    def working_seconds(self) -> float:
+        return time.monotonic() - self.began - self.paused_seconds
+
+    @property
+    def total_elapsed(self) -> float:
+        return self.elapsed_before + self.working_seconds
+
+    def _on_signal(self, number, frame) -> None:
+        self.stopping = True

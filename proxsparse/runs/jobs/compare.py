@@ -1,0 +1,218 @@
+"""Comparing methods and runs, in a process of its own: each method in turn on one model, then what needs them all.
+
+What a method has given is kept in `results/<name>/` as soon as it is whole, so that a comparison that was stopped, or
+lost its worker, goes on with the next method.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxsparse.config import LEARNED, CompareJob, LearnConfig
+from proxsparse.errors import ProxSparseError
+from proxsparse.files import write_json, written_whole
+from proxsparse.runs.jobs.base import Job
+from proxsparse.runs.memory import begin_peak, peak_bytes
+from proxsparse.runs.readers.comparison import Comparison, check_runs
+from proxsparse.runs.recorder import describe_device
+from proxsparse.runs.run import Run
+
+if TYPE_CHECKING:
+    from proxsparse.methods import Pruned
+
+ERROR_WINDOWS = 8  # held-out windows on which the layers' output errors are measured
+
+
+class CompareJobWorker(Job):
+    """Dense first, then every method and run: its masks, its losses on the held-out windows, its completions."""
+
+    def work(self) -> None:
+        self.job = CompareJob(**self.run.header()["compare"])
+        waiting = [path for name, path in self.job.run_names().items() if not self.is_measured(name)]
+        check_runs(self.job, waiting)  # before anything that takes time
+        self.recorder.update(doing=f"loading {self.job.model}", step=0)
+        self.load()
+        if self.job.tasks:  # now, not after hours
+            from proxsparse.evaluation.zero_shot import check_data
+
+            self.recorder.update(doing="loading the tasks")
+            check_data(self.job.tasks)
+        steps = len(self.entries) + 1 + bool(self.job.tasks)
+        self.recorder.update(status="running", steps=steps)
+        for index, (name, make) in enumerate(self.entries.items()):
+            self.recorder.update(step=index)
+            if not self.is_measured(name):
+                self.try_to_measure(name, make)
+        self.recorder.update(step=len(self.entries))
+        self.compare_masks()
+        if self.job.tasks:
+            Comparison(self.run).write_files()
+            self.recorder.update(step=steps - 1)
+            self.ask_tasks()
+        Comparison(self.run).write_files()
+        self.recorder.update(step=steps)
+
+    def load(self) -> None:
+        from proxsparse.layers import prunable_layers
+        from proxsparse.models.load import load_model
+        from proxsparse.text import load_windows
+
+        job = self.job
+        self.lm = load_model(job.model, job.device)
+        self.device = self.lm.model.device
+        self.recorder.update(doing=f"reading {job.corpus}", device=describe_device(self.device))
+        text = load_windows(job.corpus, self.lm.tokenizer, job.length, job.context, self.lm.context)
+        self.heldout = text.heldout[: job.windows] if job.windows else text.heldout
+        self.calibration = text.calibration
+        self.layers = prunable_layers(self.lm.model, job.m)
+        self.describe(self.layers, text)
+        self.entries: dict[str, Callable[[], Pruned | None]] = {"dense": lambda: None}
+        self.entries |= {name: partial(self.prune, name) for name in job.methods}
+        self.entries |= {name: partial(self.masks_of, path) for name, path in job.run_names().items()}
+
+    # One method
+
+    def try_to_measure(self, name: str, make: Callable[[], Pruned | None]) -> None:
+        """What one method cannot do is kept as its result, and the others go on."""
+        try:
+            self.measure(name, make)
+        except ProxSparseError as error:
+            if name == "dense":
+                raise
+            write_json(self.directory(name) / "result.json", {"method": name, "error": str(error)})
+            self.recorder.event("gave no result", method=name, error=str(error))
+
+    def measure(self, name: str, make: Callable[[], Pruned | None]) -> None:
+        from proxsparse.evaluation.perplexity import window_losses
+
+        self.label = name
+        directory = self.directory(name)
+        directory.mkdir(parents=True, exist_ok=True)
+        begin_peak(self.device)
+        began = self.working_seconds
+        pruned = make()
+        result = {"method": name, "weights_changed": pruned is not None and pruned.weights is not None}
+        result |= {"seconds": self.working_seconds - began, "peak_bytes": peak_bytes(self.device)}
+        if name in self.job.run_names():
+            source = Run(self.job.run_names()[name])
+            steps = source.table("steps")
+            result |= {
+                "seconds": None if steps.empty else steps["seconds"].sum(),  # those of a fork's parent among them
+                "peak_bytes": source.state().get("peak_bytes"),
+                "job": source.header()["job"],
+                "corpus": source.corpus(),
+            }
+        if name == "dense":
+            result |= {"seconds": None, "peak_bytes": None}
+        if pruned is not None:
+            self.keep(directory, pruned)
+        with pruned.placed_in(self.layers) if pruned else nullcontext():
+            result["losses"] = window_losses(self.lm.model, self.heldout, progress=self.progress).tolist()
+            result["completions"] = self.complete()
+        write_json(directory / "result.json", result | {"context": self.job.context, "time": time.time()})
+        self.recorder.event("measured", method=name)
+
+    def prune(self, name: str) -> Pruned:
+        from proxsparse.methods import METHODS
+
+        job, options = self.job, {}
+        windows = self.calibration[: job.calibration]
+        if name in LEARNED:
+            windows = self.calibration
+            options["budget"] = LearnConfig(steps=job.steps, batch=job.batch, seed=job.seed, n=job.n, m=job.m)
+        elif name == "random":
+            options["seed"] = job.seed
+        return METHODS[name](
+            self.lm.model, windows, job.n, job.m, layers=self.layers, progress=self.progress, **options
+        )
+
+    def masks_of(self, path: str) -> Pruned:
+        """The newest masks of a run."""
+        from proxsparse.masks.mask import MaskSet
+        from proxsparse.methods import Pruned
+
+        run = Run(path)
+        files = run.masks()
+        masks = MaskSet.load(files[max(files)])
+        masks.check_fits(self.layers)
+        if masks.keys() != self.layers.keys():
+            raise ProxSparseError(
+                f"Run {run.id} has masks of {len(masks)} layers and this comparison prunes {len(self.layers)}: leave the run "
+                "out, or compare it on the model it learned on."
+            )
+        return Pruned(masks)
+
+    def complete(self) -> list[str]:
+        from proxsparse.evaluation.perplexity import complete
+
+        if not self.job.new_tokens:
+            return []
+        self.progress(0, 1, "completing the prompts")
+        return complete(self.lm, self.job.prompts, self.job.new_tokens)
+
+    def keep(self, directory: Path, pruned: Pruned) -> None:
+        """Masks, and weights where they were changed: what has to be known again when all methods are there."""
+        from safetensors.torch import save_file
+
+        if pruned.weights is not None:
+            with written_whole(directory / "weights.safetensors") as temporary:
+                save_file({name: weight.cpu().contiguous() for name, weight in pruned.weights.items()}, temporary)
+        with written_whole(directory / "masks.safetensors") as temporary:
+            pruned.masks.save(temporary)
+
+    def kept(self, name: str) -> Pruned:
+        from safetensors.torch import load_file
+
+        from proxsparse.masks.mask import MaskSet
+        from proxsparse.methods import Pruned
+
+        weights = self.directory(name) / "weights.safetensors"
+        return Pruned(
+            MaskSet.load(self.directory(name) / "masks.safetensors"), load_file(weights) if weights.is_file() else None
+        )
+
+    # All of them
+
+    def compare_masks(self) -> None:
+        """What each pair of masks keeps in common, and how far each layer's output is off."""
+        from proxsparse.evaluation.output_error import output_errors
+
+        names = [name for name in Comparison(self.run).results() if name != "dense"]
+        target = self.run.path / "layers_compared.json"
+        if target.is_file():
+            return
+        self.label = "all masks"
+        pruned = {name: self.kept(name) for name in names}
+        overlaps = {
+            f"{first} | {second}": [
+                pruned[first].masks[layer].overlap(pruned[second].masks[layer]) for layer in self.layers
+            ]
+            for index, first in enumerate(names) for second in names[index + 1 :]
+        }  # fmt: skip
+        errors = output_errors(self.lm.model, self.heldout[:ERROR_WINDOWS], self.layers, pruned, progress=self.progress)
+        write_json(target, {"overlap": overlaps, "output_error": errors, "windows": len(self.heldout[:ERROR_WINDOWS])})
+
+    def ask_tasks(self) -> None:
+        from proxsparse.evaluation.zero_shot import accuracies
+
+        for name in Comparison(self.run).results():
+            self.label, target = name, self.directory(name) / "tasks.json"
+            if target.is_file():
+                continue
+            pruned = None if name == "dense" else self.kept(name)
+            with pruned.placed_in(self.layers) if pruned else nullcontext():
+                write_json(target, accuracies(self.lm, self.job.tasks, progress=self.progress))
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        super().progress(done, total, f"{self.label}: {what}")
+
+    def is_measured(self, name: str) -> bool:
+        return (self.directory(name) / "result.json").is_file()
+
+    def directory(self, name: str) -> Path:
+        return self.run.path / "results" / name

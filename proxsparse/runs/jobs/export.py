@@ -1,0 +1,105 @@
+"""Exporting a run: its masks, or those of a method it compares, on its model; written to disk and proven."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxsparse.config import CompareJob, LearnJob, check_format
+from proxsparse.errors import ProxSparseError
+from proxsparse.files import write_json
+from proxsparse.runs.readers.comparison import OURS, Comparison
+from proxsparse.runs.run import ACTIVE, Run
+
+if TYPE_CHECKING:  # it imports torch, which those who only start an export do not need
+    from proxsparse.runs.recorder import Recorder
+
+
+def start_export(run: Run, format: str = "dense") -> Run:
+    """Export `run` in a worker process of its own, into `export/` of the run; an earlier export is replaced.
+
+    format: see `export_model`. Raises ProxSparseError for another one, and for a run without masks.
+    """
+    check_format(format)
+    require_masks(run)
+    earlier = run.export()
+    if earlier is not None:
+        if earlier.state()["status"] in ACTIVE:
+            return earlier
+        shutil.rmtree(earlier.path)
+    content = {"run": str(run.path.resolve()), "step": max(run.masks()), "format": format}
+    job = Run.create_kind("export", content, run.path / "export")
+    job.start()
+    return job
+
+
+def export_run(job: Run, recorder: Recorder) -> int:
+    """The work of an export's own process."""
+    header = job.header()
+    recorder.update(status="running", doing="loading the model", step=header["step"])
+
+    def tell(done: int, total: int, what: str) -> None:
+        recorder.update(doing=f"{what} {done + 1}/{total}" if total > 1 else what)
+
+    report = export_masks(Run(header["run"]), header["step"], job.path / "model", tell, header.get("format", "dense"))
+    write_json(job.path / "report.json", report)
+    recorder.update(status="done", doing="done")
+    return 0
+
+
+def export_masks(run: Run, step: int, directory: Path, progress=None, format: str = "dense") -> dict:
+    """Write the model of `run` under its masks of `step`; see `export_model`."""
+    measured = run.table("perplexity")
+    if not measured.empty:
+        scope = "final" if (measured["scope"] == "final").any() else "live"
+        measured = measured[
+            (measured["scope"] == scope) & ((measured["mask"] != "learned") | (measured["step"] == step))
+        ]
+    about = {"method": "ProxSparse", "step": step, "perplexity": measured.to_dict("records")}
+    return _export(run, run.job(), run.masks()[step], about, directory, progress, format)
+
+
+def export_method(run: Run, method: str | None, directory: Path, progress=None, format: str = "dense") -> dict:
+    """Write the model of a comparison under the mask of one of its methods; see `export_model`.
+
+    Raises ProxSparseError for a method that has no result, or updates weights: those of an export are the original ones.
+    """
+    comparison = Comparison(run)
+    job, results = comparison.job, comparison.results()
+    exportable = [name for name in results if name != "dense" and not results[name]["weights_changed"]]
+    if method not in exportable:
+        given = "none was given" if method is None else f"{method!r} has no mask on the original weights here"
+        raise ProxSparseError(
+            f"Run {run.id} compares methods, and {given}: give --method and one of {', '.join(exportable)}."
+            if exportable
+            else f"Run {run.id} has no mask on the original weights yet: go on with it, or compare a method that gives one."
+        )
+    measured = comparison.table().rename(columns={"method": "mask"})[["mask", "perplexity", "stderr"]]
+    measured = measured[measured["mask"].isin(["dense", method])]
+    measured = measured.assign(windows=len(results["dense"]["losses"]), context=job.context)
+    learned = method in OURS or method in job.run_names()
+    about = {"method": "ProxSparse" if learned else method, "perplexity": measured.to_dict("records")}
+    masks = run.path / "results" / method / "masks.safetensors"
+    return _export(run, job, masks, about, directory, progress, format)
+
+
+def _export(run: Run, job: LearnJob | CompareJob, masks: Path, about: dict, directory: Path, progress, format) -> dict:
+    from proxsparse.export.write import export_model
+    from proxsparse.masks.mask import MaskSet
+    from proxsparse.models.load import load_model
+
+    text = run.corpus() or {}
+    provenance = {
+        "run": run.id,
+        "job": job.to_dict(),
+        "corpus": job.corpus,
+        "corpus_sha256": text.get("sha256"),
+    } | about
+    return export_model(load_model(job.model, "cpu"), MaskSet.load(masks), directory, provenance, progress, format)
+
+
+def require_masks(run: Run) -> None:
+    run.job()  # a comparison or a sweep never has any
+    if not run.masks():
+        raise ProxSparseError(f"Run {run.id} has no masks yet: wait for its first measurement, or pause it.")

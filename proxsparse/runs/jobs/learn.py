@@ -1,0 +1,200 @@
+"""Learning a mask, in a process of its own: load, measure, step, obey in between, checkpoint, measure again."""
+
+from __future__ import annotations
+
+import time
+
+from proxsparse.errors import ProxSparseError
+from proxsparse.runs.jobs.base import Job
+from proxsparse.runs.memory import peak_bytes
+from proxsparse.runs.recorder import Recorder, describe_device
+from proxsparse.runs.run import Run
+
+
+class LearnJobWorker(Job):
+    """Learns a mask: load, measure, step, obey in between, checkpoint, measure again."""
+
+    def __init__(self, run: Run, recorder: Recorder):
+        super().__init__(run, recorder)
+        self.job, self.learner = run.job(), None
+        self.allowed = None  # the one half or step that may be taken although the run is paused
+
+    def work(self) -> None:
+        self.load()
+        self.recorder.update(status="running", doing="measuring where it starts")
+        self.learn()
+        self.finish()
+
+    # The story of a run
+
+    def load(self) -> None:
+        self.recorder.update(doing=f"loading {self.job.model}")
+        from proxsparse.layers import prunable_layers
+        from proxsparse.learning.learner import MaskLearner
+        from proxsparse.methods import magnitude
+        from proxsparse.models.load import load_model
+        from proxsparse.text import load_windows
+
+        lm = load_model(self.job.model, self.job.device)
+        self.recorder.update(doing=f"reading {self.job.corpus}", device=describe_device(lm.model.device))
+        text = load_windows(self.job.corpus, lm.tokenizer, self.job.length, self.job.context, lm.context)
+        self.heldout = text.heldout if self.job.windows == 0 else text.heldout[: self.job.windows]
+        self.live = self.heldout[: self.job.live_windows]
+        layers = prunable_layers(lm.model, self.job.learn.m)
+        self.describe(layers, text)
+        self.magnitude = magnitude(lm.model, None, self.job.learn.n, self.job.learn.m, layers=layers).masks
+        self.model = lm.model
+        self.learner = MaskLearner(lm.model, text.calibration, self.job.learn, layers, self.progress)
+        checkpoint = self.recorder.load_checkpoint()
+        if checkpoint:
+            self.learner.load_state_dict(*checkpoint)
+            parent = self.run.header().get("parent")
+            if parent and parent["step"] == self.learner.step_index and parent.get("lambda1") is not None:
+                # A fork ends with the strength that it was given.
+                self.learner.lambda1 = parent["lambda1"] / self.learner.growth_left
+        self.replay = self._strengths_set_since(self.learner.step_index)
+        self.recorder.forget_after(self.learner.step_index)
+        self._show_position()
+        self.recorder.event("resumed" if checkpoint else "started")
+
+    def learn(self) -> None:
+        self.steps_before, self.learning_since = self.learner.step_index, self.working_seconds
+        while not self.learner.done:
+            self._replay_strengths()
+            self.obey()
+            if self.resting:
+                self.rest()
+                continue
+            if self.learner.phase == "gradient":
+                self.measure_if_due()
+                self.recorder.update(status="paused" if self.paused else "running", doing="gradient half")
+                self.learner.gradient_step()
+                self.allowed = None if self.allowed == "gradient" else self.allowed
+                self._show_position()
+            else:
+                self.take_prox_half()
+                self.allowed = None
+
+    def take_prox_half(self) -> None:
+        self.recorder.update(doing="prox half")
+        report = self.learner.prox_step()
+        self.recorder.record("layers", report.layer_record())
+        self.recorder.record("steps", report.record() | {"time": time.time()})
+        self._show_position()
+        every = self.job.checkpoint_every
+        if self.learner.done or (every and self.learner.step_index % every == 0):
+            self.checkpoint()
+
+    def measure_if_due(self) -> None:
+        """Held-out perplexity while the run goes on; at step 0 also of the dense model and the magnitude mask."""
+        step, every = self.learner.step_index, self.job.evaluate_every
+        if step == 0:
+            self.measure(("dense", "magnitude", "learned"), "live", self.live)
+        elif every and step % every == 0:
+            self.measure(("learned",), "live", self.live)
+
+    def finish(self) -> None:
+        self.measure_if_due()
+        self.measure(("dense", "magnitude", "learned"), "final", self.heldout)
+
+    def stop(self) -> None:
+        if self.learner is not None:
+            if self.learner.phase == "prox":  # a checkpoint lies between two steps
+                self.take_prox_half()
+            self.checkpoint()
+
+    # Pieces
+
+    def measure(self, masks: tuple[str, ...], scope: str, windows) -> None:
+        from proxsparse.evaluation.perplexity import perplexity
+
+        step = self.learner.step_index
+        table = self.run.table("perplexity")
+        known = set() if table.empty else set(zip(table["step"], table["mask"], table["scope"], strict=True))
+        for mask in masks:
+            if (step, mask, scope) in known:
+                continue
+
+            def progress(done: int, total: int, _: str, mask: str = mask) -> None:
+                self.progress(done, total, f"measuring perplexity, {mask}")
+
+            opened = {
+                "dense": self.learner.dense,
+                "magnitude": lambda: self.learner.projected(self.magnitude),
+                "learned": self.learner.projected,
+            }[mask]
+            with opened():
+                found = perplexity(self.model, windows, precision=self.learner.precision, progress=progress)
+            self.recorder.record(
+                "perplexity",
+                {
+                    "step": step, "mask": mask, "scope": scope, "perplexity": found.value, "stderr": found.stderr,
+                    "tokens": found.tokens, "windows": found.windows, "context": found.context, "seconds": found.seconds,
+                },
+            )  # fmt: skip
+        self.recorder.save_masks(step, self.learner.masks())
+
+    def checkpoint(self) -> None:
+        self.recorder.update(doing="writing a checkpoint")
+        self.recorder.save_checkpoint(*self.learner.state_dict())
+        self.recorder.save_masks(self.learner.step_index, self.learner.masks())
+
+    @property
+    def resting(self) -> bool:
+        return self.paused and self.allowed is None and self.learner is not None
+
+    def ready_for(self, command: str) -> bool:
+        return self.learner is not None or command == "stop"  # while loading there is nothing to pause or to set
+
+    def carry_out(self, command: str, **values) -> None:
+        if command in ("step", "gradient", "prox"):
+            if not self.paused:
+                self.pause()
+            if command not in ("step", self.learner.phase):
+                self.recorder.event("ignored", command=command, phase=self.learner.phase)
+            else:
+                self.allowed = command
+        elif command == "set":
+            self.replay = []
+            self._set_strength(values["lambda1"])
+        else:
+            super().carry_out(command, **values)
+
+    def pause(self) -> None:
+        self.allowed = None
+        super().pause()
+
+    def _set_strength(self, lambda1) -> None:
+        try:
+            self.learner.lambda1 = lambda1
+        except ProxSparseError as error:
+            self.recorder.event("ignored", command="set", error=str(error))
+            return
+        self.recorder.event("lambda1", lambda1=self.learner.lambda1, phase=self.learner.phase)
+        self._show_position()
+
+    def _strengths_set_since(self, step: int) -> list[dict]:
+        events = self.run.table("events")
+        if events.empty or "lambda1" not in events:
+            return []
+        chosen = events[(events["event"] == "lambda1") & (events["step"] >= step)]
+        return chosen[["step", "phase", "lambda1"]].to_dict("records")
+
+    def _replay_strengths(self) -> None:
+        """A resumed run takes steps again: λ1 changes again where it changed before, or it would be another run."""
+        here = (self.learner.step_index, self.learner.phase)
+        while self.replay and (self.replay[0]["step"], self.replay[0]["phase"]) <= here:
+            self.learner.lambda1 = float(self.replay.pop(0)["lambda1"])
+
+    def _show_position(self) -> None:
+        done = self.learner.step_index - getattr(self, "steps_before", self.learner.step_index)
+        remaining = None
+        if done > 0:
+            pace = (self.working_seconds - self.learning_since) / done
+            remaining = pace * (self.job.learn.steps - self.learner.step_index)
+        self.recorder.update(
+            step=self.learner.step_index, steps=self.job.learn.steps, phase=self.learner.phase,
+            lambda1=self.learner.lambda1, elapsed=self.total_elapsed, remaining=remaining,
+            peak_bytes=peak_bytes(self.learner.device),
+        )  # fmt: skip
+        self.recorder.flush()

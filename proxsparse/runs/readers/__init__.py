@@ -1,0 +1,1 @@
+"""What a finished or growing run says, as tables: one reader for each kind that is not a plain run."""

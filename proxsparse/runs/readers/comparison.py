@@ -1,0 +1,259 @@
+"""The reader's side of a comparison: its tables, from what the worker has kept so far.
+
+results/<name>/result.json  losses of every held-out window, seconds, memory, completions; masks.safetensors beside it
+layers_compared.json        overlap of every pair of masks and output error, layer by layer
+table.csv, .parquet, .md    what `table` gives; layers.csv: what `layers` gives; figures/*.html
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from proxsparse.config import LEARNED, CompareJob, absolute
+from proxsparse.errors import ProxSparseError
+from proxsparse.files import read_json, written_whole
+from proxsparse.runs.run import Run
+
+OURS = ("proxsparse", "proxsparse-paper")
+
+
+class Comparison:
+    """A run of the kind "compare" as pandas tables."""
+
+    def __init__(self, run: Run | str | Path):
+        self.run = run if isinstance(run, Run) else Run(run)
+        header = self.run.header()
+        if header["kind"] != "compare":
+            raise ProxSparseError(f"Run {self.run.id} compares nothing (it is of the kind {header['kind']!r}).")
+        self.job = CompareJob(**header["compare"])
+
+    def results(self) -> dict[str, dict]:
+        """What is known of each method, in the order in which they were asked for: dense, methods, runs."""
+        return {name: result for name, result in self._found().items() if "error" not in result}
+
+    def failures(self) -> dict[str, str]:
+        """{method that gave no result: why}."""
+        return {name: result["error"] for name, result in self._found().items() if "error" in result}
+
+    def other_texts(self) -> dict[str, str]:
+        """{run that learned on another text than this comparison's: that text's name}."""
+        own = (self.run.corpus() or {}).get("sha256")
+        texts = {name: result.get("corpus") for name, result in self.results().items()}
+        return {name: text["name"] for name, text in texts.items() if text and text["sha256"] != own}
+
+    def _found(self) -> dict[str, dict]:
+        names = ("dense", *self.job.methods, *self.job.run_names())
+        found = {name: read_json(self.run.path / "results" / name / "result.json") for name in names}
+        return {name: result for name, result in found.items() if result is not None}
+
+    @property
+    def ours(self) -> str | None:
+        """What the others are compared with: the first run, else ProxSparse, else nothing."""
+        names = [*self.job.run_names(), *(name for name in OURS if name in self.job.methods)]
+        return next((name for name in names if name in self.results()), None)
+
+    def table(self) -> pd.DataFrame:
+        """One row a method, best first; perplexities with their standard error over windows.
+
+        ratio: perplexity over ours; its standard error comes from the paired differences of the windows' losses, so that
+        what makes a window hard for both does not count. overlap: share of the kept weights that ours keeps as well.
+        output_error: mean over layers of ‖WX − ŴX‖/‖WX‖. seconds, memory_GB: to make the mask; of a run, the seconds of its
+        steps, and the most memory that it took.
+        """
+        results, ours = self.results(), self.ours
+        layers = self.layers()
+        columns = ["output_error"] if ours is None else ["overlap", "output_error"]
+        means = layers.groupby("method")[columns].mean() if len(layers) else pd.DataFrame()
+        rows = []
+        for name, result in results.items():
+            losses = np.array(result["losses"])
+            perplexity = math.exp(min(losses.mean(), 700))
+            row = {"method": name, "perplexity": perplexity, "stderr": perplexity * _standard_error(losses)}
+            if ours is not None:
+                difference = losses - np.array(results[ours]["losses"])
+                row["ratio"] = math.exp(min(difference.mean(), 700))
+                row["ratio_stderr"] = row["ratio"] * _standard_error(difference)
+            row["weights_changed"] = result["weights_changed"]
+            row["seconds"] = result["seconds"]
+            row["memory_GB"] = result["peak_bytes"] / 1e9 if result["peak_bytes"] else None
+            for column in means:
+                row[column] = means[column].get(name)
+            tasks = read_json(self.run.path / "results" / name / "tasks.json") or {}
+            row |= {task: value["accuracy"] for task, value in tasks.items()}
+            rows.append(row)
+        table = pd.DataFrame(rows)
+        return table.sort_values("perplexity", ignore_index=True) if len(table) else table
+
+    def layers(self) -> pd.DataFrame:
+        """One row a method and layer: method, name, block, projection, output_error, overlap with ours."""
+        compared = read_json(self.run.path / "layers_compared.json")
+        if compared is None:
+            return pd.DataFrame(columns=["method", "name", "block", "projection", "output_error", "overlap"])
+        described, ours = self.run.layers()[["name", "block", "projection"]], self.ours
+        parts = []
+        for method, errors in compared["output_error"].items():
+            overlap = None
+            if ours is not None:
+                overlap = [1.0] * len(errors) if method == ours else _overlap(compared, method, ours)
+            parts.append(described.assign(method=method, output_error=errors, overlap=overlap))
+        columns = ["method", "name", "block", "projection", "output_error", "overlap"]
+        return pd.concat(parts, ignore_index=True)[columns].astype({"output_error": float, "overlap": float})
+
+    def overlaps(self) -> pd.DataFrame:
+        """Method by method: share of the kept weights that two masks have in common, over all layers."""
+        compared = read_json(self.run.path / "layers_compared.json")
+        if compared is None:
+            return pd.DataFrame()
+        names, shapes = list(compared["output_error"]), self.run.layers()
+        sizes = (shapes["rows"] * shapes["columns"]).to_numpy()
+        table = pd.DataFrame(1.0, index=names, columns=names)
+        for first in names:
+            for second in names:
+                if first != second:
+                    table.loc[first, second] = np.average(_overlap(compared, first, second), weights=sizes)
+        return table
+
+    def completions(self) -> pd.DataFrame:
+        """Prompt by method: how each sparse model goes on."""
+        prompts = self.job.prompts if self.job.new_tokens else ()
+        return pd.DataFrame(
+            {name: result["completions"] for name, result in self.results().items()}, index=list(prompts)
+        )
+
+    def next_command(self) -> str:
+        """What one does with it."""
+        return f"python -m proxsparse export {self.run.path} --method NAME --to DIR"
+
+    def files(self) -> list[str]:
+        """What `write_files` has written."""
+        names = ("table.csv", "table.md", "table.parquet", "layers.csv", "figures")
+        return [name for name in names if (self.run.path / name).exists()]
+
+    def write_files(self) -> None:
+        """The tables as files, and the figures where plotly is installed."""
+        table, folder = self.table(), self.run.path
+        with written_whole(folder / "table.csv") as temporary:
+            table.to_csv(temporary, index=False)
+        with written_whole(folder / "layers.csv") as temporary:
+            self.layers().to_csv(temporary, index=False)
+        with written_whole(folder / "table.md") as temporary:
+            temporary.write_text(self.markdown(), encoding="utf-8")
+        if importlib.util.find_spec("pyarrow") is not None:
+            with written_whole(folder / "table.parquet") as temporary:
+                table.to_parquet(temporary, index=False)
+        if importlib.util.find_spec("plotly") is not None:
+            (folder / "figures").mkdir(exist_ok=True)
+            for name, figure in self.figures().items():
+                with written_whole(folder / "figures" / f"{name}.html") as temporary:
+                    figure.write_html(temporary, include_plotlyjs="directory")
+
+    def figures(self) -> dict:
+        """{name: plotly figure} of what is known so far."""
+        from proxsparse import figures
+
+        layers, found = self.layers(), {"perplexity": figures.perplexities(self.table())}
+        if len(layers):
+            found["overlap"] = figures.overlap_matrix(self.overlaps(), self.job.n / self.job.m)
+            found["output_error"] = figures.output_errors(layers)
+        if len(layers) and self.ours is not None and layers["method"].nunique() > 1:
+            found["overlap_by_layer"] = figures.overlap_by_layer(layers, self.ours)
+        return found
+
+    def markdown(self) -> str:
+        """The table and the completions for people."""
+        job = self.job
+        windows = len(next(iter(self.results().values()))["losses"]) if self.results() else 0
+        about = (
+            f"{Path(job.model).name}, {job.n}:{job.m}; perplexity on {windows} held-out windows of {job.context} tokens of "
+            f"{Path(job.corpus).name}, ± standard error over windows."
+        )
+        about += (
+            " Seconds and memory: to make the mask. Output error: mean over layers of ‖WX − ŴX‖/‖WX‖ on held-out text."
+        )
+        if self.ours:
+            about += (
+                f" Over ours: perplexity over that of {self.ours}, ± standard error of the paired differences. Kept as ours: "
+                f"share of the kept weights that {self.ours} keeps too."
+            )
+        learned = [name for name in job.methods if name in LEARNED]
+        if learned:
+            about += f" {', '.join(learned)}: {job.steps} steps of {job.batch} × {job.length} tokens."
+        if set(job.methods) - set(learned):
+            about += f" Calibrated on {job.calibration} windows of {job.length} tokens."
+        parts = [about, _markdown(readable(self.table()))]
+        parts += [f"{name} learned on another text: {text}." for name, text in self.other_texts().items()]
+        parts += [f"{name} gave no result. {why}" for name, why in self.failures().items()]
+        completions = self.completions()
+        for prompt in completions.index:
+            parts.append(f"**{prompt} …**")
+            parts.append(
+                "\n".join(f"- {name}: {' '.join(text.split())}" for name, text in completions.loc[prompt].items())
+            )
+        return "\n\n".join(parts) + "\n"
+
+
+def check_runs(job: CompareJob, paths: Iterable[str]) -> None:
+    """Raise ProxSparseError unless every run at `paths` has masks, of the comparison's model and pattern."""
+    for path in paths:
+        run = Run(path)
+        learned = run.job().learn
+        if not run.masks():
+            raise ProxSparseError(f"Run {run.id} has no masks yet: wait for its first measurement, or leave it out.")
+        if absolute(run.job().model) != absolute(job.model):
+            raise ProxSparseError(
+                f"Run {run.id} learned on the model {run.job().model} and this comparison is of {job.model}: give --model "
+                f"{run.job().model}, or leave the run out."
+            )
+        if (learned.n, learned.m) != (job.n, job.m):
+            raise ProxSparseError(
+                f"The masks of run {run.id} are {learned.pattern} and this comparison is {job.n}:{job.m}: give its --n and "
+                "--m, or leave the run out."
+            )
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of `Comparison.table` as people read them: strings, with units in the names."""
+    shown = pd.DataFrame({"method": table["method"]}) if len(table) else pd.DataFrame(columns=["method"])
+    if not len(table):
+        return shown
+    shown["perplexity"] = [_with_error(*pair) for pair in zip(table["perplexity"], table["stderr"], strict=True)]
+    if "ratio" in table:
+        shown["over ours"] = [_with_error(*pair) for pair in zip(table["ratio"], table["ratio_stderr"], strict=True)]
+    shown["weights"] = ["updated" if changed else "original" for changed in table["weights_changed"]]
+    shown["seconds"] = [_number(value, ".0f") for value in table["seconds"]]
+    shown["memory, GB"] = [_number(value, ".1f") for value in table["memory_GB"]]
+    known = {"method", "perplexity", "stderr", "ratio", "ratio_stderr", "weights_changed", "seconds", "memory_GB"}
+    names = {"overlap": "kept as ours", "output_error": "output error"}
+    for column in table.columns.drop(list(known & set(table.columns))):
+        form = ".2f" if column == "output_error" else ".1%"
+        shown[names.get(column, column)] = [_number(value, form) for value in table[column]]
+    return shown
+
+
+def _overlap(compared: dict, first: str, second: str) -> list[float]:
+    pairs = compared["overlap"]
+    return pairs[f"{first} | {second}"] if f"{first} | {second}" in pairs else pairs[f"{second} | {first}"]
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def _with_error(value: float, error: float) -> str:
+    digits = ".2f" if value < 10 else ".1f" if value < 1e5 else ".1e"
+    return f"{value:{digits}}" if math.isnan(error) or error == 0 else f"{value:{digits}} ± {error:{digits}}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:{form}}"
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -1,0 +1,183 @@
+"""Figures are drawn from tables, and show what stands in them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from proxsparse import figures
+from proxsparse.learning.report import pattern_share
+
+STEPS = pd.DataFrame(
+    {
+        "step": [1, 2, 3], "loss": [4.0, 3.5, 3.0], "lambda1": [0.02, 0.02, 0.05], "learning_rate": [1e-4, 2e-4, 1e-4],
+        "nonzeros_4": [0.9, 0.5, 0.1], "nonzeros_3": [0.1, 0.4, 0.3], "nonzeros_2": [0.0, 0.1, 0.6],
+        "nonzeros_1": [0.0, 0.0, 0.0], "flips": [10, 0, 5], "flips_from_start": [10, 10, 13],
+    }
+)  # fmt: skip
+PERPLEXITY = pd.DataFrame(
+    [
+        {"step": step, "mask": mask, "scope": "live", "perplexity": value, "windows": 4, "context": 512}
+        for step, mask, value in (
+            (0, "dense", 25.0),
+            (0, "magnitude", 1900.0),
+            (0, "learned", 180.0),
+            (2, "learned", 90.0),
+        )
+    ]
+)
+LAYERS = pd.DataFrame(
+    [
+        {"name": f"{block}.{name}{expert}", "block": block, "projection": name, "rows": rows, "columns": 8}
+        for block in (0, 1)
+        for name, rows, expert in (("q_proj", 8, ""), ("experts.up", 8, ".0"), ("experts.up", 24, ".1"))
+    ]
+)
+RECORD = {
+    "step": 3, "nonzeros_2": [0.1, 0.2, 0.6, 0.3, 0.4, 0.8], "nonzeros_1": [0.0] * 6, "flips": [1, 2, 3, 4, 5, 6],
+    "flips_from_start": [1] * 6, "drift": [0.1] * 6, "regularizer": [1.0] * 6,
+}  # fmt: skip
+COMPARED = pd.DataFrame(
+    {
+        "method": ["dense", "sparsegpt-update", "proxsparse", "wanda"], "perplexity": [25.0, 89.0, 90.5, 191.0],
+        "stderr": [1.0, 4.0, 3.0, 9.0], "weights_changed": [False, True, False, False],
+    }
+)  # fmt: skip
+OVERLAPS = pd.DataFrame([[1.0, 0.75], [0.75, 1.0]], index=["wanda", "proxsparse"], columns=["wanda", "proxsparse"])
+BY_LAYER = pd.DataFrame(
+    [
+        {
+            "method": method,
+            "name": f"{block}.{name}",
+            "block": block,
+            "output_error": error + block + more,
+            "overlap": overlap - more,
+        }
+        for method, error, overlap in (("wanda", 0.2, 0.7), ("proxsparse", 0.1, 1.0))
+        for block in (0, 1)
+        for name, more in (("q", 0.0), ("k", 0.2))
+    ]
+)
+TRIALS = pd.DataFrame(
+    [
+        {"rung": rung, "steps": 20 << rung, "lambda1": lambda1, "learning_rate": rate, "perplexity": value, "stderr": 2.0}
+        for rung, lambda1, rate, value in (
+            (0, 0.04, 1e-3, 80.0), (0, 0.01, 1e-3, 70.0), (0, 0.01, 1e-2, 95.0), (0, 0.04, 1e-2, np.inf),
+            (1, 0.01, 1e-3, 60.0), (1, 0.04, 1e-3, 65.0),
+        )
+    ]
+)  # fmt: skip
+
+
+def test_curves_show_the_measurements_and_say_on_how_much_text():
+    figure = figures.learning_curve(STEPS, PERPLEXITY)
+    traces = {trace.name: trace for trace in figure.data}
+    assert list(traces["learned mask"].y) == [180.0, 90.0] and list(traces["training loss"].y) == [4.0, 3.5, 3.0]
+    assert set(traces["dense"].y) == {25.0} and set(traces["magnitude mask"].y) == {1900.0}
+    assert figure.layout.yaxis.title.text == "perplexity (4 × 512 tokens)" and figure.layout.yaxis.type == "log"
+
+
+def test_composition_adds_up_to_all_groups():
+    stacked = sum(np.array(trace.y) for trace in figures.composition(STEPS).data)
+    assert np.allclose(stacked, 100)
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "fewest"),
+    [(1, 2, "none nonzero"), (1, 4, "none nonzero"), (2, 8, "at most 1 nonzero"), (4, 8, "at most 3 nonzero")],
+)
+def test_composition_and_pattern_share_know_the_pattern_from_the_columns(n, m, fewest):
+    columns = {f"nonzeros_{k}": [1 / (m - n + 2)] * 2 for k in range(m, n - 2, -1)}
+    traces = figures.composition(pd.DataFrame({"step": [1, 2], **columns})).data
+    assert [trace.name for trace in traces[:2]] == [fewest, f"{n} nonzero: {n}:{m}"] and len(traces) == m - n + 2
+    assert np.allclose(sum(np.array(trace.y) for trace in traces), 100)
+    assert np.allclose(pattern_share(columns), 2 / (m - n + 2))
+
+
+def test_strength_and_flips():
+    assert list(figures.strength(STEPS).data[0].y) == [0.02, 0.02, 0.05]
+    since, each = figures.flips(STEPS, weights=1000).data
+    assert list(since.y) == [1.0, 1.0, 1.3] and each.y[0] == 1.0 and np.isnan(each.y[1])
+
+
+def test_layers_are_blocks_by_projections_with_experts_together():
+    shares = figures.layer_values(LAYERS, RECORD, "pattern share")
+    assert list(shares.index) == ["q_proj", "experts.up"] and list(shares.columns) == [0, 1]
+    assert shares.loc["experts.up", 0] == pytest.approx((0.2 * 8 + 0.6 * 24) / 32), "the mean, weighted by size"
+    assert figures.layer_values(LAYERS, RECORD, "flips").loc["experts.up", 1] == 11, "counts are added"
+    heatmap = figures.layer_heatmap(LAYERS, RECORD, "flips", limits=(0, 50)).data[0]
+    assert (heatmap.zmin, heatmap.zmax) == (0, 50) and "2 experts" in heatmap.customdata[1][0]
+
+
+@pytest.mark.parametrize("quantity", figures.QUANTITIES)
+def test_every_axis_has_a_title_and_nothing_is_fetched(quantity):
+    empty = pd.DataFrame()
+    drawn = [
+        figures.learning_curve(STEPS, PERPLEXITY), figures.composition(STEPS), figures.strength(STEPS),
+        figures.flips(STEPS, 1000), figures.layer_heatmap(LAYERS, RECORD, quantity),
+        figures.learning_curve(empty, empty), figures.composition(empty), figures.strength(empty), figures.flips(empty, 0),
+    ]  # fmt: skip
+    for figure in drawn:
+        layout = json.loads(figure.to_json())["layout"]
+        assert layout["title"]["text"] and "http" not in json.dumps(layout)
+    for figure in drawn[:4]:
+        assert all(axis.title.text for axis in figure.select_yaxes())
+
+
+def test_perplexities_by_kind_best_at_the_top():
+    figure = figures.perplexities(COMPARED)
+    traces = {trace.name: trace for trace in figure.data}
+    assert list(traces) == ["dense", "weights as they were", "weights updated"]
+    assert list(traces["weights as they were"].y) == ["proxsparse", "wanda"]
+    assert list(traces["weights as they were"].x) == [90.5, 191.0]
+    assert list(traces["weights as they were"].error_x.array) == [3.0, 9.0]
+    assert list(traces["weights updated"].y) == ["sparsegpt-update"] and list(traces["dense"].x) == [25.0]
+    assert list(figure.layout.yaxis.categoryarray) == ["wanda", "proxsparse", "sparsegpt-update", "dense"]
+    assert figure.layout.xaxis.type == "log" and list(figure.layout.xaxis.tickvals) == [20, 50, 100, 200]
+
+
+def test_overlaps_as_a_matrix_that_begins_at_chance():
+    heatmap = figures.overlap_matrix(OVERLAPS, chance=0.25).data[0]
+    assert np.array_equal(heatmap.z, OVERLAPS.to_numpy()) and (heatmap.zmin, heatmap.zmax) == (0.25, 1)
+    assert list(heatmap.x) == list(heatmap.y) == ["wanda", "proxsparse"]
+    assert "25%" in figures.overlap_matrix(OVERLAPS, chance=0.25).layout.title.text
+
+
+def test_layers_by_block_are_means_over_its_layers():
+    (overlap,) = figures.overlap_by_layer(BY_LAYER, "proxsparse").data
+    assert overlap.name == "wanda" and list(overlap.x) == [0, 1] and list(overlap.y) == pytest.approx([0.6, 0.6])
+    errors = {trace.name: list(trace.y) for trace in figures.output_errors(BY_LAYER).data}
+    assert errors["wanda"] == pytest.approx([0.3, 1.3]) and errors["proxsparse"] == pytest.approx([0.2, 1.2])
+    assert len({trace.line.color for trace in figures.output_errors(BY_LAYER).data}) == 2
+
+
+def test_sweep_is_a_line_a_learning_rate_and_the_last_rung_stands_out():
+    figure = figures.sweep(TRIALS)
+    lines = {trace.name: trace for trace in figure.data}
+    assert set(lines) == {
+        "learning rate 0.001, 20 steps", "learning rate 0.01, 20 steps", "learning rate 0.001, 40 steps",
+    }  # fmt: skip
+    last, first, other = (lines[f"learning rate {name} steps"] for name in ("0.001, 40", "0.001, 20", "0.01, 20"))
+    assert list(last.x) == [0.01, 0.04] and list(last.y) == [60.0, 65.0] and list(last.error_y.array) == [2.0, 2.0]
+    assert list(first.y) == [70.0, 80.0], "in the order of λ1"
+    assert list(other.y) == [95.0], "what diverged is not drawn"
+    assert last.opacity == 1 > first.opacity and last.line.color == first.line.color != other.line.color
+    assert figure.layout.xaxis.type == "log" and list(figure.layout.xaxis.tickvals) == [0.01, 0.04]
+    with_zero = TRIALS.assign(lambda1=TRIALS["lambda1"].replace(0.04, 0.0))
+    assert figures.sweep(with_zero).layout.xaxis.type != "log", "a logarithmic axis has no zero"
+
+
+def test_comparisons_and_sweeps_are_drawn_before_they_have_values():
+    empty = pd.DataFrame()
+    drawn = [
+        figures.perplexities(empty), figures.overlap_matrix(empty), figures.overlap_by_layer(empty, "proxsparse"),
+        figures.output_errors(empty), figures.sweep(empty), figures.output_errors(BY_LAYER[:0]),
+        figures.overlap_by_layer(BY_LAYER[:0], "wanda"), figures.sweep(TRIALS[:0]), figures.sweep(TRIALS[3:4]),
+        figures.perplexities(COMPARED[:0]), figures.perplexities(COMPARED[:1].assign(stderr=np.nan)),
+        figures.overlap_by_layer(BY_LAYER[BY_LAYER["method"] == "wanda"], "wanda"),
+    ]  # fmt: skip
+    for figure in drawn:
+        layout = json.loads(figure.to_json())["layout"]
+        assert layout["title"]["text"] and "http" not in json.dumps(layout)
+    assert [len(figure.data) for figure in drawn] == [0] * 10 + [1, 0]

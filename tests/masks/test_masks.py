@@ -1,0 +1,79 @@
+"""Masks: projection, packing, comparison, files."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from proxsparse import Mask, MaskSet, ProxSparseError
+from proxsparse.masks.mask import bits_set, pack, unpack
+
+
+@given(st.integers(0, 1000), st.sampled_from([(1, 2), (1, 4), (2, 4), (2, 8), (4, 8), (2, 6)]), st.booleans())
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_projection_is_a_stable_sort(seed, pattern, tied):
+    n, m = pattern
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.randn(5, 3 * m, generator=generator)
+    w = w.round() if tied else w
+    scale = torch.rand(3 * m, generator=generator) + 0.1
+    mask = Mask.project(w, n, m, scale)
+    order = (w * scale).abs().view(-1, m).sort(dim=1, descending=True, stable=True).indices
+    expected = torch.zeros(len(order), m, dtype=torch.bool).scatter_(1, order[:, :n], True).view(w.shape)
+    assert torch.equal(mask.dense(), expected)
+    assert mask.is_valid() and mask.density == n / m
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 100))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_packing_comes_back_and_counts(columns, rows, seed):
+    mask = torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed)) < 0.5
+    packed = pack(mask)
+    assert packed.shape == (rows, -(-columns // 8))
+    assert torch.equal(unpack(packed, columns), mask)
+    assert bits_set(packed) == mask.sum().item()
+
+
+def test_flips_count_the_weights_that_changed_state():
+    a = Mask.project(torch.tensor([[4.0, 3.0, 2.0, 1.0], [4.0, 3.0, 2.0, 1.0]]))
+    b = Mask.project(torch.tensor([[4.0, 3.0, 2.0, 1.0], [1.0, 3.0, 2.0, 4.0]]))
+    assert a.flips(a) == 0
+    assert a.flips(b) == 2  # one group: the first weight dropped, the last one kept
+    with pytest.raises(ProxSparseError, match="shapes"):
+        a.flips(Mask.project(torch.ones(2, 8)))
+
+
+def some_masks():
+    generator = torch.Generator().manual_seed(1)
+    return MaskSet(
+        {
+            "a.b": Mask.project(torch.randn(3, 12, generator=generator)),
+            "c": Mask.project(torch.randn(8, 16, generator=generator)),
+        }
+    )
+
+
+def test_files_come_back(tmp_path):
+    masks = some_masks()
+    masks.save(tmp_path / "masks.safetensors")
+    loaded = MaskSet.load(tmp_path / "masks.safetensors")
+    assert loaded.keys() == masks.keys() and set(loaded.flips(masks).values()) == {0}
+    assert loaded["a.b"].shape == (3, 12) and loaded["a.b"].n == 2
+
+
+def test_bad_files_are_one_sentence(tmp_path):
+    path = tmp_path / "masks.safetensors"
+    with pytest.raises(ProxSparseError, match="cannot be read"):
+        MaskSet.load(path)
+    path.write_bytes(b"not a safetensors file")
+    with pytest.raises(ProxSparseError, match="cannot be read"):
+        MaskSet.load(path)
+    save_file({"x": torch.zeros(2)}, path)
+    with pytest.raises(ProxSparseError, match="no packed masks"):
+        MaskSet.load(path)
+    broken = some_masks()
+    broken["c"] = Mask(torch.full_like(broken["c"].packed, 255), broken["c"].shape)  # keeps all four
+    broken.save(path)
+    with pytest.raises(ProxSparseError, match="damaged"):
+        MaskSet.load(path)

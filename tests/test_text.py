@@ -1,0 +1,79 @@
+"""Text and windows."""
+
+import json
+from itertools import pairwise
+
+import pytest
+from tiny_models import tiny_text, tiny_tokenizer
+
+from proxsparse import ProxSparseError, load_windows
+from proxsparse.text import BUNDLED, load_corpus
+
+
+def test_the_parts_of_a_file_do_not_overlap(text_file):
+    corpus = load_corpus(str(text_file))
+    whole = text_file.read_text()
+    assert corpus.calibration + "\n\n" + corpus.heldout == whole
+    assert 0.78 < len(corpus.calibration) / len(whole) < 0.87
+
+
+def test_windows_are_packed_and_of_the_stated_length(text_file):
+    tokenizer = tiny_tokenizer()
+    text = load_windows(str(text_file), tokenizer, length=48, context=64)
+    assert text.calibration.shape[1] == 48 and text.heldout.shape[1] == 64
+    assert len(text.calibration) == text.calibration_tokens // 48
+    ids = tokenizer(load_corpus(str(text_file)).calibration)["input_ids"]
+    assert text.calibration.flatten().tolist() == ids[: text.calibration.numel()]
+    assert load_windows(str(text_file), tokenizer, length=48).sha256 == text.sha256
+
+
+def test_jsonl(tmp_path):
+    path = tmp_path / "documents.jsonl"
+    documents = tiny_text().split("\n\n")
+    path.write_text("\n".join(json.dumps({"text": document}) for document in documents))
+    corpus = load_corpus(str(path))
+    assert corpus.calibration.split("\n\n") + corpus.heldout.split("\n\n") == documents
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.txt", b"short", "too few for one window of 32"),
+        ("a.txt", b"\xff\xfe\x00binary", "is not text"),
+        ("a.txt", b"zero \0 bytes", "zero bytes"),
+        ("a.jsonl", b'{"text": "fine"}\n{"no": 1}', "Line 2"),
+        ("a.jsonl", b"not json", "Line 1"),
+        ("a.pdf", b"", "There is no corpus"),
+    ],
+)
+def test_bad_texts_are_one_sentence(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ProxSparseError, match=words):
+        load_windows(str(path), tiny_tokenizer(), length=32)
+
+
+def test_bad_requests_are_one_sentence(text_file):
+    with pytest.raises(ProxSparseError, match="There is no file"):
+        load_windows("missing.txt", tiny_tokenizer())
+    with pytest.raises(ProxSparseError, match="There is no corpus 'nothing'"):
+        load_windows("nothing", tiny_tokenizer())
+    with pytest.raises(ProxSparseError, match="context is 128 and the model reads at most 64"):
+        load_windows(str(text_file), tiny_tokenizer(), length=32, context=128, model_context=64)
+    with pytest.raises(ProxSparseError, match="from the Hub"):
+        load_windows("wikitext2", tiny_tokenizer())
+
+
+def test_the_bundled_corpus():
+    """Each piece has its own subject: no two parts, and no two pieces, share a longer run of words."""
+    calibration, heldout = (sorted((BUNDLED / part).glob("*.txt")) for part in ("calibration", "heldout"))
+    assert len(calibration) >= 40 and len(heldout) >= 12
+    assert not {path.name for path in calibration} & {path.name for path in heldout}
+    seen: dict[tuple, str] = {}
+    for path in (*calibration, *heldout):
+        words = path.read_text(encoding="utf-8").split()
+        assert 500 <= len(words) <= 900, path.name
+        for run in zip(*(words[k:] for k in range(10)), strict=False):
+            assert seen.setdefault(run, path.name) == path.name, (path.name, seen[run], " ".join(run))
+    titles = [path.read_text(encoding="utf-8").splitlines()[0] for path in (*calibration, *heldout)]
+    assert all(a != b for a, b in pairwise(sorted(titles)))
