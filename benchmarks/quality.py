@@ -27,7 +27,7 @@ from proxsparse.learning.report import pattern_share
 from proxsparse.methods import METHODS, maskllm
 from proxsparse.methods.fisher import squared_gradients
 from proxsparse.methods.maskllm import PRIOR_WINDOWS, MaskLLMOptions
-from proxsparse.models.precision import autocast
+from proxsparse.models.forward import autocast
 
 RESULTS = Path(__file__).parent / "results" / "quality.json"
 LENGTH, CONTEXT = 256, 512

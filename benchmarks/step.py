@@ -22,7 +22,7 @@ import torch
 from proximal import machine, print_table
 
 from proxsparse import LearnConfig, MaskLearner, load_model, load_windows
-from proxsparse.models import attention
+from proxsparse.models import forward
 from proxsparse.runs.memory import peak_bytes
 from proxsparse.runs.run import KEEP_MEMORY
 
@@ -52,7 +52,7 @@ VARIANTS = {
 def measure(variant: Variant, steps: int, batch: int, length: int) -> dict:
     lm = load_model("embedded")
     if variant.fused_attention:
-        attention.SHORT = 0
+        forward.SHORT = 0
     text = load_windows("bundled", lm.tokenizer, length=length, context=512)
     settings = {"steps": steps, "batch": batch, "metric_windows": 2} | variant.settings
     learner = MaskLearner(lm.model, text.calibration, LearnConfig(**settings))

@@ -13,7 +13,7 @@ _HOME = {
     "prox_": "proximal.operator",
     "regularizer": "proximal.regularizer",
     "Mask": "masks.mask",
-    "MaskSet": "masks.mask",
+    "MaskSet": "masks.mask_set",
     "LearnConfig": "config",
     "LearnJob": "config",
     "PRESETS": "config",

@@ -24,7 +24,7 @@ def test_docstring_examples(module):
 
 
 def test_the_readme_s_commands_exist():
-    commands = re.findall(r"^python -m proxsparse (.*)$", README, re.MULTILINE)
+    commands = re.findall(r"^proxsparse (.*)$", README, re.MULTILINE)
     assert len(commands) >= 4
     for command in commands:
         build_parser().parse_args(shlex.split(command))

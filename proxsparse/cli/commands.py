@@ -165,7 +165,7 @@ def list_all(arguments: argparse.Namespace) -> int:
         print(json.dumps([run.header() | run.state() | {"id": run.id, "path": str(run.path)} for run in runs]))
         return 0
     if not runs:
-        print(f"No runs under {arguments.root}: start one with `python -m proxsparse learn`.")
+        print(f"No runs under {arguments.root}: start one with `proxsparse learn`.")
     for run in runs:
         header, state = run.header(), run.state()
         job = header["job"] if run.kind == "learn" else header[run.kind]

@@ -41,8 +41,8 @@ def follow(run: Run, process: subprocess.Popen, as_json: bool = False) -> int:
             except KeyboardInterrupt:
                 interruptions += 1
                 if interruptions > 1:
-                    print(f"\nThe worker goes on: follow it with `python -m proxsparse runs`, or stop it with "
-                          f"`python -m proxsparse send {run.path} stop`.", file=sys.stderr)  # fmt: skip
+                    print(f"\nThe worker goes on: follow it with `proxsparse runs`, or stop it with "
+                          f"`proxsparse send {run.path} stop`.", file=sys.stderr)  # fmt: skip
                     return 130
                 if run.state()["status"] in ACTIVE:
                     run.send("stop")
@@ -106,7 +106,7 @@ class _JobProgress:
             print(f"done after {state['elapsed']:.0f} s of work; in {self.run.path}: {', '.join(reader.files())}")
             print(f"next: {reader.next_command()}")
         else:
-            print(f"next: python -m proxsparse resume {self.run.path}")
+            print(f"next: proxsparse resume {self.run.path}")
         return code
 
 
@@ -145,7 +145,7 @@ def failed(run: Run) -> int:
     state = run.state()
     print(f"error: {state.get('error') or state['doing']}", file=sys.stderr)
     if state["step"]:
-        print(f"What is done is kept; go on with: python -m proxsparse resume {run.path}", file=sys.stderr)
+        print(f"What is done is kept; go on with: proxsparse resume {run.path}", file=sys.stderr)
     return 2
 
 
@@ -173,7 +173,7 @@ def _report(run: Run, as_json: bool, interrupted: bool) -> int:
         name, reason = next(iter(skipped.items()))
         print(f"left dense: {len(skipped)} linear maps, e.g. {name} ({reason})")
     if status == "done":
-        print(f"next: python -m proxsparse export {run.path} --to DIR")
+        print(f"next: proxsparse export {run.path} --to DIR")
     else:
-        print(f"next: python -m proxsparse resume {run.path}")
+        print(f"next: proxsparse resume {run.path}")
     return code

@@ -14,10 +14,10 @@ from proxsparse.errors import ProxSparseError
 DESCRIPTION = """\
 Learn which two of every four weights of a language model to keep, or any n of m (ProxSparse, arXiv 2502.00258).
 
-  python -m proxsparse learn --out runs/first          learn a mask with the embedded model and corpus
-  python -m proxsparse export runs/first --to sparse   write the sparse model, proven
-  python -m proxsparse verify sparse                   prove it again, from the files alone
-  python -m proxsparse bench sparse                    time it dense and sparse on this machine's GPU
+  proxsparse learn --out runs/first          learn a mask with the embedded model and corpus
+  proxsparse export runs/first --to sparse   write the sparse model, proven
+  proxsparse verify sparse                   prove it again, from the files alone
+  proxsparse bench sparse                    time it dense and sparse on this machine's GPU
 """
 EXIT_CODES = (
     "Exit codes: 0 done; 1 not proven (verify), or not equal (bench); 2 bad input or a failed run, with one sentence; "
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         parsed, unknown = build_parser().parse_known_args(arguments)
         if unknown:
             raise ProxSparseError(
-                f"Unrecognized arguments: {' '.join(unknown)}: see `python -m proxsparse {parsed.verb} --help`."
+                f"Unrecognized arguments: {' '.join(unknown)}: see `proxsparse {parsed.verb} --help`."
             )
         return parsed.run(parsed)
     except ProxSparseError as error:
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m proxsparse", description=DESCRIPTION, epilog=EXIT_CODES,
+        prog="proxsparse", description=DESCRIPTION, epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     verbs = parser.add_subparsers(required=True, metavar="COMMAND", dest="verb")
@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     learn = add(
         "learn", commands.learn, "learn a mask, in a worker process that this command follows",
-        "python -m proxsparse learn --model embedded --corpus bundled --steps 80 --lambda1 0.2 --out runs/first",
+        "proxsparse learn --model embedded --corpus bundled --steps 80 --lambda1 0.2 --out runs/first",
     )  # fmt: skip
     add_out(learn, "run")
     add_preset(learn)
@@ -86,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     compare = add(
         "compare", commands.compare, "measure methods and runs side by side: the same model, text and pattern",
-        "python -m proxsparse compare --methods magnitude wanda sparsegpt-update --run runs/first --out runs/compared",
+        "proxsparse compare --methods magnitude wanda sparsegpt-update --run runs/first --out runs/compared",
     )  # fmt: skip
     add_out(compare, "comparison")
     compare.add_argument(
@@ -115,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     sweep = add(
         "sweep", commands.sweep, "find λ1 and the learning rate by successive halving, and write them as a preset",
-        "python -m proxsparse sweep --lambdas 0.05 0.1 0.2 --learning-rates 5e-4 1e-3 --out runs/sweep",
+        "proxsparse sweep --lambdas 0.05 0.1 0.2 --learning-rates 5e-4 1e-3 --out runs/sweep",
     )  # fmt: skip
     add_out(sweep, "sweep")
     sweep.add_argument(
@@ -142,7 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     resume = add(
         "resume", commands.resume, "go on with a run, comparison or sweep that was stopped, failed, or lost its worker",
-        "python -m proxsparse resume runs/first",
+        "proxsparse resume runs/first",
     )  # fmt: skip
     resume.add_argument("directory", metavar="RUN")
     add_detach(resume)
@@ -150,7 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     fork = add(
         "fork", commands.fork, "start a new run from a checkpoint of another, with other settings",
-        "python -m proxsparse fork runs/first --step 40 --lambda1 0.05 --out runs/stronger",
+        "proxsparse fork runs/first --step 40 --lambda1 0.05 --out runs/stronger",
     )  # fmt: skip
     fork.add_argument("directory", metavar="RUN")
     fork.add_argument("--step", type=int, metavar="N", help="the checkpoint's step (default: the last)")
@@ -161,7 +161,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     send = add(
         "send", commands.send, "pause, resume, step, stop a run, or set its λ1",
-        "python -m proxsparse send runs/first set --lambda1 0.03",
+        "proxsparse send runs/first set --lambda1 0.03",
     )  # fmt: skip
     send.add_argument("directory", metavar="RUN")
     send.add_argument("command", choices=("pause", "resume", "step", "gradient", "prox", "set", "stop"))
@@ -171,7 +171,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     evaluate = add(
         "eval", commands.evaluate, "measure the held-out perplexity of a model, dense or exported",
-        "python -m proxsparse eval embedded --corpus text.txt --context 512 --windows 40",
+        "proxsparse eval embedded --corpus text.txt --context 512 --windows 40",
     )  # fmt: skip
     evaluate.add_argument("model", metavar="MODEL", help="embedded, a Hub id, a directory, or a .gguf file")
     evaluate.add_argument("--corpus", default="bundled", help="bundled, wikitext2, c4, or a .txt or .jsonl file")
@@ -189,8 +189,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     export = add(
         "export", commands.export, "write the sparse model of a run, or of a method in a comparison, and prove it",
-        "python -m proxsparse export runs/first --to sparse\n"
-        "  python -m proxsparse export runs/compared --method wanda --to sparse",
+        "proxsparse export runs/first --to sparse\n"
+        "  proxsparse export runs/compared --method wanda --to sparse",
     )  # fmt: skip
     export.add_argument("directory", metavar="RUN")
     export.add_argument("--to", required=True, metavar="DIR", help="a new or empty directory")
@@ -204,7 +204,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     verify = add(
         "verify", commands.verify, "prove from the files that every group is N:M and every kept weight is the original's",
-        "python -m proxsparse verify sparse --original embedded",
+        "proxsparse verify sparse --original embedded",
     )  # fmt: skip
     verify.add_argument("directory", metavar="DIR")
     verify.add_argument(
@@ -214,7 +214,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     timed = add(
         "bench", bench, "time a 2:4 model dense and sparse, layer by layer and whole; without a GPU: what arithmetic says",
-        "python -m proxsparse bench sparse --rows 1 16 256 4096",
+        "proxsparse bench sparse --rows 1 16 256 4096",
     )  # fmt: skip
     timed.add_argument("model", metavar="MODEL", help="a 2:4 model: an exported directory, or what else eval takes")
     timed.add_argument(
@@ -226,7 +226,7 @@ def build_parser() -> argparse.ArgumentParser:
     timed.add_argument("--device", help="cpu, cuda, or cuda:1 (default: cuda where there is one)")
     add_json(timed)
 
-    runs = add("runs", commands.list_all, "list the runs, newest first", "python -m proxsparse runs")
+    runs = add("runs", commands.list_all, "list the runs, newest first", "proxsparse runs")
     runs.add_argument("--root", default="runs", metavar="DIR", help="where the runs are (default runs)")
     add_json(runs)
 

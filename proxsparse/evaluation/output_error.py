@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from proxsparse.layers import PrunableLayer, PrunableLayers
 from proxsparse.methods.blockwise import prune_blocks
 from proxsparse.methods.result import Pruned
 from proxsparse.models.activations import SecondMoments
+from proxsparse.progress import Progress, no_progress
 
 
 def output_errors(
@@ -20,7 +21,7 @@ def output_errors(
     layers: PrunableLayers,
     candidates: Mapping[str, Pruned],
     precision: str = "auto",
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
 ) -> dict[str, list[float]]:
     """‖W X − Ŵ X‖_F / ‖W X‖_F for every layer under every candidate, in the order of `layers`.
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from proxsparse.errors import DivergedError, ProxSparseError
-from proxsparse.models.losses import next_token_losses
-from proxsparse.models.precision import autocast
+from proxsparse.models.forward import autocast, next_token_losses
+from proxsparse.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def perplexity(
     windows: Tensor,
     batch: int = 4,
     precision: str = "auto",
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Perplexity:
     """Perplexity of `model` on `windows`, int64 (count, length): token-weighted mean of the loss, then exp.
 
@@ -60,7 +59,7 @@ def window_losses(
     windows: Tensor,
     batch: int = 4,
     precision: str = "auto",
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Tensor:
     """Mean next-token loss of every window in nats, float64 (count,): what perplexities and their paired differences
     are made of. Arguments and errors as for `perplexity`."""
@@ -68,8 +67,7 @@ def window_losses(
         raise ProxSparseError(f"There is nothing to measure: {len(windows)} windows of {windows.shape[-1]} tokens.")
     device, means = next(model.parameters()).device, []
     for begin in range(0, len(windows), batch):
-        if progress:
-            progress(begin, len(windows), "measuring perplexity")
+        progress(begin, len(windows), "measuring perplexity")
         with autocast(device, precision):
             losses = next_token_losses(model, windows[begin : begin + batch].to(device))
         means.append(losses.double().mean(1))
@@ -77,18 +75,3 @@ def window_losses(
     if not math.isfinite(means.sum().item()):
         raise DivergedError("The loss on the held-out text is not a finite number: this model is broken.")
     return means
-
-
-@torch.inference_mode()
-def complete(lm, prompts: Sequence[str], new_tokens: int) -> list[str]:
-    """What the model says after each prompt: greedy, at most `new_tokens` tokens, without the prompt.
-
-    lm: a LanguageModel. Greedy, so that two models differ by their weights alone.
-    """
-    texts = []
-    for prompt in prompts:
-        tokens = lm.tokenizer(prompt, return_tensors="pt").to(lm.model.device)
-        end = lm.tokenizer.pad_token_id if lm.tokenizer.pad_token_id is not None else lm.tokenizer.eos_token_id
-        found = lm.model.generate(**tokens, max_new_tokens=new_tokens, do_sample=False, pad_token_id=end)
-        texts.append(lm.tokenizer.decode(found[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True))
-    return texts

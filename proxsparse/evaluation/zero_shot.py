@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.progress import Progress, no_progress
 
 PAPER = "paper"  # stands for all of PAPER_TASKS
 # The paper (arXiv 2502.00258) reports seven tasks, by lm-eval: ARC-C, ARC-E, SIQA, HellaSwag, OBQA, PIQA and TruthfulQA. Of
@@ -54,9 +55,7 @@ def check_data(tasks: Iterable[str]) -> None:
         _load(task)
 
 
-def accuracies(
-    lm, tasks: Iterable[str], progress: Callable[[int, int, str], None] | None = None
-) -> dict[str, dict[str, float | str | None]]:
+def accuracies(lm, tasks: Iterable[str], progress: Progress = no_progress) -> dict[str, dict[str, float | str | None]]:
     """{task: {"accuracy", "stderr", "metric"}} of a LanguageModel as it is in memory, without an example in the prompt.
 
     metric: acc_norm (likelihoods divided by the length of the answer) where the task has it, else acc. stderr: over the
@@ -69,8 +68,7 @@ def accuracies(
     for index, task in enumerate(tasks):
 
         def tell(index=index, task=task) -> None:
-            if progress:
-                progress(index, len(tasks), f"zero-shot on {Path(task).stem if _is_file(task) else task}, task")
+            progress(index, len(tasks), f"zero-shot on {Path(task).stem if _is_file(task) else task}, task")
 
         tell()
         found |= _measure(lm, task, tell)

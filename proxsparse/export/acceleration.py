@@ -22,7 +22,7 @@ from torch.sparse import (
 
 from proxsparse.layers import PrunableLayer, prunable_layers
 from proxsparse.masks.groups import in_planes
-from proxsparse.masks.mask import MaskSet
+from proxsparse.masks.mask_set import MaskSet
 
 N, M = 2, 4  # the only pattern that the hardware knows; 1:4 and 1:2 masks are 2:4 as well
 DTYPES = (torch.float16, torch.bfloat16)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +19,9 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.export import acceleration
 from proxsparse.export.acceleration import CAPABILITY, DTYPES, Accelerator, M, N, accelerate, groups_not_two_four, plan
 from proxsparse.layers import prunable_layers
-from proxsparse.models.load import LanguageModel, load_model, resolve_device
+from proxsparse.models.language_model import LanguageModel, resolve_device
+from proxsparse.models.load import load_model
+from proxsparse.progress import Progress, no_progress
 
 TIMED_SECONDS = 0.2  # of each product, after which the median is taken
 REPEATS = 5  # of a prefill, and of a decode
@@ -36,7 +38,7 @@ def bench_model(
     context: int = 512,
     new_tokens: int = 32,
     device: str | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
 ) -> dict:
     """Measure the 2:4 model `name` (what `load_model` takes) dense and sparse.
 
@@ -98,7 +100,7 @@ def require_two_four(model, name: str) -> None:
             return
         first = first or f"{bad:,} of {layer.numel // M:,} groups of {layer.name} keep more than {N} weights"
     raise ProxSparseError(
-        f"{name} is not 2:4 ({first}, and no other layer is 2:4 either): give a directory that `python -m proxsparse "
+        f"{name} is not 2:4 ({first}, and no other layer is 2:4 either): give a directory that `proxsparse "
         "export RUN --to DIR` wrote for a run with 2:4, 1:2 or 1:4 masks."
     )
 
@@ -135,7 +137,7 @@ def time_layers(
     accelerator: Accelerator,
     rows: Sequence[int],
     shapes: list[dict],
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
 ) -> list[dict]:
     """One dict a distinct shape that the kernels take and a number of rows; the first layer of each shape stands for
     all. shapes: as `shapes_on_paper` gives them; where torch refuses one, its reason is put there."""
@@ -145,8 +147,7 @@ def time_layers(
             weights.setdefault((layer.out_features, layer.in_features), layer.matrix)
     found = []
     for index, ((out_features, in_features), weight) in enumerate(weights.items()):
-        if progress:
-            progress(index, len(weights), f"timing {out_features} × {in_features}")
+        progress(index, len(weights), f"timing {out_features} × {in_features}")
         try:
             sparse = acceleration.compress(weight, accelerator)
         except acceleration.REFUSALS as error:
@@ -171,9 +172,7 @@ def median_seconds(inputs: Tensor, weight: Tensor) -> float:
     return timer.blocked_autorange(min_run_time=TIMED_SECONDS).median
 
 
-def time_model(
-    lm: LanguageModel, context: int, new_tokens: int, progress: Callable[[int, int, str], None] | None = None
-) -> list[dict]:
+def time_model(lm: LanguageModel, context: int, new_tokens: int, progress: Progress = no_progress) -> list[dict]:
     """Prefill of `context` tokens and decoding of one token, batch 1, dense and then accelerated: `lm.model` stays so.
 
     Both decode the same random tokens, so that their logits can be compared.
@@ -181,12 +180,10 @@ def time_model(
     generator = torch.Generator().manual_seed(0)
     vocabulary = lm.model.get_input_embeddings().weight.shape[0]
     ids = torch.randint(vocabulary, (1, context + new_tokens), generator=generator).to(lm.model.device)
-    if progress:
-        progress(0, 2, "timing the dense model")
+    progress(0, 2, "timing the dense model")
     dense = _prefill_and_decode(lm.model, ids, context)
     report = accelerate(lm.model)
-    if progress:
-        progress(1, 2, "timing the sparse model")
+    progress(1, 2, "timing the sparse model")
     sparse = _prefill_and_decode(lm.model, ids, context)
     return [
         {"part": part, "tokens": tokens, "accelerated": len(report.accelerated), "layers": len(report.layers)}

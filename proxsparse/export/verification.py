@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +11,10 @@ from torch import Tensor
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import prunable_layers
 from proxsparse.masks.groups import in_planes
-from proxsparse.masks.mask import MaskSet
+from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
 from proxsparse.models.load import load_model
+from proxsparse.progress import Progress, no_progress
 
-MASKS_FILE = "masks.safetensors"
 PROVENANCE_FILE = "provenance.json"
 
 
@@ -61,9 +60,7 @@ class Verification:
         }  # fmt: skip
 
 
-def verify(
-    directory: str | Path, original: str | None = None, progress: Callable[[int, int, str], None] | None = None
-) -> Verification:
+def verify(directory: str | Path, original: str | None = None, progress: Progress = no_progress) -> Verification:
     """Read the weights in `directory` and compare them with the original model's, layer by layer.
 
     original: what `load_model` takes; default: what the directory's provenance file names. Proven is, for each layer
@@ -87,8 +84,7 @@ def verify(
     found, expected = prunable_layers(exported, m), prunable_layers(reference, m)
     results = []
     for index, (name, mask) in enumerate(masks.items()):
-        if progress:
-            progress(index, len(masks), "verifying")
+        progress(index, len(masks), "verifying")
         if name not in found or name not in expected or found[name].matrix.shape != expected[name].matrix.shape:
             raise ProxSparseError(
                 f"{original} and {directory} do not both have the layer {name!r}: name the right original."

@@ -7,21 +7,22 @@ import importlib.metadata
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from proxsparse import __version__
 from proxsparse.config import check_format
 from proxsparse.errors import ProxSparseError
-from proxsparse.export.verification import MASKS_FILE, PROVENANCE_FILE, verify
+from proxsparse.export.card import model_card, what_runs_it
+from proxsparse.export.compact import stored_tensors, write_compact
+from proxsparse.export.verification import PROVENANCE_FILE, verify
 from proxsparse.files import write_json
 from proxsparse.layers import prunable_layers
-from proxsparse.masks.mask import MaskSet
-from proxsparse.models.compact import COMPACT_FILE, stored_tensors, write_compact
-from proxsparse.models.load import LanguageModel
+from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
+from proxsparse.models.compact import COMPACT_FILE
+from proxsparse.models.language_model import LanguageModel
+from proxsparse.progress import Progress, no_progress
 
 CARD_FILE = "README.md"
-RUN_AS_TWO_FOUR = ((2, 4), (1, 4), (1, 2))  # at most two of four are nonzero
 ABOUT_FILES = {
     "config.json": "architecture",
     "generation_config.json": "generation defaults",
@@ -42,7 +43,7 @@ def export_model(
     masks: MaskSet,
     directory: str | Path,
     provenance: dict | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
     format: str = "dense",
 ) -> dict:
     """Write `lm` under `masks` as a safetensors directory, and verify what was written.
@@ -65,8 +66,7 @@ def export_model(
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
-        if progress:
-            progress(0, 1, "writing the weights")
+        progress(0, 1, "writing the weights")
         if format == "compact":
             write_compact(lm.model, masks, temporary, progress)
         else:
@@ -81,7 +81,7 @@ def export_model(
         if not verification.ok:
             raise ProxSparseError(f"The export was not kept. {verification.summary}")
         size = sizes(lm.model, masks, format)
-        card = _model_card(lm, masks, provenance, verification.summary, format, size["summary"])
+        card = model_card(lm, masks, provenance, verification.summary, format, size["summary"])
         (temporary / CARD_FILE).write_text(card, encoding="utf-8")
         for file in temporary.iterdir():
             file.chmod(0o644)
@@ -143,86 +143,3 @@ def versions() -> dict[str, str]:
     """Of what the result depends on."""
     packages = ("torch", "transformers", "safetensors")
     return {"proxsparse": __version__} | {name: importlib.metadata.version(name) for name in packages}
-
-
-def what_runs_it(masks: MaskSet) -> str:
-    """What executes a model under these masks faster, in one paragraph."""
-    first = next(iter(masks.values()))
-    kernels = "torch.sparse.to_sparse_semi_structured (NVIDIA GPUs of compute capability 8.0 and above)"
-    if (first.n, first.m) not in RUN_AS_TWO_FOUR:
-        return (
-            f"No kernel that we know of runs {first.n}:{first.m} faster: those of {kernels} need 2:4, which 1:2 and 1:4 masks "
-            "are as well."
-        )
-    as_well = "" if (first.n, first.m) == (2, 4) else f"A {first.n}:{first.m} mask is 2:4 as well: "
-    return (
-        f"{as_well}{kernels} turns fp16 and bf16 layers of suitable shapes into sparse ones; `proxsparse.accelerate(model)` "
-        "does it layer by layer. Whether that is faster depends on shapes and batch: nothing was timed here, and `python -m "
-        "proxsparse bench DIR` measures it on your GPU."
-    )
-
-
-HOW_TO_LOAD = {
-    "dense": """```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("path/to/this/directory")
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/directory")
-```
-
-This is a dense checkpoint with zeros: it loads anywhere, and is by itself neither smaller nor faster.""",
-    "compact": """```python
-from proxsparse import load_compact
-
-lm = load_compact("path/to/this/directory")  # lm.model, lm.tokenizer
-```
-
-This is a compact checkpoint: the zeros are not stored. proxsparse puts them back when it loads the model, which is then an
-ordinary transformers model, as large in memory as the original; other programs do not read this format.""",
-}
-
-
-def _origin(provenance: dict) -> str:
-    """What made the mask, where that is known."""
-    if "method" not in provenance:
-        return ""
-    source = " (Liu et al. 2025, arXiv 2502.00258)" if provenance["method"] == "ProxSparse" else ""
-    return f"The mask was made with {provenance['method']}{source}. "
-
-
-def _model_card(lm: LanguageModel, masks: MaskSet, provenance: dict, proof: str, format: str, size: str) -> str:
-    first = next(iter(masks.values()))
-    pattern = f"{first.n}:{first.m}"
-    rows = "\n".join(
-        f"| {entry['mask']} | {entry['perplexity']:.2f} ± {entry['stderr']:.2f} |" if entry.get("stderr") is not None
-        else f"| {entry['mask']} | {entry['perplexity']:.2f} |"
-        for entry in provenance.get("perplexity", [])
-    )  # fmt: skip
-    measured = ""
-    if rows:
-        one = provenance["perplexity"][0]
-        measured = f"""
-Perplexity on the held-out part of `{provenance.get("corpus", "the corpus")}` ({one["windows"]} windows of {one["context"]} tokens):
-
-| mask | perplexity |
-|---|---|
-{rows}
-"""
-    return f"""---
-base_model: {lm.name}
-tags: [sparsity, "{pattern}", proxsparse]
----
-
-# {Path(lm.name).name}, {pattern} sparse
-
-At most {first.n} of every {first.m} consecutive input weights are nonzero in {len(masks)} linear layers.
-{_origin(provenance)}The mask was applied to the original weights; no weight was updated.
-{measured}
-{proof}
-
-{HOW_TO_LOAD[format]}
-{size}
-{what_runs_it(masks)}
-
-`{MASKS_FILE}` holds the masks (one bit a weight), `{PROVENANCE_FILE}` how they were made.
-"""

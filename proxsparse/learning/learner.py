@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -24,14 +24,13 @@ from proxsparse.layers import PrunableLayers, prunable_layers
 from proxsparse.learning.report import LayerRow, StepReport, total
 from proxsparse.learning.schedule import learning_rate_at, seed_at, windows_at
 from proxsparse.learning.updates import UPDATES, choose_memory
-from proxsparse.masks.mask import Mask, MaskSet
+from proxsparse.masks.mask import Mask
+from proxsparse.masks.mask_set import MaskSet
 from proxsparse.models.activations import activation_scales
-from proxsparse.models.attention import quick_attention
-from proxsparse.models.losses import next_token_losses
-from proxsparse.models.precision import autocast
-from proxsparse.proximal.operator import Sums, prox_and_count_, read_sums
-
-Progress = Callable[[int, int, str], None]
+from proxsparse.models.forward import autocast, next_token_losses, quick_attention
+from proxsparse.progress import Progress, no_progress
+from proxsparse.proximal.counts import Sums, read_sums
+from proxsparse.proximal.operator import prox_and_count_
 
 
 class MaskLearner:
@@ -55,7 +54,7 @@ class MaskLearner:
         windows: Tensor,
         config: LearnConfig | None = None,
         layers: PrunableLayers | None = None,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
     ):
         self.model, self.windows, self.config = model, windows, config or LearnConfig()
         self.layers = layers if layers is not None else prunable_layers(model, self.config.m)
@@ -291,7 +290,7 @@ class MaskLearner:
             self._lambda1 *= factor
             self.growth_left /= factor
 
-    def _measure_scales(self, progress: Progress | None) -> dict[str, Tensor | None]:
+    def _measure_scales(self, progress: Progress) -> dict[str, Tensor | None]:
         if self.config.metric == "weight":
             return dict.fromkeys(self.layers)
         windows = self.windows[: self.config.metric_windows]

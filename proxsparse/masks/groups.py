@@ -50,3 +50,22 @@ def in_planes(matrix: Tensor, m: int) -> Tensor:
 def from_planes(planes: Tensor, shape: torch.Size) -> Tensor:
     """The inverse of `in_planes`."""
     return planes.t().reshape(shape)
+
+
+def keep_largest(planes: Tensor, n: int, ties: Tensor | None = None) -> Tensor:
+    """Which n of each column of `planes` (m, groups) are largest; of equal ones the one that is larger in `ties`, then
+    the lower index. Bool, same shape.
+
+    Every pair of planes is compared once: an entry is kept iff fewer than n others beat it. For groups of four this is
+    much faster than sorting.
+    """
+    m = planes.shape[0]
+    beaten_by = torch.zeros(planes.shape, dtype=torch.uint8, device=planes.device)
+    for i in range(m):
+        for j in range(i + 1, m):
+            first_wins = planes[i] >= planes[j]
+            if ties is not None:
+                first_wins &= (planes[i] > planes[j]) | (ties[i] >= ties[j])
+            beaten_by[j] += first_wins
+            beaten_by[i] += ~first_wins
+    return beaten_by < n

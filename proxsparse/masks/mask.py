@@ -1,79 +1,14 @@
-"""N:M masks: which weights of a layer are kept. Project, apply, pack, compare, save, load.
-
-A mask is kept packed, one bit a weight. Nothing here knows about models, except that `MaskSet.apply_` writes into the
-matrices it is given by name.
-"""
+"""The N:M mask of one layer: which of its weights are kept."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.masks.groups import check_groups, from_planes, in_planes, magnitudes
-
-_BITS = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
-
-
-def keep_largest(planes: Tensor, n: int, ties: Tensor | None = None) -> Tensor:
-    """Which n of each column of `planes` (m, groups) are largest; of equal ones the one that is larger in `ties`, then
-    the lower index. Bool, same shape.
-
-    Every pair of planes is compared once: an entry is kept iff fewer than n others beat it. For groups of four this is
-    much faster than sorting.
-    """
-    m = planes.shape[0]
-    beaten_by = torch.zeros(planes.shape, dtype=torch.uint8, device=planes.device)
-    for i in range(m):
-        for j in range(i + 1, m):
-            first_wins = planes[i] >= planes[j]
-            if ties is not None:
-                first_wins &= (planes[i] > planes[j]) | (ties[i] >= ties[j])
-            beaten_by[j] += first_wins
-            beaten_by[i] += ~first_wins
-    return beaten_by < n
-
-
-def pack(mask: Tensor) -> Tensor:
-    """Bool (rows, columns) → uint8 (rows, ⌈columns/8⌉); bit k of a byte is column 8·byte + k."""
-    rows, columns = mask.shape
-    padded = torch.nn.functional.pad(mask, (0, -columns % 8)).view(rows, -1, 8)
-    return (padded * _BITS.to(mask.device)).sum(-1, dtype=torch.uint8)
-
-
-def pack_planes(kept: Tensor, shape: tuple[int, int]) -> Tensor:
-    """`pack` of a mask that lies in planes: kept bool (m, groups), see `in_planes`; shape (out, in)."""
-    m, columns = kept.shape[0], shape[1]
-    if 8 % m or columns % 8:
-        return pack(from_planes(kept, shape))
-    codes = kept[0].to(torch.uint8)
-    for i in range(1, m):
-        codes |= kept[i].to(torch.uint8) << i
-    codes = codes.view(-1, 8 // m)
-    packed = codes[:, 0].clone()
-    for i in range(1, 8 // m):
-        packed |= codes[:, i] << (i * m)
-    return packed.view(shape[0], -1)
-
-
-def unpack(packed: Tensor, columns: int) -> Tensor:
-    """The inverse of `pack`."""
-    bits = (packed.unsqueeze(-1) & _BITS.to(packed.device)) != 0
-    return bits.view(packed.shape[0], -1)[:, :columns]
-
-
-def bits_set(packed: Tensor) -> Tensor:
-    """How many bits of a uint8 tensor are set; a scalar tensor."""
-    pairs = packed - ((packed >> 1) & 0x55)
-    fours = (pairs & 0x33) + ((pairs >> 2) & 0x33)
-    return ((fours + (fours >> 4)) & 0x0F).sum(dtype=torch.int64)
+from proxsparse.masks.groups import check_groups, in_planes, keep_largest, magnitudes
+from proxsparse.masks.packing import bits_set, pack_planes, unpack
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,68 +80,3 @@ class Mask:
     def is_valid(self) -> bool:
         """Whether no group keeps more than n of m."""
         return bool((in_planes(self.dense(), self.m).sum(0) <= self.n).all())
-
-
-class MaskSet(dict[str, Mask]):
-    """The masks of a model by layer name."""
-
-    def apply_(self, model) -> None:
-        """Multiply every layer of `model` that has a mask by it, in place.
-
-        model: a transformers model, or the prunable layers of one. Raises ProxSparseError when a name or a shape
-        differs; then nothing is written.
-        """
-        from proxsparse.layers import prunable_layers  # here: masks stand below layers, and need them only for a model
-
-        layers = model if isinstance(model, Mapping) else prunable_layers(model, next(iter(self.values())).m)
-        self.check_fits(layers)
-        for name, mask in self.items():
-            matrix = layers[name].matrix
-            matrix.masked_fill_(~mask.dense(matrix.device), 0)  # not a product: 0 · inf is not 0, and -0 is not 0
-
-    def check_fits(self, layers: Mapping) -> None:
-        """Raise ProxSparseError unless every mask has a layer of its name and shape among `layers`."""
-        missing = [name for name in self if name not in layers]
-        if missing:
-            raise ProxSparseError(
-                f"The model has no prunable layer {missing[0]!r}: these masks belong to another model."
-            )
-        for name, mask in self.items():
-            if tuple(layers[name].matrix.shape) != mask.shape:
-                raise ProxSparseError(
-                    f"The mask of {name!r} has shape {mask.shape} and the layer {tuple(layers[name].matrix.shape)}: these "
-                    "masks belong to another model."
-                )
-
-    def flips(self, other: MaskSet) -> dict[str, int]:
-        """Layer by layer, how many weights are kept by one of the two sets and dropped by the other."""
-        if self.keys() != other.keys():
-            raise ProxSparseError("These mask sets name different layers: they belong to different models.")
-        return {name: mask.flips(other[name]) for name, mask in self.items()}
-
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file: one packed uint8 tensor a layer, shapes and pattern in the metadata."""
-        tensors = {name: mask.packed.contiguous().cpu() for name, mask in self.items()}
-        about = {name: [*mask.shape, mask.n, mask.m] for name, mask in self.items()}
-        save_file(tensors, path, metadata={"format": "pt", "content": "packed N:M masks", "masks": json.dumps(about)})
-
-    @classmethod
-    def load(cls, path: str | Path) -> MaskSet:
-        """Read what `save` wrote. Raises ProxSparseError for a file that is not a mask file or breaks its own
-        pattern."""
-        try:
-            with safe_open(path, "pt") as file:
-                about = json.loads((file.metadata() or {}).get("masks", "null"))
-                if about is None:
-                    raise ProxSparseError(f"{path} holds no packed masks: give a file that MaskSet.save wrote.")
-                masks = cls()
-                for name, (rows, columns, n, m) in about.items():
-                    masks[name] = Mask(file.get_tensor(name), (rows, columns), n, m)
-        except (OSError, SafetensorError, ValueError, TypeError) as error:
-            raise ProxSparseError(
-                f"{path} cannot be read as packed masks ({error}): give a file that MaskSet.save wrote."
-            ) from error
-        for name, mask in masks.items():
-            if tuple(mask.packed.shape) != (mask.shape[0], -(-mask.shape[1] // 8)) or not mask.is_valid():
-                raise ProxSparseError(f"The mask of {name!r} in {path} is not {mask.n}:{mask.m}: the file is damaged.")
-        return masks

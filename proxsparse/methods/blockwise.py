@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_flatten
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayer, PrunableLayers, decoder_blocks
 from proxsparse.models.activations import InputObserver, Statistic, check_windows, experts_one_by_one
-from proxsparse.models.precision import autocast
+from proxsparse.models.forward import autocast
+from proxsparse.progress import Progress, no_progress
 
 
 @torch.no_grad()
@@ -29,7 +30,7 @@ def prune_blocks(
     gather: Callable[[PrunableLayer], Statistic],
     prune: Callable[[PrunableLayer, Statistic], Tensor],
     precision: str = "auto",
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
     batch: int = 4,
 ) -> None:
     """Call `prune(layer, statistic)` once for every layer, block after block; the model is left as it came.
@@ -48,8 +49,7 @@ def prune_blocks(
 
     def advance(entered: int, what: str) -> None:
         nonlocal done
-        if progress:
-            progress(done, total, what)
+        progress(done, total, what)
         done += entered
 
     with experts_one_by_one(model):

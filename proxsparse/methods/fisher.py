@@ -7,20 +7,18 @@ is hence the one method here that does not go block by block: all blocks are jud
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayers, only_these_learn, prunable_layers
 from proxsparse.masks.groups import magnitudes
-from proxsparse.masks.mask import Mask, MaskSet
+from proxsparse.masks.mask import Mask
+from proxsparse.masks.mask_set import MaskSet
 from proxsparse.methods.result import Pruned
 from proxsparse.models.activations import check_windows
-from proxsparse.models.attention import quick_attention
-from proxsparse.models.losses import next_token_losses
-from proxsparse.models.precision import autocast
+from proxsparse.models.forward import autocast, next_token_losses, quick_attention
+from proxsparse.progress import Progress, no_progress
 
 
 def fisher(
@@ -30,7 +28,7 @@ def fisher(
     m: int = 4,
     *,
     layers: PrunableLayers | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
     precision: str = "auto",
 ) -> Pruned:
     """The n largest w²·E[g²] of every group of m; compared as |w|·√E[g²], whose order is the same and whose range float32
@@ -52,15 +50,14 @@ def fisher(
 
 
 def squared_gradients(
-    model, windows: Tensor, parameters: list[nn.Parameter], precision: str = "auto", progress=None
+    model, windows: Tensor, parameters: list[nn.Parameter], precision: str = "auto", progress: Progress = no_progress
 ) -> dict[nn.Parameter, Tensor]:
     """The sum over windows of the squared gradient of a window's mean loss, float32, in the layout of each parameter."""
     device = parameters[0].device
     squares = {parameter: torch.zeros_like(parameter.data, dtype=torch.float32) for parameter in parameters}
     with only_these_learn(model, parameters), quick_attention(model, device, windows.shape[1]), torch.enable_grad():
         for index, window in enumerate(windows):
-            if progress:
-                progress(index, len(windows), "measuring gradients")
+            progress(index, len(windows), "measuring gradients")
             with autocast(device, precision):
                 loss = next_token_losses(model, window.unsqueeze(0).to(device)).mean()
             if not loss.isfinite():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 from torch import Tensor
 
@@ -11,6 +10,7 @@ from proxsparse.config import LearnConfig
 from proxsparse.layers import PrunableLayers
 from proxsparse.learning.learner import MaskLearner
 from proxsparse.methods.result import Pruned
+from proxsparse.progress import Progress, no_progress
 
 
 def learned(
@@ -20,7 +20,7 @@ def learned(
     m: int = 4,
     *,
     layers: PrunableLayers | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
     budget: LearnConfig | None = None,
     **changes,
 ) -> Pruned:
@@ -30,8 +30,7 @@ def learned(
     learner = MaskLearner(model, windows, config, layers, progress)
     try:
         while not learner.done:
-            if progress:
-                progress(learner.step_index, config.steps, "learning, step")
+            progress(learner.step_index, config.steps, "learning, step")
             learner.step()
         return Pruned(learner.masks())
     finally:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from proxsparse.layers import PrunableLayers, prunable_layers
-from proxsparse.masks.mask import Mask, MaskSet
+from proxsparse.masks.mask import Mask
+from proxsparse.masks.mask_set import MaskSet
 from proxsparse.methods.result import Pruned
+from proxsparse.progress import Progress, no_progress
 
 
 def magnitude(
@@ -18,13 +18,12 @@ def magnitude(
     m: int = 4,
     *,
     layers: PrunableLayers | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Pruned:
     """The n largest |w| of every group of m, layer by layer. windows: not looked at, may be None."""
     layers = layers if layers is not None else prunable_layers(model, m)
     masks = MaskSet()
     for index, (name, layer) in enumerate(layers.items()):
-        if progress:
-            progress(index, len(layers), "comparing magnitudes")
+        progress(index, len(layers), "comparing magnitudes")
         masks[name] = Mask.project(layer.matrix, n, m)
     return Pruned(masks)

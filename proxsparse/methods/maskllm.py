@@ -10,7 +10,6 @@ the norm of the weights that are kept is rewarded, less and less.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -21,12 +20,12 @@ from proxsparse.config import LearnConfig, check_patterns
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayer, PrunableLayers, only_these_learn, prunable_layers
 from proxsparse.learning.schedule import seed_at, windows_at
-from proxsparse.masks.mask import Mask, MaskSet
+from proxsparse.masks.mask import Mask
+from proxsparse.masks.mask_set import MaskSet
 from proxsparse.methods.result import Pruned
 from proxsparse.methods.sparsegpt import sparsegpt
-from proxsparse.models.attention import quick_attention
-from proxsparse.models.losses import next_token_losses
-from proxsparse.models.precision import autocast
+from proxsparse.models.forward import autocast, next_token_losses, quick_attention
+from proxsparse.progress import Progress, no_progress
 
 PRIOR_WINDOWS = 128
 INITIAL_SPREAD = 0.01  # standard deviation of the logits before the prior
@@ -56,7 +55,7 @@ def maskllm(
     m: int = 4,
     *,
     layers: PrunableLayers | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
     budget: LearnConfig | None = None,
     prior: MaskSet | None = None,
     options: MaskLLMOptions | None = None,
@@ -86,8 +85,7 @@ def maskllm(
     )
     with layers.lent(), only_these_learn(model, layers.parameters()):
         for step in range(budget.steps):
-            if progress:
-                progress(step, budget.steps, "learning with MaskLLM, step")
+            progress(step, budget.steps, "learning with MaskLLM, step")
             at = step / budget.steps
             generator = torch.Generator(device).manual_seed(seed_at(step, budget))
             for choice in choices:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from proxsparse.layers import PrunableLayers, prunable_layers
-from proxsparse.masks.mask import Mask, MaskSet
+from proxsparse.masks.mask import Mask
+from proxsparse.masks.mask_set import MaskSet
 from proxsparse.methods.result import Pruned
+from proxsparse.progress import Progress, no_progress
 
 
 def random_mask(
@@ -19,7 +19,7 @@ def random_mask(
     m: int = 4,
     *,
     layers: PrunableLayers | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
     seed: int = 0,
 ) -> Pruned:
     """n of every group of m, each choice equally likely; the same seed gives the same masks on every device.
@@ -30,8 +30,7 @@ def random_mask(
     generator = torch.Generator().manual_seed(seed)
     masks = MaskSet()
     for index, (name, layer) in enumerate(layers.items()):
-        if progress:
-            progress(index, len(layers), "drawing masks")
+        progress(index, len(layers), "drawing masks")
         scores = torch.rand(layer.out_features, layer.in_features, generator=generator)
         masks[name] = Mask.of_scores(scores.to(layer.matrix.device), n, m)
     return Pruned(masks)

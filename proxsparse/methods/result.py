@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from proxsparse.layers import PrunableLayer, PrunableLayers
-from proxsparse.masks.mask import MaskSet
+from proxsparse.masks.mask_set import MaskSet
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,17 +6,17 @@ the model as it came.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from proxsparse.layers import PrunableLayer, PrunableLayers, prunable_layers
 from proxsparse.masks.groups import magnitudes
-from proxsparse.masks.mask import Mask, MaskSet
+from proxsparse.masks.mask import Mask
+from proxsparse.masks.mask_set import MaskSet
 from proxsparse.methods.blockwise import prune_blocks
 from proxsparse.methods.result import Pruned
 from proxsparse.models.activations import InputNorms
+from proxsparse.progress import Progress, no_progress
 
 
 def ria(
@@ -26,7 +26,7 @@ def ria(
     m: int = 4,
     *,
     layers: PrunableLayers | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
     power: float = 0.5,
     precision: str = "auto",
     batch: int = 4,

@@ -8,18 +8,19 @@ from left to right, and each group is decided when its first column is reached.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayer, PrunableLayers, prunable_layers
-from proxsparse.masks.groups import check_groups, magnitudes
-from proxsparse.masks.mask import Mask, MaskSet, keep_largest, pack
+from proxsparse.masks.groups import check_groups, keep_largest, magnitudes
+from proxsparse.masks.mask import Mask
+from proxsparse.masks.mask_set import MaskSet
+from proxsparse.masks.packing import pack
 from proxsparse.methods.blockwise import prune_blocks
 from proxsparse.methods.result import Pruned
 from proxsparse.models.activations import SecondMoments
+from proxsparse.progress import Progress, no_progress
 
 DAMPING = 0.01  # added to the diagonal of H, as a share of its mean
 
@@ -31,7 +32,7 @@ def sparsegpt(
     m: int = 4,
     *,
     layers: PrunableLayers | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
     update: bool = True,
     damping: float = DAMPING,
     blocksize: int = 128,

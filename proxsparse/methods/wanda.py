@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from proxsparse.layers import PrunableLayer, PrunableLayers, prunable_layers
 from proxsparse.masks.groups import magnitudes
-from proxsparse.masks.mask import Mask, MaskSet
+from proxsparse.masks.mask import Mask
+from proxsparse.masks.mask_set import MaskSet
 from proxsparse.methods.blockwise import prune_blocks
 from proxsparse.methods.result import Pruned
 from proxsparse.models.activations import InputNorms
+from proxsparse.progress import Progress, no_progress
 
 
 def wanda(
@@ -21,7 +21,7 @@ def wanda(
     m: int = 4,
     *,
     layers: PrunableLayers | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
     precision: str = "auto",
     batch: int = 4,
 ) -> Pruned:

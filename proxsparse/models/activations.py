@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayer, PrunableLayers
-from proxsparse.models.precision import autocast
+from proxsparse.models.forward import autocast
+from proxsparse.progress import Progress, no_progress
 
 
 class Statistic(Protocol):
@@ -90,7 +91,7 @@ def activation_scales(
     layers: PrunableLayers,
     windows: Tensor,
     precision: str = "auto",
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
     batch: int = 4,
 ) -> dict[str, Tensor]:
     """‖x_j‖₂ of every input feature of every layer, divided by the layer's geometric mean.
@@ -106,8 +107,7 @@ def activation_scales(
     observer = InputObserver(layers, seen)
     with experts_one_by_one(model):
         for index in range(0, len(windows), batch):
-            if progress:
-                progress(index, len(windows), "measuring activations")
+            progress(index, len(windows), "measuring activations")
             with autocast(device, precision), observer:
                 decoder(input_ids=windows[index : index + batch].to(device), use_cache=False)
     return {name: _normalized(inputs.norms()) for name, inputs in seen.items()}

@@ -7,39 +7,28 @@ as they are, tied ones once. Reading runs no code that comes with the files and 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.export.verification import MASKS_FILE
-from proxsparse.files import write_json
 from proxsparse.layers import PrunableLayer, prunable_layers
-from proxsparse.masks.mask import Mask, MaskSet
-from proxsparse.models.load import LanguageModel, context_of, loading_error, quiet_transformers, resolve_device
+from proxsparse.masks.mask import Mask
+from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
+from proxsparse.models.language_model import (
+    LanguageModel,
+    context_of,
+    loading_error,
+    quiet_transformers,
+    resolve_device,
+)
 
 COMPACT_FILE = "compact.json"
 FORMAT, VERSION = "proxsparse-compact", 1
-SHARD_BYTES = 5_000_000_000  # as `save_pretrained` cuts; so much is held beside the model while a file is written
-
-
-def keep_values(weight: Tensor, mask: Mask) -> Tensor:
-    """(out, in) → (out, in·n/m): the kept weights of every group in their order, zeros after them where fewer than n
-    are kept."""
-    kept = mask.dense(weight.device)
-    values = weight.masked_select(kept)
-    slots = _slots(kept, mask)
-    if slots is not None:
-        values = weight.new_zeros(slots.shape).masked_scatter_(slots, values)
-    return values.view(mask.shape[0], -1)
 
 
 def place_values(values: Tensor, mask: Mask) -> Tensor:
@@ -51,7 +40,7 @@ def place_values(values: Tensor, mask: Mask) -> Tensor:
             f"kept values of shape {tuple(values.shape)} do not fit a {mask.n}:{mask.m} mask of {mask.shape}"
         )
     kept = mask.dense(values.device)
-    slots = _slots(kept, mask)
+    slots = slots_of(kept, mask)
     if slots is not None:
         values = values.view(slots.shape)
         if bool(values.masked_select(~slots).count_nonzero()):
@@ -60,55 +49,12 @@ def place_values(values: Tensor, mask: Mask) -> Tensor:
     return values.new_zeros(rows, columns).masked_scatter_(kept, values)
 
 
-def _slots(kept: Tensor, mask: Mask) -> Tensor | None:
+def slots_of(kept: Tensor, mask: Mask) -> Tensor | None:
     """Bool (groups, n): which of the n places of a group hold a value; None when all do."""
     counts = kept.reshape(-1, mask.m).sum(1, dtype=torch.uint8)
     if bool((counts == mask.n).all()):
         return None
     return torch.arange(mask.n, device=kept.device) < counts.unsqueeze(1)
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One tensor to be written. make: the tensor, made when its file is."""
-
-    key: str
-    bytes: int
-    make: Callable[[], Tensor]
-
-
-def write_compact(
-    model, masks: MaskSet, directory: Path, progress: Callable[[int, int, str], None] | None = None
-) -> None:
-    """Write weights, masks and configuration of `model`, with its original weights, under `masks` into `directory`.
-
-    The model is only read. At most one file's tensors are held beside it.
-    """
-    directory = Path(directory)
-    masks.save(directory / MASKS_FILE)
-    digest = _digest(directory / MASKS_FILE)
-    entries, tied = _entries(model, masks)
-    shards = _shards(entries)
-    files = {}
-    for index, shard in enumerate(shards):
-        if progress:
-            progress(index, len(shards), "writing the weights")
-        name = "compact.safetensors" if len(shards) == 1 else f"compact-{index + 1:05}-of-{len(shards):05}.safetensors"
-        save_file(
-            {entry.key: entry.make() for entry in shard}, directory / name, {"format": "pt", "masks_sha256": digest}
-        )
-        files |= {entry.key: name for entry in shard}
-    first = next(iter(masks.values()))
-    about = {
-        "format": FORMAT, "version": VERSION, "pattern": f"{first.n}:{first.m}", "masks_sha256": digest,
-        "files": files, "tied": tied,
-    }  # fmt: skip
-    write_json(directory / COMPACT_FILE, about)
-    config = copy.deepcopy(model.config)
-    config.dtype, config.architectures = str(model.dtype).removeprefix("torch."), [type(model).__name__]
-    config.save_pretrained(directory)
-    if model.can_generate():
-        model.generation_config.save_pretrained(directory)
 
 
 def is_compact(directory: str | Path) -> bool:
@@ -170,7 +116,7 @@ class CompactFiles:
                 )
             self.file_of, self.tied = dict(about["files"]), dict(about["tied"])
             digest = about["masks_sha256"]
-            if _digest(directory / MASKS_FILE) != digest:
+            if digest_of(directory / MASKS_FILE) != digest:
                 raise ValueError(f"{MASKS_FILE} is not the one that the weights were stored under")
             self.files = {}
             for name in sorted(set(self.file_of.values())):
@@ -196,7 +142,7 @@ class CompactFiles:
 
     def matrix(self, layer: str) -> Tensor:
         """(out, in): a layer's weights, zero where its mask drops them."""
-        stored = self.tensor(_key(layer, self.masks))
+        stored = self.tensor(stored_key(layer, self.masks))
         if layer not in self.masks:
             return stored
         try:
@@ -207,7 +153,7 @@ class CompactFiles:
     @torch.no_grad()
     def fill(self, model, dtype: torch.dtype | None = None) -> None:
         """Give every tensor of `model` its stored values. dtype: of floating tensors, default as stored."""
-        layers = _layers_by_parameter(model, self.masks)
+        layers = layers_by_parameter(model, self.masks)
         unused, filled = set(self.file_of), set()
 
         def as_wanted(tensor: Tensor) -> Tensor:
@@ -222,7 +168,7 @@ class CompactFiles:
                 values = None
                 for layer in layers[id(target)]:
                     matrix = as_wanted(self.matrix(layer.name))
-                    unused.discard(_key(layer.name, self.masks))
+                    unused.discard(stored_key(layer.name, self.masks))
                     if matrix.shape != layer.matrix.shape:
                         raise self._damaged(_misfit(layer.name, matrix.shape, layer.matrix.shape))
                     if values is None:
@@ -243,39 +189,7 @@ class CompactFiles:
         return ProxSparseError(f"{self.directory} is damaged ({' '.join(str(why).split())}): export it again.")
 
 
-def stored_tensors(model) -> Iterator[tuple[str, Tensor, str | None]]:
-    """(key, tensor, key of an earlier entry that shares its memory) of all that a checkpoint of `model` holds."""
-    first = {}
-    for key, tensor in model.state_dict().items():
-        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        same = first.setdefault(place, key) if tensor.numel() else key
-        yield key, tensor, None if same == key else same
-
-
-def _entries(model, masks: MaskSet) -> tuple[list[_Entry], dict[str, str]]:
-    """What is to be written, in the model's order, and {key: key it shares its weights with}."""
-    layers = _layers_by_parameter(model, masks)
-    parameters = model.state_dict(keep_vars=True)
-    entries, tied = [], {}
-    for key, tensor, same in stored_tensors(model):
-        if same is not None:
-            tied[key] = same
-        elif id(parameters[key]) in layers:
-            entries += [_layer_entry(layer, masks) for layer in layers[id(parameters[key])]]
-        else:
-            entries.append(_Entry(key, tensor.nbytes, lambda tensor=tensor: _alone(tensor)))
-    return entries, tied
-
-
-def _layer_entry(layer: PrunableLayer, masks: MaskSet) -> _Entry:
-    matrix = layer.matrix
-    if layer.name not in masks:
-        return _Entry(_key(layer.name, masks), matrix.nbytes, lambda: _alone(matrix))
-    mask = masks[layer.name]
-    return _Entry(_key(layer.name, masks), matrix.nbytes * mask.n // mask.m, lambda: keep_values(matrix, mask).cpu())
-
-
-def _layers_by_parameter(model, masks: MaskSet) -> dict[int, list[PrunableLayer]]:
+def layers_by_parameter(model, masks: MaskSet) -> dict[int, list[PrunableLayer]]:
     """{id of a parameter: its layers}, of those parameters in which at least one layer has a mask."""
     layers = prunable_layers(model, next(iter(masks.values())).m)
     masks.check_fits(layers)
@@ -283,18 +197,6 @@ def _layers_by_parameter(model, masks: MaskSet) -> dict[int, list[PrunableLayer]
         id(parameter): held for parameter, held in layers.by_parameter().items()
         if any(layer.name in masks for layer in held)
     }  # fmt: skip
-
-
-def _shards(entries: list[_Entry]) -> list[list[_Entry]]:
-    """Consecutive entries of at most SHARD_BYTES together, or one alone that is larger."""
-    shards, room = [], 0
-    for entry in entries:
-        if entry.bytes > room or not shards:
-            shards.append([])
-            room = SHARD_BYTES
-        shards[-1].append(entry)
-        room -= entry.bytes
-    return shards
 
 
 def _own_parameter(model, key: str) -> nn.Parameter:
@@ -305,13 +207,7 @@ def _own_parameter(model, key: str) -> nn.Parameter:
     return getattr(module, name)
 
 
-def _alone(tensor: Tensor) -> Tensor:
-    """On the CPU, contiguous, and in a storage that holds nothing else: what safetensors writes."""
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
-
-
-def _key(layer: str, masks: MaskSet) -> str:
+def stored_key(layer: str, masks: MaskSet) -> str:
     """Under which name a layer is stored. An expert without a mask whose neighbours have one is stored whole."""
     return f"{layer}.kept" if layer in masks else f"{layer}.whole"
 
@@ -320,6 +216,6 @@ def _misfit(name: str, stored, wanted) -> str:
     return f"{name} is stored with shape {tuple(stored)} and config.json asks for {tuple(wanted)}"
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.filedigest_of(file, "sha256").hexdigest()

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from proxsparse.masks.mask import Mask
-from proxsparse.proximal.operator import CHUNK, Counts
+from proxsparse.proximal.counts import CHUNK, Counts
 from proxsparse.proximal.stochastic_rounding import writer
 
 TILE, LANES = 256, 16

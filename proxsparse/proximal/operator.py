@@ -50,15 +50,15 @@ from __future__ import annotations
 import functools
 import importlib.util
 import warnings
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.masks.groups import check_groups, from_planes, in_planes, magnitudes
-from proxsparse.masks.mask import Mask, bits_set, keep_largest, pack_planes
+from proxsparse.masks.groups import check_groups, from_planes, in_planes, keep_largest, magnitudes
+from proxsparse.masks.mask import Mask
+from proxsparse.masks.packing import bits_set, pack_planes
+from proxsparse.proximal.counts import CHUNK, Counts
 from proxsparse.proximal.n_of_m import n_of_m, one_of_m
 from proxsparse.proximal.regularizer import elementary_symmetric
 from proxsparse.proximal.stochastic_rounding import writer
@@ -66,45 +66,7 @@ from proxsparse.proximal.supports import best_of_supports
 
 SMALL = 0.25  # Σp up to which cyclic minimization is used: 8 sweeps then leave an error below float32's rounding
 SWEEPS = 8
-CHUNK = 1 << 18  # weights handled at a time: temporaries stay in the cache, and small beside the model
 WEAKEST, STRONGEST = 1e-35, 1e30  # what float32 multiplies and divides by: a weaker λ moves nothing, a stronger no more
-
-NOT_FINITE = "A weight is not a finite number: lower the learning rate, or check the model."
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What one pass of the operator saw of its result, in the metric; nothing is waited for on a GPU.
-
-    mask: the projected mask. sums: float64, on the device of the weights: R; ‖w − original‖²; weights whose
-    kept/dropped state differs from `previous`, and from `start` (0 where these were not given); not a number when a
-    weight was not finite; then how many groups have m, m − 1, …, n and at most n − 1 nonzero weights.
-    """
-
-    mask: Mask
-    sums: Tensor
-
-    def read(self) -> Sums:
-        """The sums as numbers. Raises ProxSparseError when a weight was not finite."""
-        return read_sums(self.sums.tolist())
-
-
-class Sums(NamedTuple):
-    """See `Counts.sums`."""
-
-    regularizer: float
-    squared_drift: float
-    flips: int
-    flips_from_start: int
-    nonzeros: tuple[int, ...]
-
-
-def read_sums(values: list[float]) -> Sums:
-    """`Counts.sums`, as a list, by name. Raises ProxSparseError when a weight was not finite."""
-    regularizer, squared_drift, flips, flips_from_start, poison, *nonzeros = values
-    if poison != 0:
-        raise ProxSparseError(NOT_FINITE)
-    return Sums(regularizer, squared_drift, int(flips), int(flips_from_start), tuple(map(int, nonzeros)))
 
 
 def prox(v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = None) -> Tensor:

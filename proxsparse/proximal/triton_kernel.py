@@ -24,7 +24,7 @@ import triton.language as tl
 from torch import Tensor
 
 from proxsparse.masks.mask import Mask
-from proxsparse.proximal.operator import Counts
+from proxsparse.proximal.counts import Counts
 
 LANES, TILES = tl.constexpr(32), tl.constexpr(8)  # of a program; a lane keeps a byte of each tile, in 64 bits
 SMALL, LEAST = tl.constexpr(0.25), tl.constexpr(1e-37)

@@ -48,7 +48,7 @@ class Run:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         if not (self.path / "run.json").is_file():
-            raise ProxSparseError(f"There is no run at {self.path}: list the runs with `python -m proxsparse runs`.")
+            raise ProxSparseError(f"There is no run at {self.path}: list the runs with `proxsparse runs`.")
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {self.state()['status']})"

@@ -182,8 +182,8 @@ def test_a_changed_weight_is_found(n, m, tmp_path, tiny_directory, capsys):
         (("learn", "--metric", "size"), "invalid choice: 'size'"),
         (("learn", "--out", "tests"), "exists and is not empty"),
         (("learn", "--model", "./nothing", "--out", "{tmp}/a"), "There is no file or directory './nothing'"),
-        (("learn", "--lamda1", "0.2"), "--lamda1 0.2: see `python -m proxsparse learn --help`"),
-        (("sweep", "--lambda1", "0.2"), "--lambda1 0.2: see `python -m proxsparse sweep --help`"),
+        (("learn", "--lamda1", "0.2"), "--lamda1 0.2: see `proxsparse learn --help`"),
+        (("sweep", "--lambda1", "0.2"), "--lambda1 0.2: see `proxsparse sweep --help`"),
         (("learn", "--model", "nobody/nothing", "--out", "{tmp}/b"), "cannot be reached"),
         (
             (
@@ -227,7 +227,7 @@ def test_help_is_worth_reading_and_light():
     found = proxsparse("learn", "--help", env={"PYTHONPATH": ".", "PATH": "/usr/bin"})
     text = " ".join(found.stdout.split())
     assert "--lambda1 FLOAT strength of the N:M regularizer at the last step" in text and "(default 0.2)" in text
-    assert "python -m proxsparse learn --model embedded" in text
+    assert "proxsparse learn --model embedded" in text
     script = (
         "import sys; from proxsparse.cli.main import build_parser; build_parser(); sys.exit('torch' in sys.modules)"
     )

@@ -8,7 +8,7 @@ from tiny_models import FAMILIES, LLAMA_LIKE, random_windows, tiny_model
 from transformers import AutoModelForCausalLM, Gemma2Config
 
 from proxsparse import ProxSparseError, perplexity, prunable_layers
-from proxsparse.models.losses import head_is_all, next_token_losses
+from proxsparse.models.forward import head_is_all, next_token_losses
 
 
 def test_it_is_the_exponential_of_the_mean_loss():
@@ -58,7 +58,7 @@ def test_logits_in_pieces_are_the_same_loss_and_the_same_gradient(family, monkey
     model, windows, results = tiny_model(family), random_windows(5, 16), []
     assert head_is_all(model)
     for most in (1 << 27, 128 * 7):  # all at once; seven tokens at a time, which do not divide 75
-        monkeypatch.setattr("proxsparse.losses.MOST_LOGITS", most)
+        monkeypatch.setattr("proxsparse.models.forward.MOST_LOGITS", most)
         losses = next_token_losses(model, windows)
         losses.mean().backward()
         results.append([losses.detach(), *(layer.grad.clone() for layer in prunable_layers(model).parameters())])
@@ -72,5 +72,5 @@ def test_a_model_that_caps_its_logits_is_asked_for_all_of_them(monkeypatch):
     model, windows = AutoModelForCausalLM.from_config(config).eval(), random_windows(3, 16)
     expected = next_token_losses(model, windows)
     assert not head_is_all(model)
-    monkeypatch.setattr("proxsparse.losses.MOST_LOGITS", 128)
+    monkeypatch.setattr("proxsparse.models.forward.MOST_LOGITS", 128)
     assert torch.equal(next_token_losses(model, windows), expected)

@@ -12,7 +12,7 @@ from tiny_models import tiny_model, tiny_tokenizer
 
 from proxsparse import ProxSparseError, magnitude, prunable_layers
 from proxsparse.evaluation.zero_shot import PAPER_TASKS, accuracies, check_data, check_tasks, named_tasks
-from proxsparse.models.load import LanguageModel
+from proxsparse.models.language_model import LanguageModel
 
 pytest.importorskip("lm_eval", reason="the optional extra: pip install -r requirements-eval.txt")
 

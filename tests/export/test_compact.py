@@ -24,9 +24,10 @@ from proxsparse import (
     verify,
 )
 from proxsparse.cli import main
-from proxsparse.masks.mask import pack
-from proxsparse.models import compact
-from proxsparse.models.compact import keep_values, place_values, write_compact
+from proxsparse.export import compact
+from proxsparse.export.compact import keep_values, write_compact
+from proxsparse.masks.packing import pack
+from proxsparse.models.compact import place_values
 
 BITS = {2: torch.int16, 4: torch.int32}
 HALF = torch.bfloat16

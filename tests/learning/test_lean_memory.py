@@ -69,7 +69,7 @@ def test_small_updates_arrive():
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_weak_operator_still_pulls(compiled, monkeypatch):
-    monkeypatch.setattr("proxsparse.proximal.available", lambda *_: compiled)
+    monkeypatch.setattr("proxsparse.proximal.operator.available", lambda *_: compiled)
     v = torch.ones(500, 64, dtype=torch.bfloat16)
     lam, expected = 1e-4, 1 - 50 * 3e-4  # x falls by λ(x² + x² + x²) a time
     for step in range(50):

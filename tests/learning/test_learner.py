@@ -349,7 +349,7 @@ def test_attention_is_written_out_for_short_windows_and_the_model_gets_its_own_b
             lambda block, _: used.append(block.self_attn.config._attn_implementation)
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("proxsparse.attention.SHORT", 32)
+            patch.setattr("proxsparse.models.forward.SHORT", 32)
             learner.gradient_step()
         assert model.config._attn_implementation == "sdpa"
     assert used == ["eager", "sdpa"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from proxsparse import Mask, MaskSet, ProxSparseError
-from proxsparse.masks.mask import bits_set, pack, unpack
+from proxsparse.masks.packing import bits_set, pack, unpack
 
 
 @given(st.integers(0, 1000), st.sampled_from([(1, 2), (1, 4), (2, 4), (2, 8), (4, 8), (2, 6)]), st.booleans())

@@ -11,7 +11,7 @@ from proxsparse import LearnConfig, ProxSparseError, magnitude, prunable_layers
 from proxsparse.evaluation.perplexity import window_losses
 from proxsparse.methods import METHODS
 from proxsparse.methods.maskllm import PRIOR_WINDOWS, MaskLLMOptions, _Choice, gumbel_noise, maskllm, patterns_of
-from proxsparse.models.losses import next_token_losses
+from proxsparse.models.forward import next_token_losses
 
 WINDOWS = random_windows(12, 16)
 SHORT = LearnConfig(steps=2, batch=4, precision="fp32")

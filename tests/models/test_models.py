@@ -8,7 +8,8 @@ import torch
 from tiny_models import tiny_model
 
 from proxsparse import ProxSparseError, load_model, prunable_layers
-from proxsparse.models.load import embedded_gguf, resolve_device
+from proxsparse.models.gguf import embedded_gguf
+from proxsparse.models.language_model import resolve_device
 
 
 def test_a_directory(tiny_directory):

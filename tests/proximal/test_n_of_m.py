@@ -103,7 +103,7 @@ def test_float32_and_bfloat16_agree_with_float64(n, m, lam, monkeypatch):
     v = normal_groups(m, seed=1, count=400, dtype=torch.float32)
     exact = objective(prox(v.double(), lam, n, m), v.double(), lam, n)
     for compiled in (True, False) if (n, m) == (2, 4) else (False,):
-        monkeypatch.setattr("proxsparse.proximal.available", lambda *_, compiled=compiled: compiled)
+        monkeypatch.setattr("proxsparse.proximal.operator.available", lambda *_, compiled=compiled: compiled)
         rough = objective(prox(v, lam, n, m).double(), v.double(), lam, n)
         assert (rough - exact <= 1e-6 * (v**2).sum(1)).all()
     half = v.bfloat16()
@@ -114,7 +114,7 @@ def test_float32_and_bfloat16_agree_with_float64(n, m, lam, monkeypatch):
 @of_every_pattern
 @pytest.mark.parametrize("path", ["compiled", "eager"])
 def test_denormal_and_huge_weights_stay_finite(n, m, path, monkeypatch):
-    monkeypatch.setattr("proxsparse.proximal.available", lambda *_: path == "compiled")
+    monkeypatch.setattr("proxsparse.proximal.operator.available", lambda *_: path == "compiled")
     signs = normal_groups(m, seed=6).clamp(-1, 1)
     for dtype, tiny, huge in ((torch.float32, 1e-40, 1e37), (torch.float64, 1e-310, 1e300)):
         for lam in (0.5, 40.0):

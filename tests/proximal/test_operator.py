@@ -65,8 +65,8 @@ def test_the_metric_is_a_change_of_variables(per_weight):
 
 @pytest.mark.parametrize("path", ["compiled", "eager"])
 def test_in_place_on_a_transposed_view(path, monkeypatch):
-    monkeypatch.setattr("proxsparse.proximal.available", lambda *_: path == "compiled")
-    monkeypatch.setattr("proxsparse.proximal.CHUNK", 64)
+    monkeypatch.setattr("proxsparse.proximal.operator.available", lambda *_: path == "compiled")
+    monkeypatch.setattr("proxsparse.proximal.operator.CHUNK", 64)
     stored = torch.randn(32, 24, generator=torch.Generator().manual_seed(6))  # as a Conv1D holds it: (in, out)
     expected = prox(stored.t().double(), 0.3)
     returned = prox_(stored.t(), 0.3)
@@ -87,7 +87,7 @@ def test_the_compiled_and_the_eager_pass_agree_and_count_the_result(lam, metric,
     original = torch.randn(v.shape, generator=generator).bfloat16()
     about = {"scale": scale, "previous": previous, "start": start, "original": original}
     counts = prox_and_count_(fast, lam, **about)
-    monkeypatch.setattr("proxsparse.proximal.available", lambda *_: False)
+    monkeypatch.setattr("proxsparse.proximal.operator.available", lambda *_: False)
     eager = prox_and_count_(slow, lam, **about)
     assert torch.allclose(fast, slow, rtol=1e-4, atol=1e-5)
     assert counts.read().nonzeros == eager.read().nonzeros and sum(counts.read().nonzeros) == v.numel() // 4

@@ -35,7 +35,7 @@ from proxsparse import (
 )
 from proxsparse.cli import main
 from proxsparse.evaluation.output_error import output_errors
-from proxsparse.models.precision import autocast
+from proxsparse.models.forward import autocast
 from proxsparse.runs.jobs.compare import CompareJobWorker
 from proxsparse.runs.recorder import Recorder
 from proxsparse.runs.worker import work
@@ -358,8 +358,8 @@ def test_tasks_are_asked_of_every_sparse_model(make_job, tmp_path, monkeypatch):
         zeros = [float((layer.matrix == 0).float().mean()) for layer in prunable_layers(lm.model).values()]
         return {"letters": {"accuracy": sum(zeros) / len(zeros), "stderr": None, "metric": "acc"}}
 
-    monkeypatch.setattr("proxsparse.zero_shot.accuracies", share_of_zeros)
-    monkeypatch.setattr("proxsparse.zero_shot.check_data", lambda tasks: None)
+    monkeypatch.setattr("proxsparse.evaluation.zero_shot.accuracies", share_of_zeros)
+    monkeypatch.setattr("proxsparse.evaluation.zero_shot.check_data", lambda tasks: None)
     run = create(make_job(methods=("magnitude", "sparsegpt-update"), runs=(), tasks=("letters",)), tmp_path / "asked")
     assert work(run.path) == 0, run.state()["error"]
     found = Comparison(run).table().set_index("method")["letters"].to_dict()

@@ -117,7 +117,7 @@ def test_stopped_and_resumed_it_repeats_nothing_and_never_reads_the_held_out_tex
     def crash():
         raise RuntimeError("the power fails")
 
-    monkeypatch.setattr("proxsparse.corpora.load_windows", without_held_out)
+    monkeypatch.setattr("proxsparse.text.load_windows", without_held_out)
     with monkeypatch.context() as patch:
         patch.setattr(SweepJobWorker, "take", take_then)
         done, limit, end = [], 2, lambda: run.send("stop")

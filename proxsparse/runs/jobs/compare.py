@@ -133,7 +133,7 @@ class CompareJobWorker(Job):
 
     def masks_of(self, path: str) -> Pruned:
         """The newest masks of a run."""
-        from proxsparse.masks.mask import MaskSet
+        from proxsparse.masks.mask_set import MaskSet
         from proxsparse.methods import Pruned
 
         run = Run(path)
@@ -148,7 +148,7 @@ class CompareJobWorker(Job):
         return Pruned(masks)
 
     def complete(self) -> list[str]:
-        from proxsparse.evaluation.perplexity import complete
+        from proxsparse.evaluation.completions import complete
 
         if not self.job.new_tokens:
             return []
@@ -168,7 +168,7 @@ class CompareJobWorker(Job):
     def kept(self, name: str) -> Pruned:
         from safetensors.torch import load_file
 
-        from proxsparse.masks.mask import MaskSet
+        from proxsparse.masks.mask_set import MaskSet
         from proxsparse.methods import Pruned
 
         weights = self.directory(name) / "weights.safetensors"

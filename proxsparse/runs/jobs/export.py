@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from proxsparse.config import CompareJob, LearnJob, check_format
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json
+from proxsparse.progress import Progress, no_progress
 from proxsparse.runs.readers.comparison import OURS, Comparison
 from proxsparse.runs.run import ACTIVE, Run
 
@@ -48,7 +49,7 @@ def export_run(job: Run, recorder: Recorder) -> int:
     return 0
 
 
-def export_masks(run: Run, step: int, directory: Path, progress=None, format: str = "dense") -> dict:
+def export_masks(run: Run, step: int, directory: Path, progress: Progress = no_progress, format: str = "dense") -> dict:
     """Write the model of `run` under its masks of `step`; see `export_model`."""
     measured = run.table("perplexity")
     if not measured.empty:
@@ -60,7 +61,9 @@ def export_masks(run: Run, step: int, directory: Path, progress=None, format: st
     return _export(run, run.job(), run.masks()[step], about, directory, progress, format)
 
 
-def export_method(run: Run, method: str | None, directory: Path, progress=None, format: str = "dense") -> dict:
+def export_method(
+    run: Run, method: str | None, directory: Path, progress: Progress = no_progress, format: str = "dense"
+) -> dict:
     """Write the model of a comparison under the mask of one of its methods; see `export_model`.
 
     Raises ProxSparseError for a method that has no result, or updates weights: those of an export are the original ones.
@@ -84,9 +87,11 @@ def export_method(run: Run, method: str | None, directory: Path, progress=None, 
     return _export(run, job, masks, about, directory, progress, format)
 
 
-def _export(run: Run, job: LearnJob | CompareJob, masks: Path, about: dict, directory: Path, progress, format) -> dict:
+def _export(
+    run: Run, job: LearnJob | CompareJob, masks: Path, about: dict, directory: Path, progress: Progress, format
+) -> dict:
     from proxsparse.export.write import export_model
-    from proxsparse.masks.mask import MaskSet
+    from proxsparse.masks.mask_set import MaskSet
     from proxsparse.models.load import load_model
 
     text = run.corpus() or {}

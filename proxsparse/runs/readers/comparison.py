@@ -128,7 +128,7 @@ class Comparison:
 
     def next_command(self) -> str:
         """What one does with it."""
-        return f"python -m proxsparse export {self.run.path} --method NAME --to DIR"
+        return f"proxsparse export {self.run.path} --method NAME --to DIR"
 
     def files(self) -> list[str]:
         """What `write_files` has written."""

@@ -96,7 +96,7 @@ class Sweep:
 
     def next_command(self) -> str:
         """What one does with it."""
-        return f"python -m proxsparse learn --preset {self.run.path / PRESET_FILE}"
+        return f"proxsparse learn --preset {self.run.path / PRESET_FILE}"
 
     def files(self) -> list[str]:
         """What `write_files` has written."""

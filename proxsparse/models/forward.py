@@ -1,15 +1,62 @@
-"""The language-model loss, token by token."""
+"""How a forward pass is computed: its arithmetic, its attention, and the language-model loss token by token.
+
+Weights keep their own dtype throughout.
+"""
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from proxsparse.errors import ProxSparseError
+
+SHORT = 512  # tokens; beyond, the scores of all pairs of tokens are large
 MOST_LOGITS = 1 << 27  # computed at once: half a gigabyte in float32, and about two more in backward
 _tried: WeakKeyDictionary = WeakKeyDictionary()
+
+
+def autocast(device: torch.device, precision: str = "auto"):
+    """A context for forward passes on `device`: bf16 autocast, or nothing for fp32.
+
+    precision: `fp32`, `bf16`, or `auto`, which takes bf16 where the device multiplies it in hardware: CUDA of compute
+    capability 8.0 and above, CPUs with AVX512-BF16 or AMX.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise ProxSparseError(f"precision is {precision!r}: choose one of auto, fp32, bf16.")
+    if precision == "bf16" or (precision == "auto" and multiplies_bf16(device)):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether `device` has bf16 matrix products in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+@contextmanager
+def quick_attention(model, device: torch.device, length: int):
+    """While open, a model on a CPU multiplies the attention of short windows out, instead of torch's fused kernel.
+
+    A step of 4 × 128, 2 × 256 or 1 × 512 tokens of the embedded model then takes about 0.8 of the time: see
+    benchmarks/step.py. On GPUs, for longer windows and other implementations nothing changes.
+    """
+    before = model.config._attn_implementation
+    if device.type != "cpu" or length > SHORT or before != "sdpa":
+        yield
+        return
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def next_token_losses(model, windows: Tensor) -> Tensor:

@@ -1,0 +1,94 @@
+"""The model card of an export: what it is, how it was made, how it is loaded, what runs it faster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from proxsparse.export.verification import PROVENANCE_FILE
+from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
+from proxsparse.models.language_model import LanguageModel
+
+RUN_AS_TWO_FOUR = ((2, 4), (1, 4), (1, 2))  # at most two of four are nonzero
+
+
+def what_runs_it(masks: MaskSet) -> str:
+    """What executes a model under these masks faster, in one paragraph."""
+    first = next(iter(masks.values()))
+    kernels = "torch.sparse.to_sparse_semi_structured (NVIDIA GPUs of compute capability 8.0 and above)"
+    if (first.n, first.m) not in RUN_AS_TWO_FOUR:
+        return (
+            f"No kernel that we know of runs {first.n}:{first.m} faster: those of {kernels} need 2:4, which 1:2 and 1:4 masks "
+            "are as well."
+        )
+    as_well = "" if (first.n, first.m) == (2, 4) else f"A {first.n}:{first.m} mask is 2:4 as well: "
+    return (
+        f"{as_well}{kernels} turns fp16 and bf16 layers of suitable shapes into sparse ones; `proxsparse.accelerate(model)` "
+        "does it layer by layer. Whether that is faster depends on shapes and batch: nothing was timed here, and `python -m "
+        "proxsparse bench DIR` measures it on your GPU."
+    )
+
+
+HOW_TO_LOAD = {
+    "dense": """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/directory")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/directory")
+```
+
+This is a dense checkpoint with zeros: it loads anywhere, and is by itself neither smaller nor faster.""",
+    "compact": """```python
+from proxsparse import load_compact
+
+lm = load_compact("path/to/this/directory")  # lm.model, lm.tokenizer
+```
+
+This is a compact checkpoint: the zeros are not stored. proxsparse puts them back when it loads the model, which is then an
+ordinary transformers model, as large in memory as the original; other programs do not read this format.""",
+}
+
+
+def _origin(provenance: dict) -> str:
+    """What made the mask, where that is known."""
+    if "method" not in provenance:
+        return ""
+    source = " (Liu et al. 2025, arXiv 2502.00258)" if provenance["method"] == "ProxSparse" else ""
+    return f"The mask was made with {provenance['method']}{source}. "
+
+
+def model_card(lm: LanguageModel, masks: MaskSet, provenance: dict, proof: str, format: str, size: str) -> str:
+    first = next(iter(masks.values()))
+    pattern = f"{first.n}:{first.m}"
+    rows = "\n".join(
+        f"| {entry['mask']} | {entry['perplexity']:.2f} ± {entry['stderr']:.2f} |" if entry.get("stderr") is not None
+        else f"| {entry['mask']} | {entry['perplexity']:.2f} |"
+        for entry in provenance.get("perplexity", [])
+    )  # fmt: skip
+    measured = ""
+    if rows:
+        one = provenance["perplexity"][0]
+        measured = f"""
+Perplexity on the held-out part of `{provenance.get("corpus", "the corpus")}` ({one["windows"]} windows of {one["context"]} tokens):
+
+| mask | perplexity |
+|---|---|
+{rows}
+"""
+    return f"""---
+base_model: {lm.name}
+tags: [sparsity, "{pattern}", proxsparse]
+---
+
+# {Path(lm.name).name}, {pattern} sparse
+
+At most {first.n} of every {first.m} consecutive input weights are nonzero in {len(masks)} linear layers.
+{_origin(provenance)}The mask was applied to the original weights; no weight was updated.
+{measured}
+{proof}
+
+{HOW_TO_LOAD[format]}
+{size}
+{what_runs_it(masks)}
+
+`{MASKS_FILE}` holds the masks (one bit a weight), `{PROVENANCE_FILE}` how they were made.
+"""

