@@ -3,27 +3,24 @@ there."""
 
 from __future__ import annotations
 
-import dataclasses
-import types
-import typing
-
 import gradio as gr
 
 from proxsparse import LearnConfig, LearnJob, ProxSparseError
+from proxsparse.settings import Setting, settings_of
 
 BASIC = ("steps", "lambda1", "metric")
 TEXT = ("length", "context", "windows", "live_windows", "evaluate_every")
 OPTIMIZER = ("learning_rate", "warmup", "decay", "batch", "accumulation", "clip", "precision", "seed")
 REGULARIZER = ("pattern", "ramp", "loss_at", "relative", "metric_windows", "lambda2", "epsilon")
 MACHINE = ("checkpoint_every", "device", "memory")
-PLACED_ELSEWHERE = ("model", "corpus", "learn")
+PLACED_ELSEWHERE = ("model", "corpus")
 PATTERNS = ("2:4", "1:2", "1:4", "2:8", "4:8")  # n and m, chosen together; the command line learns any
 
-_FIELDS = {
-    field.name: (config, field) for config in (LearnJob, LearnConfig) for field in dataclasses.fields(config)
-}  # fmt: skip
+_LEARNER, _AROUND = settings_of(LearnConfig), settings_of(LearnJob)
+_SETTINGS = _AROUND | _LEARNER
+_LABELS = {"lambda1": "λ1 at the end", "ramp": "ramp of λ1", "lambda2": "λ2"}
 SETTINGS = (*BASIC, *TEXT, *OPTIMIZER, *REGULARIZER, *MACHINE)
-assert {*SETTINGS, *PLACED_ELSEWHERE, "n", "m"} == {*_FIELDS, "pattern"}, "every setting has its place in the form"
+assert {*SETTINGS, *PLACED_ELSEWHERE, "n", "m"} == {*_SETTINGS, "pattern"}, "every setting has its place in the form"
 
 
 def settings(names: tuple[str, ...]) -> dict[str, gr.components.Component]:
@@ -36,19 +33,14 @@ def job_from(model: str, corpus: str, values: dict) -> LearnJob:
     job, learn = {"model": model, "corpus": corpus}, {}
     for name, value in values.items():
         if name == "pattern":
-            learn["n"], learn["m"] = map(int, value.split(":"))
+            learn["n"], learn["m"] = value.split(":")
             continue
-        config, field = _FIELDS[name]
-        if isinstance(value, str):
-            value = value.strip()
-            kind = _kind(config, name)
-            if value == "" and kind is not str:
-                raise ProxSparseError(f"{name.replace('_', '-')} is empty: the default is {field.default}.")
-            if kind in (int, float):
-                value = _number(name, value)
-            elif kind is str and value == "":
-                value = None
-        (learn if config is LearnConfig else job)[name] = value
+        setting = _SETTINGS[name]
+        if isinstance(value, str) and not value.strip():
+            if not setting.optional:
+                raise ProxSparseError(f"{setting.flag} is empty: the default is {_shown(setting.default)}.")
+            value = None
+        (learn if name in _LEARNER else job)[name] = value.strip() if isinstance(value, str) else value
     return LearnJob.from_dict(job | {"learn": learn})
 
 
@@ -67,29 +59,20 @@ def _input(name: str) -> gr.components.Component:
     if name == "pattern":
         info = f"how many weights are kept of how many neighbours; GPUs run 2:4; default {PATTERNS[0]}"
         return gr.Dropdown(list(PATTERNS), value=PATTERNS[0], label=name, info=info, elem_id="setting-pattern")
-    config, field = _FIELDS[name]
-    label = {"lambda1": "λ1 at the end", "ramp": "ramp of λ1", "lambda2": "λ2"}.get(name, name.replace("_", " "))
-    unit = field.metadata["unit"]
-    label += f" ({unit})" if unit and unit not in label else ""
-    default = "automatic" if field.default is None else _shown(field.default)
-    common = {"label": label, "info": f"{field.metadata['help']}; default {default}", "elem_id": f"setting-{name}"}
-    wanted = typing.get_type_hints(config)[name]
-    if wanted is bool:
-        return gr.Checkbox(value=field.default, **common)
-    if typing.get_origin(wanted) is typing.Literal:
-        return gr.Dropdown(list(typing.get_args(wanted)), value=field.default, **common)
-    return gr.Textbox(value=_shown(field.default), max_lines=1, **common)
+    setting = _SETTINGS[name]
+    common = {"label": _label(setting), "info": _info(setting), "elem_id": f"setting-{name}"}
+    if setting.kind == "switch":
+        return gr.Checkbox(value=setting.default, **common)
+    if setting.kind == "choice":
+        return gr.Dropdown(list(setting.choices), value=setting.default, **common)
+    return gr.Textbox(value=_shown(setting.default), max_lines=1, **common)
 
 
-def _kind(config: type, name: str) -> type:
-    wanted = typing.get_type_hints(config)[name]
-    if isinstance(wanted, types.UnionType):
-        return next(kind for kind in typing.get_args(wanted) if kind is not type(None))
-    return wanted if wanted in (int, float, bool) else str
+def _label(setting: Setting) -> str:
+    label = _LABELS.get(setting.name, setting.name.replace("_", " "))
+    return f"{label} ({setting.unit})" if setting.unit and setting.unit not in label else label
 
 
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ProxSparseError(f"{name.replace('_', '-')} is {text[:40]!r}: give a number.") from None
+def _info(setting: Setting) -> str:
+    default = "automatic" if setting.default is None else _shown(setting.default)
+    return f"{setting.help}; default {default}"

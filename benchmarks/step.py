@@ -23,8 +23,8 @@ from proximal import machine, print_table
 
 from proxsparse import LearnConfig, MaskLearner, load_model, load_windows
 from proxsparse.models import forward
+from proxsparse.runs.launch import KEEP_MEMORY
 from proxsparse.runs.memory import peak_bytes
-from proxsparse.runs.run import KEEP_MEMORY
 
 WARM = 3
 

@@ -8,54 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
-import typing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import pydantic
+
 from proxsparse.errors import ProxSparseError
+from proxsparse.settings import setting, settings
 
 CORPORA = ("bundled", "wikitext2", "c4")
 NAMES = ("embedded", *CORPORA)  # whatever a directory may be called
-
-
-def _setting(default, help: str, unit: str = "", above=None, least=None, most=None):
-    bounds = {"above": above, "least": least, "most": most}
-    return field(default=default, metadata={"help": help, "unit": unit, **bounds})
-
-
-def _check(config) -> None:
-    """Compare every field of a dataclass with its type, choices and bounds; the first that fails is named."""
-    hints = typing.get_type_hints(type(config))
-    for entry in dataclasses.fields(config):
-        if "help" not in entry.metadata:
-            continue
-        value, wanted, bounds = getattr(config, entry.name), hints[entry.name], entry.metadata
-        name = entry.name.replace("_", "-")
-        if typing.get_origin(wanted) is Literal:
-            choices = typing.get_args(wanted)
-            if value not in choices:
-                raise ProxSparseError(f"{name} is {value!r}: choose one of {', '.join(map(str, choices))}.")
-            continue
-        if isinstance(wanted, types.UnionType):
-            if value is None:
-                continue
-            wanted = next(kind for kind in typing.get_args(wanted) if kind is not type(None))
-        if wanted is bool or wanted is str:
-            if not isinstance(value, wanted):
-                raise ProxSparseError(f"{name} is {value!r}: give {'true or false' if wanted is bool else 'a text'}.")
-            continue
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number or (wanted is int and value != int(value)):
-            raise ProxSparseError(f"{name} is {value!r}: give a {'whole ' if wanted is int else ''}number.")
-        if bounds["above"] is not None and value <= bounds["above"]:
-            raise ProxSparseError(f"{name} is {value:g}: give a number above {bounds['above']:g}.")
-        if bounds["least"] is not None and value < bounds["least"]:
-            raise ProxSparseError(f"{name} is {value:g}: give {bounds['least']:g} or more.")
-        if bounds["most"] is not None and value > bounds["most"]:
-            raise ProxSparseError(f"{name} is {value:g}: give {bounds['most']:g} or less.")
-        object.__setattr__(config, entry.name, wanted(value))
 
 
 def _check_pattern(n: int, m: int) -> None:
@@ -63,54 +25,53 @@ def _check_pattern(n: int, m: int) -> None:
         raise ProxSparseError(f"n is {n} and m is {m}: keep fewer weights than a group has.")
 
 
-@dataclass(frozen=True)
+@settings
 class LearnConfig:
     """Hyper-parameters of `MaskLearner` (Liu et al. 2025, arXiv 2502.00258, sections 3 and 4)."""
 
-    steps: int = _setting(80, "optimizer steps in the whole run", "steps", least=1)
-    lambda1: float = _setting(
+    steps: int = setting(80, "optimizer steps in the whole run", "steps", ge=1)
+    lambda1: float = setting(
         0.2,
         "strength of the N:M regularizer at the last step; by default relative to the RMS of each layer's scaled weights",
-        least=0,
+        ge=0,
     )
-    ramp: float = _setting(
+    ramp: float = setting(
         1000.0,
         "how many times stronger lambda1 is at the last step than at the first; it grows by a constant factor a step; 1: "
         "constant, as in the paper",
-        least=1,
+        ge=1,
     )
-    relative: bool = _setting(True, "divide lambda1 by each layer's RMS; off: the paper's absolute lambda1")
-    metric: Literal["activation", "weight"] = _setting(
+    relative: bool = setting(True, "divide lambda1 by each layer's RMS; off: the paper's absolute lambda1")
+    metric: Literal["activation", "weight"] = setting(
         "activation", "scale in which magnitudes compete: |w|·‖x‖ (activation) or the paper's |w| (weight)"
     )
-    loss_at: Literal["masked", "soft"] = _setting(
+    loss_at: Literal["masked", "soft"] = setting(
         "masked",
         "weights at which the loss is taken: the original ones under the projected mask, which is the result, or the soft "
         "ones, as in the paper",
     )
-    metric_windows: int = _setting(16, "windows on which the activation metric is measured", "windows", least=1)
-    learning_rate: float = _setting(1e-3, "peak learning rate of AdamW", above=0)
-    warmup: float = _setting(0.1, "share of the steps that raise the learning rate linearly", least=0, most=1)
-    decay: Literal["linear", "cosine", "none"] = _setting("linear", "how the learning rate falls after warm-up")
-    batch: int = _setting(2, "windows in one forward pass", "windows", least=1)
-    accumulation: int = _setting(1, "forward passes whose gradients make one step", "passes", least=1)
-    clip: float = _setting(1.0, "largest gradient norm; 0: no clipping", least=0)
-    lambda2: float = _setting(0.0, "strength of the frozen-weight penalty, which holds kept weights in place", least=0)
-    epsilon: float = _setting(0.1, "epsilon of the frozen-weight penalty, in units of weight", above=0)
-    precision: Literal["auto", "fp32", "bf16"] = _setting(
+    metric_windows: int = setting(16, "windows on which the activation metric is measured", "windows", ge=1)
+    learning_rate: float = setting(1e-3, "peak learning rate of AdamW", gt=0)
+    warmup: float = setting(0.1, "share of the steps that raise the learning rate linearly", ge=0, le=1)
+    decay: Literal["linear", "cosine", "none"] = setting("linear", "how the learning rate falls after warm-up")
+    batch: int = setting(2, "windows in one forward pass", "windows", ge=1)
+    accumulation: int = setting(1, "forward passes whose gradients make one step", "passes", ge=1)
+    clip: float = setting(1.0, "largest gradient norm; 0: no clipping", ge=0)
+    lambda2: float = setting(0.0, "strength of the frozen-weight penalty, which holds kept weights in place", ge=0)
+    epsilon: float = setting(0.1, "epsilon of the frozen-weight penalty, in units of weight", gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto", "arithmetic of forward and backward, whatever weights are kept in; auto: bf16 where the device has it"
     )
-    memory: Literal["auto", "full", "lean"] = _setting(
+    memory: Literal["auto", "full", "lean"] = setting(
         "auto",
         "full: 22 bytes a prunable weight of a bf16 model; lean: 8, as bf16 with stochastic rounding, and each block "
         "computed twice; auto: lean where a GPU has no room for full",
     )
-    seed: int = _setting(0, "seed of the order in which windows are drawn", least=0)
-    n: int = _setting(2, "weights kept in a group", "weights", least=1)
-    m: int = _setting(4, "weights in a group", "weights", least=2, most=255)  # counted in bytes
+    seed: int = setting(0, "seed of the order in which windows are drawn", ge=0)
+    n: int = setting(2, "weights kept in a group", "weights", ge=1)
+    m: int = setting(4, "weights in a group", "weights", ge=2, le=255)  # counted in bytes
 
     def __post_init__(self):
-        _check(self)
         _check_pattern(self.n, self.m)
         if self.memory == "lean" and self.accumulation > 1:
             raise ProxSparseError(
@@ -130,41 +91,63 @@ class LearnConfig:
         return self.batch * self.accumulation
 
 
-@dataclass(frozen=True)
+@settings
 class LearnJob:
     """A learner with everything around it: weights, text, evaluation and what is kept on disk."""
 
-    model: str = _setting("embedded", "embedded, a Hub id, a directory, or a .gguf file")
-    corpus: str = _setting("bundled", "bundled, wikitext2, c4, or a .txt or .jsonl file")
-    length: int = _setting(256, "length of a calibration window", "tokens", least=2)
-    context: int = _setting(512, "length of a held-out window, on which perplexity is measured", "tokens", least=2)
-    windows: int = _setting(40, "held-out windows measured at the end; 0: all of them", "windows", least=0)
-    live_windows: int = _setting(2, "held-out windows measured while the run goes on", "windows", least=1)
-    evaluate_every: int = _setting(10, "steps between two live measurements; 0: only at the end", "steps", least=0)
-    checkpoint_every: int = _setting(
-        40, "steps between two checkpoints; 0: only when paused or ended", "steps", least=0
-    )
-    device: str | None = _setting(None, "cpu, cuda, or cuda:1; default: cuda where there is one")
-    learn: LearnConfig = field(default_factory=LearnConfig)
-
-    def __post_init__(self):
-        _check(self)
+    model: str = setting("embedded", "embedded, a Hub id, a directory, or a .gguf file")
+    corpus: str = setting("bundled", "bundled, wikitext2, c4, or a .txt or .jsonl file")
+    length: int = setting(256, "length of a calibration window", "tokens", ge=2)
+    context: int = setting(512, "length of a held-out window, on which perplexity is measured", "tokens", ge=2)
+    windows: int = setting(40, "held-out windows measured at the end; 0: all of them", "windows", ge=0)
+    live_windows: int = setting(2, "held-out windows measured while the run goes on", "windows", ge=1)
+    evaluate_every: int = setting(10, "steps between two live measurements; 0: only at the end", "steps", ge=0)
+    checkpoint_every: int = setting(40, "steps between two checkpoints; 0: only when paused or ended", "steps", ge=0)
+    device: str | None = setting(None, "cpu, cuda, or cuda:1; default: cuda where there is one")
+    learn: LearnConfig = pydantic.Field(default_factory=LearnConfig)
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict) -> LearnJob:
+        """What `to_dict` gave; settings that are not named take their defaults. Raises ProxSparseError for others."""
         values = dict(values)
         learn = values.pop("learn", {})
-        if learn:  # jobs of before there was a choice took the loss at the soft weights, with a constant strength
-            learn = {"loss_at": "soft", "ramp": 1.0} | learn
+        if not isinstance(learn, dict):
+            raise ProxSparseError(f"learn is {learn!r}: give the settings of the learner by name.")
         return cls(learn=LearnConfig(**learn), **values)
 
 
 EXPORT_FORMATS = ("dense", "compact")
-ONE_SHOT = ("random", "magnitude", "wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update")
-LEARNED = ("maskllm", "proxsparse-paper", "proxsparse")
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to choose a mask. function: its place under `proxsparse.methods`; options: what it is called with there.
+    learns: whether it takes steps, from a budget."""
+
+    function: str
+    options: dict = dataclasses.field(default_factory=dict)
+    learns: bool = False
+
+
+# Every method by the name that tables, commands and files call it; the functions are loaded by `proxsparse.methods`.
+METHODS = {
+    "random": Method("random.random_mask"),
+    "magnitude": Method("magnitude.magnitude"),
+    "wanda": Method("wanda.wanda"),
+    "ria": Method("ria.ria"),
+    "fisher": Method("fisher.fisher"),
+    "sparsegpt": Method("sparsegpt.sparsegpt", {"update": False}),
+    "sparsegpt-update": Method("sparsegpt.sparsegpt"),
+    "maskllm": Method("maskllm.maskllm", learns=True),
+    "proxsparse-paper": Method(
+        "learned.learned", {"metric": "weight", "loss_at": "soft", "lambda1": 0.02, "ramp": 1.0}, learns=True
+    ),
+    "proxsparse": Method("learned.learned", learns=True),
+}
+LEARNED = tuple(name for name, method in METHODS.items() if method.learns)
 MOST_PATTERNS = 100  # of MaskLLM, each with a number of its own in every group: 6 for 2:4, 70 for 4:8, 12,870 for 8:16
 PROMPTS = (
     "The most important thing to know about bridges is",
@@ -188,44 +171,41 @@ def check_patterns(n: int, m: int) -> None:
         )
 
 
-@dataclass(frozen=True)
+@settings
 class CompareJob:
     """Methods and finished runs side by side: the same model, calibration text, held-out windows and pattern."""
 
-    model: str = _setting("embedded", "embedded, a Hub id, a directory, or a .gguf file")
-    corpus: str = _setting("bundled", "bundled, wikitext2, c4, or a .txt or .jsonl file")
-    n: int = _setting(2, "weights kept in a group", "weights", least=1)
-    m: int = _setting(4, "weights in a group", "weights", least=2, most=255)
-    length: int = _setting(256, "length of a calibration window", "tokens", least=2)
-    calibration: int = _setting(128, "calibration windows of the methods that do not learn", "windows", least=1)
-    context: int = _setting(512, "length of a held-out window, on which perplexity is measured", "tokens", least=2)
-    windows: int = _setting(40, "held-out windows measured; 0: all of them", "windows", least=0)
-    steps: int = _setting(
-        80, "steps of each method that learns, on the same windows in the same order", "steps", least=1
-    )
-    batch: int = _setting(2, "calibration windows in a step of the methods that learn", "windows", least=1)
-    seed: int = _setting(0, "seed of random masks, of what is sampled, and of the order of the windows", least=0)
-    new_tokens: int = _setting(24, "tokens with which each prompt is completed; 0: no completions", "tokens", least=0)
-    device: str | None = _setting(None, "cpu, cuda, or cuda:1; default: cuda where there is one")
+    model: str = setting("embedded", "embedded, a Hub id, a directory, or a .gguf file")
+    corpus: str = setting("bundled", "bundled, wikitext2, c4, or a .txt or .jsonl file")
+    n: int = setting(2, "weights kept in a group", "weights", ge=1)
+    m: int = setting(4, "weights in a group", "weights", ge=2, le=255)
+    length: int = setting(256, "length of a calibration window", "tokens", ge=2)
+    calibration: int = setting(128, "calibration windows of the methods that do not learn", "windows", ge=1)
+    context: int = setting(512, "length of a held-out window, on which perplexity is measured", "tokens", ge=2)
+    windows: int = setting(40, "held-out windows measured; 0: all of them", "windows", ge=0)
+    steps: int = setting(80, "steps of each method that learns, on the same windows in the same order", "steps", ge=1)
+    batch: int = setting(2, "calibration windows in a step of the methods that learn", "windows", ge=1)
+    seed: int = setting(0, "seed of random masks, of what is sampled, and of the order of the windows", ge=0)
+    new_tokens: int = setting(24, "tokens with which each prompt is completed; 0: no completions", "tokens", ge=0)
+    device: str | None = setting(None, "cpu, cuda, or cuda:1; default: cuda where there is one")
     methods: tuple[str, ...] = ("magnitude", "wanda", "sparsegpt", "sparsegpt-update", "proxsparse")
     runs: tuple[str, ...] = ()  # directories of runs whose newest masks take part
     prompts: tuple[str, ...] = PROMPTS
     tasks: tuple[str, ...] = ()  # of EleutherAI's lm-eval, by name or as the path of a .yaml file
 
     def __post_init__(self):
-        _check(self)
         for name in ("methods", "runs", "prompts", "tasks"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
         for name in self.methods:
-            if name not in ONE_SHOT + LEARNED:
-                raise ProxSparseError(f"There is no method {name!r}: choose among {', '.join(ONE_SHOT + LEARNED)}.")
+            if name not in METHODS:
+                raise ProxSparseError(f"There is no method {name!r}: choose among {', '.join(METHODS)}.")
         if not self.methods and not self.runs:
             raise ProxSparseError("There is nothing to compare: give a method or a run.")
         _check_pattern(self.n, self.m)
         if "maskllm" in self.methods:
             check_patterns(self.n, self.m)
         names = self.run_names()
-        if len(names) < len(self.runs) or set(names) & {"dense", *ONE_SHOT, *LEARNED}:
+        if len(names) < len(self.runs) or set(names) & {"dense", *METHODS}:
             raise ProxSparseError(
                 "Two of the runs have the same name, or one has the name of a method: rename its directory."
             )
@@ -238,18 +218,17 @@ class CompareJob:
         return dataclasses.asdict(self)
 
 
-@dataclass(frozen=True)
+@settings
 class SweepPlan:
     """Which settings a sweep tries. lambdas and learning_rates make a grid; the last rung takes the job's full number of
     steps, each rung below half of it."""
 
-    rungs: int = _setting(3, "rounds of successive halving", "rounds", least=1, most=10)
-    windows: int = _setting(16, "calibration windows set apart to judge the settings on", "windows", least=2)
+    rungs: int = setting(3, "rounds of successive halving", "rounds", ge=1, le=10)
+    windows: int = setting(16, "calibration windows set apart to judge the settings on", "windows", ge=2)
     lambdas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
 
     def __post_init__(self):
-        _check(self)
         for name, field_name in (("lambdas", "lambda1"), ("learning_rates", "learning_rate")):
             values = tuple(dict.fromkeys(map(float, getattr(self, name))))
             if not values:

@@ -13,6 +13,8 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+from proxsparse.errors import ProxSparseError
+
 
 @contextmanager
 def written_whole(path: Path):
@@ -51,6 +53,14 @@ def read_json(path: Path, default=None):
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return default
+
+
+def check_version(found, newest: int, what: str) -> None:
+    """Raise ProxSparseError where `what`, of the format version `found`, is newer than this program reads."""
+    if not isinstance(found, int) or isinstance(found, bool) or found > newest:
+        raise ProxSparseError(
+            f"{what} has the format version {found!r} and this proxsparse reads versions up to {newest}: update proxsparse."
+        )
 
 
 def append_record(path: Path, record: dict) -> None:

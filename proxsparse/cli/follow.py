@@ -14,7 +14,7 @@ from tqdm import tqdm
 from proxsparse.files import Tail
 from proxsparse.learning.report import pattern_share
 from proxsparse.runs import Comparison, Run, Sweep
-from proxsparse.runs.run import ACTIVE
+from proxsparse.runs.directory import ACTIVE
 
 POLL_SECONDS = 0.3
 LOG_SECONDS = 30  # between two lines of progress in a file or a pipe

@@ -7,8 +7,8 @@ import sys
 
 from proxsparse.cli import commands
 from proxsparse.cli.bench import bench
-from proxsparse.cli.settings import Parser, add_settings, number
-from proxsparse.config import EXPORT_FORMATS, LEARNED, ONE_SHOT, PRESETS, CompareJob, LearnConfig, LearnJob, SweepPlan
+from proxsparse.cli.settings import Parser, add_settings
+from proxsparse.config import EXPORT_FORMATS, METHODS, PRESETS, CompareJob, LearnConfig, LearnJob, SweepPlan
 from proxsparse.errors import ProxSparseError
 
 DESCRIPTION = """\
@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_out(compare, "comparison")
     compare.add_argument(
         "--methods", nargs="+", metavar="METHOD", default=argparse.SUPPRESS,
-        help=f"of {', '.join(ONE_SHOT + LEARNED)} (default: {', '.join(CompareJob.methods)}; none with --run)",
+        help=f"of {', '.join(METHODS)} (default: {', '.join(CompareJob().methods)}; none with --run)",
     )  # fmt: skip
     compare.add_argument(
         "--run",
@@ -119,19 +119,19 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_out(sweep, "sweep")
     sweep.add_argument(
-        "--lambdas", nargs="+", type=number(float), metavar="FLOAT", default=argparse.SUPPRESS,
-        help=f"values of lambda1 (default {' '.join(map(str, SweepPlan.lambdas))})",
+        "--lambdas", nargs="+", metavar="FLOAT", default=argparse.SUPPRESS,
+        help=f"values of lambda1 (default {' '.join(map(str, SweepPlan().lambdas))})",
     )  # fmt: skip
     sweep.add_argument(
-        "--learning-rates", nargs="+", type=number(float), metavar="FLOAT", default=argparse.SUPPRESS,
-        help=f"peak learning rates (default {' '.join(map(str, SweepPlan.learning_rates))})",
+        "--learning-rates", nargs="+", metavar="FLOAT", default=argparse.SUPPRESS,
+        help=f"peak learning rates (default {' '.join(map(str, SweepPlan().learning_rates))})",
     )  # fmt: skip
     sweep.add_argument(
-        "--rungs", type=number(int), default=SweepPlan.rungs, metavar="INT",
+        "--rungs", default=SweepPlan().rungs, metavar="INT",
         help="rounds of successive halving; the last takes --steps steps, each before it half (default 3)",
     )  # fmt: skip
     sweep.add_argument(
-        "--set-apart", type=number(int), default=SweepPlan.windows, metavar="INT",
+        "--set-apart", default=SweepPlan().windows, metavar="INT",
         help="calibration windows on which settings are judged, and nothing is learned (default 16)",
     )  # fmt: skip
     add_preset(sweep)

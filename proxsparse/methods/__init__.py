@@ -6,7 +6,9 @@ each piece of work; what it raises ends the method. Those that learn also take b
 """
 
 from functools import partial
+from importlib import import_module
 
+from proxsparse import config
 from proxsparse.methods.fisher import fisher
 from proxsparse.methods.learned import learned
 from proxsparse.methods.magnitude import magnitude
@@ -17,17 +19,13 @@ from proxsparse.methods.ria import ria
 from proxsparse.methods.sparsegpt import sparsegpt
 from proxsparse.methods.wanda import wanda
 
-METHODS = {
-    "random": random_mask,
-    "magnitude": magnitude,
-    "wanda": wanda,
-    "ria": ria,
-    "fisher": fisher,
-    "sparsegpt": partial(sparsegpt, update=False),
-    "sparsegpt-update": sparsegpt,
-    "maskllm": maskllm,
-    "proxsparse-paper": partial(learned, metric="weight", loss_at="soft", lambda1=0.02, ramp=1.0),
-    "proxsparse": learned,
-}
+
+def _loaded(method: config.Method):
+    module, _, name = method.function.rpartition(".")
+    function = getattr(import_module(f"proxsparse.methods.{module}"), name)
+    return partial(function, **method.options) if method.options else function
+
+
+METHODS = {name: _loaded(method) for name, method in config.METHODS.items()}
 
 __all__ = ["METHODS", "Pruned", "fisher", "learned", "magnitude", "maskllm", "random_mask", "ria", "sparsegpt", "wanda"]

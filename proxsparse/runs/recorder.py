@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from proxsparse.files import append_record, keep_records, read_json, write_json, written_whole
-from proxsparse.runs.run import Run, numbered_file
+from proxsparse.runs.directory import numbered_file
+from proxsparse.runs.run import Run
 
 RECORDS = ("steps", "layers", "perplexity")
 CHECKPOINTS_KEPT = 2
@@ -26,7 +28,7 @@ class Recorder:
     def __init__(self, run: Run):
         self.run = run
         self.state = (read_json(run.path / "state.json") or {}) | {"pid": os.getpid(), "error": None}
-        self._written = 0.0
+        self._written, self.began = 0.0, time.time()
 
     def update(self, **changes) -> None:
         """Change the state. A change of the status is written at once, progress a few times a second."""
@@ -49,13 +51,27 @@ class Recorder:
         append_record(self.run.path / f"{name}.jsonl", record)
 
     def forget_after(self, step: int) -> None:
-        """Drop the records of steps that will be taken again."""
+        """Drop the records of steps that will be taken again. Of the events, those that set λ1 at these steps stay: the
+        learner sets it again when it gets there."""
         for name in RECORDS:
-            if (self.run.path / f"{name}.jsonl").exists():
-                keep_records(self.run.path / f"{name}.jsonl", lambda record: record["step"] <= step)
+            self._keep(name, lambda record: record["step"] <= step)
+        self._keep(
+            "events",
+            lambda event: event["step"] <= step or event["event"] == "lambda1" or event["time"] >= self.began,
+        )
         for masks_step, path in self.run.masks().items():
             if masks_step > step:
                 path.unlink()
+
+    def forget_strengths_from(self, step: int, phase: str) -> None:
+        """Drop the events that set λ1 at this half step or later: it has just been set anew."""
+        here = (step, phase)
+        self._keep("events", lambda event: event["event"] != "lambda1" or (event["step"], event["phase"]) < here)
+
+    def _keep(self, name: str, keep: Callable[[dict], bool]) -> None:
+        path = self.run.path / f"{name}.jsonl"
+        if path.exists():
+            keep_records(path, keep)
 
     def save_checkpoint(self, tensors: dict[str, Tensor], rest: dict) -> None:
         """Write a checkpoint whole, then drop the oldest."""

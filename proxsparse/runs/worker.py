@@ -6,12 +6,13 @@ from __future__ import annotations
 import errno
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.runs.lock import held
 from proxsparse.runs.recorder import Recorder, free_bytes
 from proxsparse.runs.run import Run
 
@@ -19,12 +20,11 @@ from proxsparse.runs.run import Run
 def work(path: str | Path) -> int:
     """Work on the run at `path` until it is done, stopped or failed; returns the exit code."""
     run = Run(path)
-    lock = FileLock(run.path / "lock")
-    try:
-        lock.acquire(timeout=10)  # a reader may hold it for a moment, to see whether anybody does
-    except Timeout:
-        raise ProxSparseError(f"Run {run.id} is being worked on already.") from None
-    with lock:
+    with ExitStack() as stack:
+        try:  # patiently: a reader may hold it for a moment, to see whether anybody does
+            stack.enter_context(held(run.path / "lock", timeout=10))
+        except BlockingIOError:
+            raise ProxSparseError(f"Run {run.id} is being worked on already.") from None
         recorder = Recorder(run)
         recorder.update(status="starting", doing="importing torch")
         recorder.flush()

@@ -85,7 +85,7 @@ def test_another_pattern_from_learning_to_proof(n, m, small, tmp_path, capsys):
     assert ("A 1:4 mask is 2:4 as well" if (n, m) == (1, 4) else "No kernel that we know of runs 4:8 faster") in card
     assert f"| learned | {perplexity['learned']['perplexity']:.2f}" in card
     assert main(["fork", str(out), "--n", "2", "--m", "4", "--out", str(tmp_path / "fork")]) == 2
-    assert f"learns {n}:{m} masks, and so do its forks" in capsys.readouterr().err
+    assert f"n is {n} in run run, whose checkpoint and records depend on it" in capsys.readouterr().err
 
 
 def test_layers_that_groups_do_not_divide_stay_dense(small, tmp_path, capsys):
@@ -168,10 +168,10 @@ def test_a_changed_weight_is_found(n, m, tmp_path, tiny_directory, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("learn", "--lambda1", "x"), "'x' is not a number"),
+        (("learn", "--lambda1", "x"), "lambda1 is 'x': give a number"),
         (("learn", "--lambda1", "-1"), "lambda1 is -1: give 0 or more"),
         (("learn", "--learning-rate", "0"), "learning-rate is 0"),
-        (("learn", "--steps", "1.5"), "'1.5' is not a whole number"),
+        (("learn", "--steps", "1.5"), "steps is '1.5': give a whole number"),
         (("learn", "--n", "4"), "n is 4 and m is 4: keep fewer weights than a group has"),
         (("learn", "--n", "1", "--m", "1"), "m is 1: give 2 or more"),
         (("learn", "--n", "0"), "n is 0: give 1 or more"),

@@ -18,7 +18,7 @@ from proxsparse.config import SweepPlan
 from proxsparse.methods import METHODS
 from proxsparse.methods.result import Pruned
 from proxsparse.runs.jobs.sweep import SweepJobWorker
-from proxsparse.runs.readers.sweep import read_preset
+from proxsparse.runs.presets import read_preset
 from proxsparse.runs.worker import work
 
 LAMBDAS, RATES, SET_APART = (0.005, 0.1), (1e-3, 1e-2), 6
@@ -168,6 +168,7 @@ def test_bad_input_is_one_sentence(create, base, tmp_path, capsys):
     presets = {
         "list.json": "[]", "pairs.json": '[["length", 16]]', "text.json": "λ", "unknown.json": '{"colour": 1}',
         "number.json": '{"learn": 3}', "bound.json": '{"learn": {"lambda1": -2}}',
+        "future.json": '{"version": 2}',
     }  # fmt: skip
     for name, content in presets.items():
         (tmp_path / name).write_text(content)
@@ -175,7 +176,7 @@ def test_bad_input_is_one_sentence(create, base, tmp_path, capsys):
         (["sweep", "--lambdas"], "expected at least one argument"),
         (["sweep", "--lambdas", "-1"], "lambda1 is -1: give 0 or more"),
         (["sweep", "--learning-rates", "0"], "learning_rate is 0|learning-rate is 0"),
-        (["sweep", "--lambdas", "x"], "'x' is not a number"),
+        (["sweep", "--lambdas", "x"], "lambdas is 'x': give a number"),
         (["sweep", "--rungs", "0"], "rungs is 0: give 1 or more"),
         (["sweep", "--set-apart", "1"], "windows is 1: give 2 or more"),
         (
@@ -185,7 +186,16 @@ def test_bad_input_is_one_sentence(create, base, tmp_path, capsys):
         (["learn", "--preset", str(tmp_path / "none.json")], "There is no preset"),
         (["learn", "--preset", str(tmp_path)], "is no preset"),
         (["learn", "--preset", str(tmp_path / "bound.json")], "lambda1 is -2"),
-        *((["learn", "--preset", str(tmp_path / name)], "is no preset") for name in list(presets)[:-1]),
+        (["learn", "--preset", str(tmp_path / "unknown.json")], "There is no setting 'colour'"),
+        (["learn", "--preset", str(tmp_path / "number.json")], "learn is 3: give the settings of the learner by name"),
+        (
+            ["learn", "--preset", str(tmp_path / "future.json")],
+            "has the format version 2 and this proxsparse reads versions up to 1",
+        ),
+        *(
+            (["learn", "--preset", str(tmp_path / name)], "is no preset")
+            for name in ("list.json", "pairs.json", "text.json")
+        ),
     ):
         out = tmp_path / "never"
         assert main([*arguments, "--out", str(out)]) == 2, arguments

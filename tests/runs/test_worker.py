@@ -148,6 +148,42 @@ def test_a_strength_set_by_hand_is_set_again_when_steps_are_taken_again(job, tmp
     assert after["lambda1"].tolist() == before["lambda1"].tolist() and after["loss"].tolist() == before["loss"].tolist()
 
 
+def test_after_two_crashes_the_strength_that_was_set_last_wins(job, tmp_path):
+    """0.9 at a later step, then, after a crash, 0.5 at an earlier one: there is one history, in which 0.9 never was."""
+    run = Run.create(job(steps=80, checkpoint_every=0, evaluate_every=0), tmp_path / "twice")
+
+    def drive(step, strength):
+        """Take steps one by one, set λ1 when `step` are taken, take three more, and crash."""
+        worker = run.start()
+        until(lambda: run.state().get("phase") and run.state()["status"] == "running")
+        run.send("pause")
+        until(lambda: run.state()["status"] == "paused" and not run.commands())
+        if run.state()["phase"] == "prox":
+            run.send("prox")
+            until(lambda: run.state()["phase"] == "gradient")
+        first = run.state()["step"]
+        assert first <= step, "the machine was too fast for this test"
+        for target in range(first + 1, step + 1):
+            run.send("step")
+            until(lambda target=target: run.state()["step"] == target)
+        run.send("set", lambda1=strength)
+        for target in range(step + 1, step + 4):
+            run.send("step")
+            until(lambda target=target: run.state()["step"] == target)
+        worker.kill()
+        worker.wait()
+
+    drive(40, 0.9)
+    drive(30, 0.5)
+    chosen = run.table("events").query("event == 'lambda1'")
+    assert chosen[["step", "lambda1"]].values.tolist() == [[30, 0.5]]
+    run.start()
+    assert finish(run)["status"] == "done"
+    steps = run.table("steps").set_index("step")["lambda1"]
+    assert set(steps[:30]) == {0.05} and set(steps[31:]) == {0.5}
+    assert (run.table("events")["event"] == "lambda1").sum() == 1
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(undisturbed, job, tmp_path):
     run = Run.create(job(), tmp_path / "damaged")
     worker = run.start()
@@ -170,6 +206,24 @@ def test_a_fork_goes_on_with_its_own_strength(undisturbed, tmp_path):
     assert steps.index.tolist() == list(range(1, 12))
     assert steps["lambda1"].tolist() == [0.05] * 8 + [0.4] * 3
     assert steps["loss"].tolist()[:9] == undisturbed.table("steps")["loss"].tolist()[:9]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"ramp": 16.0, "lambda1": 0.4, "steps": 13}, [0.4 / 16 ** (4 / 12), 0.4 / 16 ** (3 / 12)]),
+        ({"ramp": 16.0, "steps": 13}, [0.05 / 16 ** (4 / 12), 0.05 / 16 ** (3 / 12)]),
+        ({"lambda1": 0.4}, [0.4, 0.4]),
+        ({"relative": False}, [0.05, 0.05]),
+    ],
+)
+def test_a_fork_s_strength_and_ramp_take_effect(undisturbed, tmp_path, changes, expected):
+    """The parent's strength is constant; a new ramp goes on where it would be at step 8, and ends at lambda1."""
+    child = undisturbed.fork(tmp_path / "fork", 8, **changes)
+    child.start()
+    assert finish(child)["status"] == "done"
+    strengths = child.table("steps")["lambda1"].tolist()[8:]
+    assert strengths[:2] == pytest.approx(expected) and strengths[-1] == pytest.approx(changes.get("lambda1", 0.05))
 
 
 def test_sigterm_is_a_stop_with_a_checkpoint(job, tmp_path):

@@ -10,23 +10,47 @@ from proxsparse.config import CompareJob, LearnJob, check_format
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json
 from proxsparse.progress import Progress, no_progress
+from proxsparse.runs.commands import require
+from proxsparse.runs.directory import ACTIVE
+from proxsparse.runs.lock import held
 from proxsparse.runs.readers.comparison import OURS, Comparison
-from proxsparse.runs.run import ACTIVE, Run
+from proxsparse.runs.run import Run
 
 if TYPE_CHECKING:  # it imports torch, which those who only start an export do not need
     from proxsparse.runs.recorder import Recorder
+
+START_TIMEOUT = 10.0  # seconds that a second request waits for the first one to have started its export
 
 
 def start_export(run: Run, format: str = "dense") -> Run:
     """Export `run` in a worker process of its own, into `export/` of the run; an earlier export is replaced.
 
-    format: see `export_model`. Raises ProxSparseError for another one, and for a run without masks.
+    An export in the same format that is being written is returned as it is. Asking twice at once starts one. format: see
+    `export_model`. Raises ProxSparseError for another format, for a run without masks, and while an export in the other
+    format is being written.
     """
     check_format(format)
+    require(run, "export")
     require_masks(run)
+    try:
+        with held(run.path / "export.lock", timeout=START_TIMEOUT):
+            return _start_export(run, format)
+    except BlockingIOError:
+        raise ProxSparseError(
+            f"An export of run {run.id} is just being started: wait a moment, then try again."
+        ) from None
+
+
+def _start_export(run: Run, format: str) -> Run:
+    """The same, while nobody else starts one."""
     earlier = run.export()
     if earlier is not None:
         if earlier.state()["status"] in ACTIVE:
+            writing = earlier.header()["format"]
+            if writing != format:
+                raise ProxSparseError(
+                    f"The {writing} export of run {run.id} is being written: wait until it is done, then ask for {format}."
+                )
             return earlier
         shutil.rmtree(earlier.path)
     content = {"run": str(run.path.resolve()), "step": max(run.masks()), "format": format}
@@ -43,7 +67,7 @@ def export_run(job: Run, recorder: Recorder) -> int:
     def tell(done: int, total: int, what: str) -> None:
         recorder.update(doing=f"{what} {done + 1}/{total}" if total > 1 else what)
 
-    report = export_masks(Run(header["run"]), header["step"], job.path / "model", tell, header.get("format", "dense"))
+    report = export_masks(Run(header["run"]), header["step"], job.path / "model", tell, header["format"])
     write_json(job.path / "report.json", report)
     recorder.update(status="done", doing="done")
     return 0

@@ -48,14 +48,22 @@ class LearnJobWorker(Job):
         checkpoint = self.recorder.load_checkpoint()
         if checkpoint:
             self.learner.load_state_dict(*checkpoint)
-            parent = self.run.header().get("parent")
-            if parent and parent["step"] == self.learner.step_index and parent.get("lambda1") is not None:
-                # A fork ends with the strength that it was given.
-                self.learner.lambda1 = parent["lambda1"] / self.learner.growth_left
+            self._take_on_forked_strength()
         self.replay = self._strengths_set_since(self.learner.step_index)
         self.recorder.forget_after(self.learner.step_index)
         self._show_position()
         self.recorder.event("resumed" if checkpoint else "started")
+
+    def _take_on_forked_strength(self) -> None:
+        """A fork with a new λ1 ends at it; with a new ramp it goes on where that ramp would be at its step."""
+        parent, learn = self.run.header().get("parent"), self.job.learn
+        if not parent or parent["step"] != self.learner.step_index:
+            return
+        if "ramp" in parent["changed"]:
+            share_left = max(0, learn.steps - 1 - self.learner.step_index) / max(1, learn.steps - 1)
+            self.learner.growth_left = learn.ramp**share_left
+        if {"lambda1", "ramp", "relative"} & set(parent["changed"]):
+            self.learner.lambda1 = learn.lambda1 / self.learner.growth_left
 
     def learn(self) -> None:
         self.steps_before, self.learning_since = self.learner.step_index, self.working_seconds
@@ -155,8 +163,7 @@ class LearnJobWorker(Job):
             else:
                 self.allowed = command
         elif command == "set":
-            self.replay = []
-            self._set_strength(values["lambda1"])
+            self._set_strength(values.get("lambda1"))
         else:
             super().carry_out(command, **values)
 
@@ -170,6 +177,8 @@ class LearnJobWorker(Job):
         except ProxSparseError as error:
             self.recorder.event("ignored", command="set", error=str(error))
             return
+        self.replay = []  # what was set at later steps, before they were lost, no longer counts
+        self.recorder.forget_strengths_from(self.learner.step_index, self.learner.phase)
         self.recorder.event("lambda1", lambda1=self.learner.lambda1, phase=self.learner.phase)
         self._show_position()
 

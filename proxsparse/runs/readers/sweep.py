@@ -18,10 +18,9 @@ import pandas as pd
 
 from proxsparse.config import LearnJob, SweepPlan
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import Tail, read_json, write_json, written_whole
+from proxsparse.files import Tail, written_whole
+from proxsparse.runs.presets import PRESET_FILE, write_preset
 from proxsparse.runs.run import Run
-
-PRESET_FILE = "preset.json"
 
 
 class Sweep:
@@ -110,7 +109,7 @@ class Sweep:
         learn = dataclasses.replace(
             self.base.learn, lambda1=float(best["lambda1"]), learning_rate=float(best["learning_rate"])
         )
-        write_json(self.run.path / PRESET_FILE, dataclasses.replace(self.base, learn=learn).to_dict())
+        write_preset(self.run.path / PRESET_FILE, dataclasses.replace(self.base, learn=learn))
         if importlib.util.find_spec("plotly") is not None:
             with written_whole(self.run.path / "figure.html") as temporary:
                 self.figure().write_html(temporary, include_plotlyjs=True)
@@ -124,19 +123,3 @@ def check_plan(plan: SweepPlan, job: LearnJob) -> None:
             f"steps is {job.learn.steps} and rungs {plan.rungs}, each of which takes half the steps of the next: give {least} "
             "steps or more, or fewer rungs."
         )
-
-
-def read_preset(path: str | Path) -> LearnJob:
-    """A preset that a sweep wrote (its file, or the sweep's directory), or a person. Raises ProxSparseError when it is none."""
-    path = Path(path)
-    try:
-        values = read_json(path / PRESET_FILE if path.is_dir() else path)
-        if values is None:
-            raise ProxSparseError(f"There is no preset {str(path)!r}: give the name of one, or the file a sweep wrote.")
-        if not isinstance(values, dict):
-            raise ValueError("it holds no settings by name")
-        return LearnJob.from_dict(values)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, ProxSparseError):
-            raise
-        raise ProxSparseError(f"{path} is no preset ({error}): give the file that a sweep wrote.") from error

@@ -1,0 +1,72 @@
+"""What a run can be asked for, and the one guard that every such action passes.
+
+A command is a file in the run's `commands/`, which the worker obeys between two halves of a step, in the order sent, and
+deletes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from pathlib import Path
+
+from proxsparse.config import LearnConfig
+from proxsparse.errors import ProxSparseError
+from proxsparse.files import read_json, write_json
+from proxsparse.runs.directory import ACTIVE, RunDirectory
+
+STEPPING = ("step", "gradient", "prox", "set")  # what only a run that learns can do
+COMMANDS = ("pause", "resume", "step", "gradient", "prox", "set", "stop")
+STARTABLE = ("new", "stopped", "failed", "interrupted")
+ENDED = (*STARTABLE, "done")
+
+
+def require(run: RunDirectory, action: str) -> None:
+    """Raise ProxSparseError unless `action` can be done to `run` as it is: the run may be changed, is of the kind that
+    can, and in a state that allows it.
+
+    action: one of COMMANDS, or `start` (also: go on from the last checkpoint), `fork`, `export`, `rename`, `delete`.
+    """
+    header, status = run.header(), run.state()["status"]
+    reads_only = action == "fork"  # it copies
+    if header.get("recorded") and not reads_only:
+        raise ProxSparseError(f"Run {run.id} is a recorded example, which is only looked at: start a run of your own.")
+    if not reads_only and not os.access(run.path, os.W_OK):
+        raise ProxSparseError(
+            f"Run {run.id} lies in {run.path}, which may not be written to: copy it to another folder."
+        )
+    if action in (*STEPPING, "fork") and header["kind"] != "learn":
+        raise ProxSparseError(
+            f"Run {run.id} learns no mask (it is of the kind {header['kind']!r}): it knows no {action!r}."
+        )
+    if action in COMMANDS and status not in ACTIVE:
+        raise ProxSparseError(f"Run {run.id} is {status}: it takes no commands until it is resumed.")
+    if action == "start":
+        if run.is_alive():
+            raise ProxSparseError(f"Run {run.id} is being worked on already.")
+        if status == "done":
+            more = "fork it with more steps" if header["kind"] == "learn" else "start a new one"
+            raise ProxSparseError(f"Run {run.id} is done: {more}.")
+    if action in ("rename", "delete") and (run.is_alive() or status in ACTIVE):
+        raise ProxSparseError(f"Run {run.id} is {status}: stop it first.")
+
+
+def send(run: RunDirectory, command: str, **values) -> None:
+    """Leave a command for the worker. Raises ProxSparseError for one that the run cannot obey, or a value that cannot be."""
+    if command not in COMMANDS:
+        raise ProxSparseError(f"A run does not know {command!r}: choose one of {', '.join(COMMANDS)}.")
+    wanted = {"lambda1"} if command == "set" else set()
+    if values.keys() != wanted:
+        given = ", ".join(values) or "nothing"
+        raise ProxSparseError(f"{command} takes {', '.join(wanted) or 'no value'}, and {given} was given.")
+    if command == "set":
+        values = {"lambda1": LearnConfig(lambda1=values["lambda1"]).lambda1}  # checked
+    require(run, command)
+    name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.json"
+    write_json(run.path / "commands" / name, {"command": command, **values})
+
+
+def waiting(run: RunDirectory) -> list[tuple[Path, dict]]:
+    """The commands that wait to be obeyed, oldest first."""
+    return [(path, read_json(path)) for path in sorted((run.path / "commands").glob("[0-9]*.json"))]

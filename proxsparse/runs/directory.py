@@ -1,0 +1,144 @@
+"""A run is a directory. This is the reader's side of it.
+
+run.json          format version, kind of job, configuration, parent, creation time
+state.json        status, step, pid, what is being done, the last error      (written whole)
+layers.json       the prunable layers, in the order of the columns below, and what was skipped, with the reason
+steps.jsonl       one line a step                                            (append-only)
+layers.jsonl      one line a step, each quantity a list over the layers      (append-only)
+perplexity.jsonl  one line a measurement                                     (append-only)
+events.jsonl      what happened: started, paused, lambda1 set, checkpoint …  (append-only)
+commands/         one file a command, deleted once obeyed
+checkpoints/      step-000040.safetensors: everything needed to go on exactly
+masks/            step-000040.safetensors: packed masks
+export/           a run directory of its own (kind "export"); its model/ is the download
+worker.log        what the worker process printed
+lock              held by the worker as long as it lives
+
+A resumed run takes steps again: the append-only records are then cut back to the checkpoint, so that they tell one
+history.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from proxsparse.config import LearnJob
+from proxsparse.errors import ProxSparseError
+from proxsparse.files import Tail, check_version, read_json
+from proxsparse.runs.lock import is_held
+
+VERSION = 1  # of run.json and of the records beside it
+ACTIVE = ("starting", "running", "paused")
+START_SECONDS = 30  # that a new worker may take before it holds the lock
+
+
+class RunDirectory:
+    """One run directory, read without disturbing its worker.
+
+    Raises ProxSparseError for a directory that holds no run, or one that a newer version wrote.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not (self.path / "run.json").is_file():
+            raise ProxSparseError(f"There is no run at {self.path}: list the runs with `proxsparse runs`.")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r}, {self.state()['status']})"
+
+    @property
+    def id(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    def header(self) -> dict:
+        """`run.json`: version, kind, created, job, parent."""
+        header = read_json(self.path / "run.json")
+        check_version(header.get("version", 0), VERSION, f"Run {self.id}")
+        return migrated(header)
+
+    @property
+    def kind(self) -> str:
+        """learn, export, compare or sweep."""
+        return self.header()["kind"]
+
+    def job(self) -> LearnJob:
+        """What a run that learns was asked to do. Raises ProxSparseError for a run of another kind."""
+        header = self.header()
+        if "job" not in header:
+            raise ProxSparseError(
+                f"Run {self.id} learned no mask (it is of the kind {self.kind!r}): choose another run."
+            )
+        return LearnJob.from_dict(header["job"])
+
+    def state(self) -> dict:
+        """`state.json`; a run whose worker ended without saying so has the status `interrupted`."""
+        state = read_json(self.path / "state.json")
+        if state["status"] in ACTIVE and not self.is_alive():
+            state = read_json(self.path / "state.json")  # the worker may have ended properly between the two looks
+            patience = START_SECONDS if state["status"] == "starting" else 0
+            if state["status"] in ACTIVE and time.time() - state["updated"] > patience:
+                state |= {"status": "interrupted", "doing": "its worker process ended unexpectedly"}
+        return state
+
+    def is_alive(self) -> bool:
+        """Whether a worker process works on the run."""
+        return is_held(self.path / "lock")
+
+    def layers(self) -> pd.DataFrame:
+        """The prunable layers: name, block, projection, rows, columns; in the order of the lists in `layers.jsonl`."""
+        content = read_json(self.path / "layers.json", default={"layers": []})
+        return pd.DataFrame(content["layers"], columns=["name", "block", "projection", "rows", "columns"])
+
+    def skipped(self) -> dict[str, str]:
+        """Linear maps that are left dense, with the reason."""
+        return read_json(self.path / "layers.json", default={}).get("skipped", {})
+
+    def corpus(self) -> dict | None:
+        """The text it works on: name, sha256, calibration_tokens, heldout_tokens; None before it is read."""
+        return read_json(self.path / "layers.json", default={}).get("corpus")
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of the records as a table: `steps`, `layers` (lists), `perplexity` or `events`."""
+        return pd.DataFrame(Tail(self.path / f"{name}.jsonl").read())
+
+    def checkpoints(self) -> dict[int, Path]:
+        """Steps at which the run can be resumed or forked, oldest first."""
+        return _numbered(self.path / "checkpoints")
+
+    def masks(self) -> dict[int, Path]:
+        """Steps whose projected masks are on disk, oldest first."""
+        return _numbered(self.path / "masks")
+
+
+def migrated(header: dict) -> dict:
+    """`run.json` of an earlier format as version 1 would have written it.
+
+    Version 0 had no number. Its oldest runs did not name where the loss is taken, nor a ramp: they took the loss at the
+    soft weights, with a constant strength. Of a fork's changes only the strength was written down.
+    """
+    if header.get("version", 0) >= 1:
+        return header
+    header = header | {"version": 1}
+    for name in ("job", "sweep"):
+        if isinstance(header.get(name), dict) and "learn" in header[name]:
+            header[name] = header[name] | {"learn": {"loss_at": "soft", "ramp": 1.0} | header[name]["learn"]}
+    if header["kind"] == "export":
+        header.setdefault("format", "dense")  # the only one there was
+    parent = header.get("parent")
+    if parent and "changed" not in parent:
+        changed = [] if parent.get("lambda1") is None else ["lambda1"]
+        header["parent"] = {"run": parent["run"], "step": parent["step"], "changed": changed}
+    return header
+
+
+def numbered_file(directory: Path, step: int) -> Path:
+    """Where a checkpoint or the masks of a step lie."""
+    return directory / f"step-{step:06d}.safetensors"
+
+
+def _numbered(directory: Path) -> dict[int, Path]:
+    return {int(path.stem.removeprefix("step-")): path for path in sorted(directory.glob("step-*.safetensors"))}

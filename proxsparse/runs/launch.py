@@ -1,0 +1,104 @@
+"""Making run directories, and starting the process that works on one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from proxsparse.config import LearnConfig, LearnJob
+from proxsparse.errors import ProxSparseError
+from proxsparse.files import read_json, write_json
+from proxsparse.runs.commands import require, waiting
+from proxsparse.runs.directory import VERSION, RunDirectory
+from proxsparse.settings import given_settings
+
+# A step allocates and frees gigabytes. glibc gives large blocks back to the system at once, and each step then pays
+# again for every page; these settings let a worker keep what it has until it ends. Other C libraries ignore them.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_ARENA_MAX": "1"}
+# What a checkpoint belongs to, or what its records were measured with: a fork cannot change it.
+FIXED = ("model", "corpus", "length", "context", "live_windows", "n", "m", "metric", "metric_windows", "memory")
+CARRIED_OVER = ("layers.json", "steps.jsonl", "layers.jsonl", "perplexity.jsonl")
+
+
+def create(path: str | Path, kind: str, content: dict) -> None:
+    """Make the directory of a new run. Raises ProxSparseError when it is taken or cannot be written."""
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ProxSparseError(f"{path} exists and is not empty: give the run another name.")
+    try:
+        (path / "commands").mkdir(parents=True)
+        created = datetime.now(UTC).isoformat(timespec="microseconds")
+        write_json(path / "state.json", {"status": "new", "step": 0, "doing": "waiting to be started"})
+        write_json(path / "run.json", {"version": VERSION, "kind": kind, "created": created} | content)
+    except OSError as error:
+        raise ProxSparseError(f"The run cannot be written to {path}: {error.strerror}.") from error
+
+
+def start(run: RunDirectory) -> subprocess.Popen:
+    """Start a worker process for `run`, or go on from its last checkpoint. It outlives its parent."""
+    require(run, "start")
+    for path, _ in waiting(run):  # meant for a worker that is gone
+        path.unlink()
+    state = read_json(run.path / "state.json", default={})
+    fresh = {"status": "starting", "doing": "starting its worker", "error": None, "updated": time.time()}
+    write_json(run.path / "state.json", state | fresh)
+    with open(run.path / "worker.log", "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "proxsparse", "worker", str(run.path.resolve())],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            env=KEEP_MEMORY | os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )  # fmt: skip
+
+
+def fork(run: RunDirectory, path: str | Path, step: int | None = None, **changes) -> None:
+    """Make at `path` a run that goes on from a checkpoint of `run`; see `Run.fork`."""
+    require(run, "fork")
+    checkpoints = run.checkpoints()
+    if not checkpoints:
+        raise ProxSparseError(f"Run {run.id} has no checkpoint yet: pause it first, or wait for the next one.")
+    step = max(checkpoints) if step is None else step
+    if step not in checkpoints:
+        choices = ", ".join(map(str, checkpoints))
+        raise ProxSparseError(f"Run {run.id} has no checkpoint of step {step}: choose {choices}.")
+    job = changed_job(run, changes)
+    if job.learn.steps < step:
+        raise ProxSparseError(f"steps is {job.learn.steps} and the checkpoint is of step {step}: give {step} or more.")
+    parent = {"run": run.id, "step": step, "changed": sorted(changes)}
+    create(path, "learn", {"job": job.to_dict(), "parent": parent})
+    child = RunDirectory(path)
+    (child.path / "checkpoints").mkdir()
+    target = child.path / "checkpoints" / checkpoints[step].name
+    try:
+        os.link(checkpoints[step], target)  # no second copy of gigabytes where the file system can share
+    except OSError:
+        shutil.copyfile(checkpoints[step], target)
+    for name in CARRIED_OVER:
+        if (run.path / name).exists():
+            shutil.copyfile(run.path / name, child.path / name)
+    write_json(child.path / "state.json", {"status": "stopped", "step": step, "doing": "ready to go on"})
+
+
+def changed_job(run: RunDirectory, changes: dict) -> LearnJob:
+    """The job of `run` with other settings. Raises ProxSparseError for one that a fork cannot change, by its name."""
+    job = run.job()
+    values = job.to_dict()
+    unknown = changes.keys() - given_settings(LearnJob, changes).keys() - given_settings(LearnConfig, changes).keys()
+    if unknown:
+        raise ProxSparseError(f"There is no setting {min(unknown)!r}: choose fields of LearnJob or LearnConfig.")
+    for name, value in changes.items():
+        (values["learn"] if name in values["learn"] else values)[name] = value
+    changed = LearnJob.from_dict(values)
+    before, after = (each.to_dict() | each.to_dict()["learn"] for each in (job, changed))
+    for name in FIXED:
+        if before[name] != after[name]:
+            flag = name.replace("_", "-")
+            raise ProxSparseError(
+                f"{flag} is {before[name]!r} in run {run.id}, whose checkpoint and records depend on it, and cannot become "
+                f"{after[name]!r} in a fork: start a new run."
+            )
+    return changed
