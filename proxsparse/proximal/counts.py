@@ -45,7 +45,7 @@ class Sums(NamedTuple):
 
 def read_sums(values: list[float]) -> Sums:
     """`Counts.sums`, as a list, by name. Raises ProxSparseError when a weight was not finite."""
-    regularizer, squared_drift, flips, flips_from_start, poison, *nonzeros = values
-    if poison != 0:
+    regularizer, squared_drift, flips, flips_from_start, not_finite, *nonzeros = values
+    if not_finite != 0:
         raise ProxSparseError(NOT_FINITE)
     return Sums(regularizer, squared_drift, int(flips), int(flips_from_start), tuple(map(int, nonzeros)))
