@@ -32,6 +32,8 @@ from proxsparse.progress import Progress, no_progress
 from proxsparse.proximal.counts import Sums, read_sums
 from proxsparse.proximal.operator import prox_and_count_
 
+MOST_DRIFT = 1e3  # how far weights may move on average, in units of the RMS of all prunable weights
+
 
 class MaskLearner:
     """Learns the N:M mask of a causal language model.
@@ -45,7 +47,8 @@ class MaskLearner:
     ...     print(report.step, report.loss)
     >>> learner.masks().apply_(model)                                    # doctest: +SKIP
 
-    Raises ProxSparseError for a model without prunable layers, too little text, a loss that is not finite.
+    Raises ProxSparseError for a model without prunable layers or too little text, DivergedError for a loss that is not finite
+    and for weights that run away.
     """
 
     def __init__(
@@ -70,6 +73,8 @@ class MaskLearner:
         self.scales = self._measure_scales(progress)
         self._rms = {name: self._root_mean_square(name) for name in self.layers}
         self._squared_norms = {name: layer.matrix.double().square().sum().item() for name, layer in self.layers.items()}
+        weights = sum(layer.numel for layer in self.layers.values())
+        self._typical = math.sqrt(sum(self._squared_norms.values()) / weights) or math.inf
         self._start = MaskSet({name: self._project(name) for name in self.layers})
         self._previous = MaskSet(self._start)
         self.growth_left = self.config.ramp
@@ -139,10 +144,7 @@ class MaskLearner:
         gradient_norm = self._update.gradient_norm()
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             self._update.discard()
-            raise DivergedError(
-                f"At step {self.step_index + 1} the loss is {loss:g} and the gradient norm {gradient_norm:g}: lower the "
-                f"learning rate ({self.config.learning_rate:g}) or λ1 ({self._lambda1:g})."
-            )
+            raise self._diverged(f"the loss is {loss:g} and the gradient norm {gradient_norm:g}")
         differentiated = self._clock()
         self._update.apply()
         updated = self._clock()
@@ -339,6 +341,9 @@ class MaskLearner:
 
     def _row(self, name: str, sums: Sums) -> LayerRow:
         n, m = self.config.n, self.config.m
+        moved = math.sqrt(sums.squared_drift / self.layers[name].numel)
+        if not (sums.finite and math.isfinite(sums.regularizer) and moved <= MOST_DRIFT * self._typical):
+            raise self._diverged(f"the weights of {name} have moved by {moved:g} on average")
         return LayerRow(
             groups=self.layers[name].numel // m,
             regularizer=sums.regularizer,
@@ -347,6 +352,12 @@ class MaskLearner:
             flips_from_start=sums.flips_from_start,
             squared_drift=sums.squared_drift,
             squared_norm=self._squared_norms[name],
+        )
+
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
+            f"At step {self.step_index + 1} {what}: lower the learning rate ({self.config.learning_rate:g}) or λ1 "
+            f"({self._lambda1:g})."
         )
 
     def _named_parameters(self):

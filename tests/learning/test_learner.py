@@ -287,7 +287,7 @@ def test_what_cannot_be_learned_is_one_sentence():
     with pytest.raises(ProxSparseError, match="1 windows and one batch takes 2"):
         make(windows=random_windows(1))
     learner = make(learning_rate=1e30, steps=20, clip=0.0, loss_at="soft")
-    with pytest.raises(ProxSparseError, match=r"lower the learning rate|not a finite number"):
+    with pytest.raises(ProxSparseError, match="lower the learning rate"):
         for _ in range(20):
             learner.step()
 
