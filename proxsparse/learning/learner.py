@@ -21,6 +21,7 @@ from torch import Tensor
 from proxsparse.config import LearnConfig
 from proxsparse.errors import DivergedError, ProxSparseError
 from proxsparse.layers import PrunableLayers, prunable_layers
+from proxsparse.learning.originals import Originals, holding
 from proxsparse.learning.report import LayerRow, StepReport, total
 from proxsparse.learning.schedule import learning_rate_at, seed_at, windows_at
 from proxsparse.learning.updates import UPDATES, choose_memory
@@ -80,17 +81,15 @@ class MaskLearner:
         self.growth_left = self.config.ramp
         self.lambda1 = self.config.lambda1 / self.config.ramp
 
-        # Originals keep the dtype they came in; soft weights get one of their own, see `proxsparse.learning.updates`.
-        self._layers_of = self.layers.by_parameter()
-        self._originals = {parameter: parameter.data for parameter in self._layers_of}
-        self._as_it_came = [(parameter, parameter.dtype, parameter.requires_grad) for parameter in model.parameters()]
+        self.originals = Originals(model, self.layers)
         self.memory = choose_memory(self.config, model, self.layers, self.device)
         self.precision = "bf16" if self.memory == "lean" else self.config.precision
+        model.zero_grad()  # `originals` keeps what there was
         model.requires_grad_(False)
-        for parameter in self._originals:
+        for parameter in self.originals.values:
             parameter.requires_grad_(True)
         masked = self._masked_original if self.config.loss_at == "masked" else None
-        self._update = UPDATES[self.memory](model, self._originals, self.config, masked)
+        self._update = UPDATES[self.memory](model, self.originals.values, self.config, masked)
         self.restored = False
 
     # Where the learner stands
@@ -162,7 +161,7 @@ class MaskLearner:
         for index, (name, layer) in enumerate(self.layers.items()):
             counts = prox_and_count_(
                 layer.matrix, self.absolute_lambda1(name), self.config.n, self.config.m, self.scales[name],
-                self._previous[name], self._start[name], layer.matrix_of(self._originals[layer.parameter]),
+                self._previous[name], self._start[name], self.originals[name],
                 self._rounding_seed(index),
             )  # fmt: skip
             self._previous[name] = counts.mask
@@ -202,14 +201,8 @@ class MaskLearner:
     @contextmanager
     def dense(self):
         """While open, the model holds the original weights, unmasked."""
-        soft = {parameter: parameter.data for parameter in self._originals}
-        try:
-            for parameter, original in self._originals.items():
-                parameter.data = original.to(parameter.dtype, copy=True)
+        with holding(self.originals.values, self.originals.copy):
             yield self.model
-        finally:
-            for parameter, data in soft.items():
-                parameter.data = data
 
     def restore(self) -> None:
         """Put the original weights back, in their own dtype, and end the learner; `masks()` still answers."""
@@ -218,11 +211,7 @@ class MaskLearner:
         self._previous = self.masks()
         self._update.close()
         self._update = None
-        for parameter, original in self._originals.items():
-            parameter.data = original
-        for parameter, dtype, requires_grad in self._as_it_came:
-            parameter.data = parameter.data.to(dtype)
-            parameter.requires_grad_(requires_grad).grad = None
+        self.originals.put_back()
         self.restored = True
 
     # Saving
@@ -231,7 +220,7 @@ class MaskLearner:
         """Everything that the next step depends on: tensors (for safetensors) and the rest (for JSON)."""
         self._expect("gradient")
         tensors, updates = {}, {}
-        for name, parameter in self._named_parameters():
+        for name, parameter in self.originals.parameters.items():
             tensors[f"soft.{name}"] = parameter.data
             moments = self._update.optimizer.state.get(parameter)
             if moments:  # none before the first update
@@ -259,14 +248,14 @@ class MaskLearner:
                 f"The checkpoint was written with memory {written} and this run has memory {self.memory}: set memory "
                 f"to {written}."
             )
-        expected = {f"soft.{name}": parameter.shape for name, parameter in self._named_parameters()}
+        expected = {f"soft.{name}": parameter.shape for name, parameter in self.originals.parameters.items()}
         expected |= {f"scale.{name}": scale.shape for name, scale in self.scales.items() if scale is not None}
         for name, shape in expected.items():
             if name not in tensors or tensors[name].shape != shape:
                 raise ProxSparseError(f"The checkpoint does not fit this run: {name} is missing or has another shape.")
         self.step_index = int(rest["step"])
         self.lambda1, self.growth_left = rest["lambda1"], rest.get("growth_left", 1.0)
-        for name, parameter in self._named_parameters():
+        for name, parameter in self.originals.parameters.items():
             parameter.data.copy_(tensors[f"soft.{name}"])
             if name in rest["updates"]:
                 self._update.optimizer.state[parameter] = {
@@ -328,10 +317,7 @@ class MaskLearner:
 
     def _masked_original(self, parameter) -> Tensor:
         """The original values of a parameter under the projected mask; in its shape and dtype."""
-        masked = self._originals[parameter].to(parameter.dtype, copy=True)
-        for layer in self._layers_of[parameter]:
-            layer.matrix_of(masked).masked_fill_(~self._previous[layer.name].dense(self.device), 0)
-        return masked
+        return self.originals.under(parameter, self._previous)
 
     def _rounding_seed(self, layer: int) -> int | None:
         """Depends on the position alone, so that a resumed run rounds alike; None where weights are float32."""
@@ -359,10 +345,6 @@ class MaskLearner:
             f"At step {self.step_index + 1} {what}: lower the learning rate ({self.config.learning_rate:g}) or λ1 "
             f"({self._lambda1:g})."
         )
-
-    def _named_parameters(self):
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
-        return [(names[parameter], parameter) for parameter in self._originals]
 
     def _expect(self, phase: str) -> None:
         if self.restored:
