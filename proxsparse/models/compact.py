@@ -218,4 +218,4 @@ def _misfit(name: str, stored, wanted) -> str:
 
 def digest_of(path: Path) -> str:
     with open(path, "rb") as file:
-        return hashlib.filedigest_of(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
