@@ -80,8 +80,7 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
     exported = load_model(str(directory), device="cpu").model
     dtype = next(exported.parameters()).dtype
     reference = load_model(original, device="cpu", dtype=dtype).model
-    m = next(iter(masks.values())).m
-    found, expected = prunable_layers(exported, m), prunable_layers(reference, m)
+    found, expected = prunable_layers(exported, masks.m), prunable_layers(reference, masks.m)
     results = []
     for index, (name, mask) in enumerate(masks.items()):
         progress(index, len(masks), "verifying")
@@ -102,8 +101,7 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
         for name, layer in found.items()
         if id(layer.parameter) in masked and name not in masks and not _same_bits(layer.matrix, expected[name].matrix)
     ]
-    first = next(iter(masks.values()))
-    return Verification(results, outside, f"{first.n}:{first.m}", str(dtype).removeprefix("torch."), original)
+    return Verification(results, outside, masks.pattern, str(dtype).removeprefix("torch."), original)
 
 
 def _compare(name: str, weight: Tensor, reference: Tensor, mask) -> dict:
