@@ -75,7 +75,7 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
     """
     from proxsparse.files import read_json
 
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     if not (directory / MASKS_FILE).is_file():
         raise ProxSparseError(f"{directory} holds no {MASKS_FILE}: give a directory that `export` wrote.")
     masks = MaskSet.load(directory / MASKS_FILE)

@@ -56,7 +56,7 @@ def export_model(
     or the verification fails.
     """
     check_format(format)
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ProxSparseError(f"{directory} exists and is not empty: choose another directory.")
     if not masks:
