@@ -4,10 +4,12 @@ import json
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_models import tiny_text, tiny_tokenizer
 
 from proxsparse import ProxSparseError, load_windows
-from proxsparse.text import BUNDLED, load_corpus
+from proxsparse.text import BUNDLED, load_corpus, read_documents, split
 
 
 def test_the_parts_of_a_file_do_not_overlap(text_file):
@@ -15,6 +17,49 @@ def test_the_parts_of_a_file_do_not_overlap(text_file):
     whole = text_file.read_text()
     assert corpus.calibration + "\n\n" + corpus.heldout == whole
     assert 0.78 < len(corpus.calibration) / len(whole) < 0.87
+
+
+@given(
+    st.lists(
+        st.text(alphabet="ab. \n", max_size=60)
+        | st.sampled_from(["", "x" * 500, "words of it " * 30, "One. Two.\n\n" * 20]),
+        min_size=1,
+        max_size=30,
+    )
+)
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_a_split_loses_nothing_and_is_near_eighty_percent(documents):
+    whole = "\n\n".join(documents)
+    calibration, heldout = split(documents)
+    assert whole in (calibration + heldout, calibration + "\n\n" + heldout)
+    if len(whole) >= 2:
+        assert calibration and heldout
+    if len(whole) >= 10:
+        assert 0.7 <= len(calibration) / len(whole) <= 0.9
+
+
+@pytest.mark.parametrize("boundary", ["\n\n", "\n", ". ", " ", "。"])
+def test_few_long_documents_are_cut_at_a_boundary(boundary):
+    long = ("x" * 90 + boundary) * 100
+    for documents in (["Title", long], [long], [long[:300], long]):
+        calibration, heldout = split(documents)
+        assert calibration.endswith(boundary) and heldout.startswith("x")
+        assert 0.78 < len(calibration) / (len(calibration) + len(heldout)) < 0.82
+
+
+def test_a_long_last_paragraph_leaves_enough_to_calibrate_on():
+    calibration, heldout = split(["Title", "x" * 100_000])
+    assert len(calibration) == 80_006 and len(calibration) + len(heldout) == 100_007
+
+
+def test_jsonl_may_hold_what_else_ends_a_line(tmp_path, monkeypatch):
+    path = tmp_path / "documents.jsonl"
+    documents = ["plain", "a\u2028b", "c\u2029d", "e\u0085f", "g\x1ch"]
+    lines = [json.dumps({"text": document}, ensure_ascii=False) for document in documents]
+    path.write_bytes("\r\n".join(lines).encode())
+    assert read_documents(path) == documents
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_corpus("~/documents.jsonl").name == "documents.jsonl"
 
 
 def test_windows_are_packed_and_of_the_stated_length(text_file):

@@ -13,14 +13,13 @@ RUN_AS_TWO_FOUR = ((2, 4), (1, 4), (1, 2))  # at most two of four are nonzero
 
 def what_runs_it(masks: MaskSet) -> str:
     """What executes a model under these masks faster, in one paragraph."""
-    first = next(iter(masks.values()))
     kernels = "torch.sparse.to_sparse_semi_structured (NVIDIA GPUs of compute capability 8.0 and above)"
-    if (first.n, first.m) not in RUN_AS_TWO_FOUR:
+    if (masks.n, masks.m) not in RUN_AS_TWO_FOUR:
         return (
-            f"No kernel that we know of runs {first.n}:{first.m} faster: those of {kernels} need 2:4, which 1:2 and 1:4 masks "
+            f"No kernel that we know of runs {masks.pattern} faster: those of {kernels} need 2:4, which 1:2 and 1:4 masks "
             "are as well."
         )
-    as_well = "" if (first.n, first.m) == (2, 4) else f"A {first.n}:{first.m} mask is 2:4 as well: "
+    as_well = "" if (masks.n, masks.m) == (2, 4) else f"A {masks.pattern} mask is 2:4 as well: "
     return (
         f"{as_well}{kernels} turns fp16 and bf16 layers of suitable shapes into sparse ones; `proxsparse.accelerate(model)` "
         "does it layer by layer. Whether that is faster depends on shapes and batch: nothing was timed here, and `python -m "
@@ -57,8 +56,7 @@ def _origin(provenance: dict) -> str:
 
 
 def model_card(lm: LanguageModel, masks: MaskSet, provenance: dict, proof: str, format: str, size: str) -> str:
-    first = next(iter(masks.values()))
-    pattern = f"{first.n}:{first.m}"
+    pattern = masks.pattern
     rows = "\n".join(
         f"| {entry['mask']} | {entry['perplexity']:.2f} ± {entry['stderr']:.2f} |" if entry.get("stderr") is not None
         else f"| {entry['mask']} | {entry['perplexity']:.2f} |"
@@ -81,7 +79,7 @@ tags: [sparsity, "{pattern}", proxsparse]
 
 # {Path(lm.name).name}, {pattern} sparse
 
-At most {first.n} of every {first.m} consecutive input weights are nonzero in {len(masks)} linear layers.
+At most {masks.n} of every {masks.m} consecutive input weights are nonzero in {len(masks)} linear layers.
 {_origin(provenance)}The mask was applied to the original weights; no weight was updated.
 {measured}
 {proof}

@@ -66,9 +66,8 @@ def write_compact(model, masks: MaskSet, directory: Path, progress: Progress = n
             {entry.key: entry.make() for entry in shard}, directory / name, {"format": "pt", "masks_sha256": digest}
         )
         files |= {entry.key: name for entry in shard}
-    first = next(iter(masks.values()))
     about = {
-        "format": FORMAT, "version": VERSION, "pattern": f"{first.n}:{first.m}", "masks_sha256": digest,
+        "format": FORMAT, "version": VERSION, "pattern": masks.pattern, "masks_sha256": digest,
         "files": files, "tied": tied,
     }  # fmt: skip
     write_json(directory / COMPACT_FILE, about)

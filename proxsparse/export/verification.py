@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.layers import prunable_layers
+from proxsparse.layers import PrunableLayers, prunable_layers
 from proxsparse.masks.groups import in_planes
 from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
 from proxsparse.models.load import load_model
@@ -20,8 +20,12 @@ PROVENANCE_FILE = "provenance.json"
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found. layers: one dict a layer (name, rows, columns, groups, bad_groups, changed_weights, ok);
-    changed_elsewhere: names of tensors outside the masked layers that differ from the original."""
+    """What was found.
+
+    layers: one dict a layer (name, rows, columns, groups, bad_groups, changed_weights, ok); changed_elsewhere: names of
+    parameters and buffers outside the masked layers that differ from the original's, or that only one of the
+    two models has.
+    """
 
     layers: list[dict]
     changed_elsewhere: list[str]
@@ -40,7 +44,8 @@ class Verification:
         if self.ok:
             return (
                 f"Proven: all {groups:,} groups of {len(self.layers)} layers are {self.pattern}, and every kept weight equals "
-                f"that of {self.original} bit for bit ({self.dtype}); everything outside these layers is unchanged."
+                f"that of {self.original} bit for bit ({self.dtype}); everything outside these layers is unchanged (parameters "
+                "and buffers)."
             )
         bad = [layer for layer in self.layers if not layer["ok"]]
         if bad:
@@ -50,7 +55,7 @@ class Verification:
                 f"are not {self.pattern} or break their mask, {first['changed_weights']:,} kept weights differ from {self.original}."
             )
         return (
-            f"Not proven: {self.changed_elsewhere[0]} lies outside the masked layers and differs from {self.original}."
+            f"Not proven: {self.changed_elsewhere[0]} lies outside the masked layers and is not as in {self.original}."
         )
 
     def to_dict(self) -> dict:
@@ -70,7 +75,7 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
     """
     from proxsparse.files import read_json
 
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     if not (directory / MASKS_FILE).is_file():
         raise ProxSparseError(f"{directory} holds no {MASKS_FILE}: give a directory that `export` wrote.")
     masks = MaskSet.load(directory / MASKS_FILE)
@@ -80,8 +85,7 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
     exported = load_model(str(directory), device="cpu").model
     dtype = next(exported.parameters()).dtype
     reference = load_model(original, device="cpu", dtype=dtype).model
-    m = next(iter(masks.values())).m
-    found, expected = prunable_layers(exported, m), prunable_layers(reference, m)
+    found, expected = prunable_layers(exported, masks.m), prunable_layers(reference, masks.m)
     results = []
     for index, (name, mask) in enumerate(masks.items()):
         progress(index, len(masks), "verifying")
@@ -90,20 +94,8 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
                 f"{original} and {directory} do not both have the layer {name!r}: name the right original."
             )
         results.append(_compare(name, found[name].matrix, expected[name].matrix, mask))
-    masked = {id(found[name].parameter) for name in masks}
-    reference_tensors = reference.state_dict()
-    outside = [
-        name
-        for name, tensor in exported.named_parameters()
-        if id(tensor) not in masked and not _same_bits(tensor.data, reference_tensors[name])
-    ]
-    outside += [  # experts without a mask that share a parameter with masked ones
-        name
-        for name, layer in found.items()
-        if id(layer.parameter) in masked and name not in masks and not _same_bits(layer.matrix, expected[name].matrix)
-    ]
-    first = next(iter(masks.values()))
-    return Verification(results, outside, f"{first.n}:{first.m}", str(dtype).removeprefix("torch."), original)
+    outside = _changed_elsewhere(exported, reference, found, expected, masks)
+    return Verification(results, outside, masks.pattern, str(dtype).removeprefix("torch."), original)
 
 
 def _compare(name: str, weight: Tensor, reference: Tensor, mask) -> dict:
@@ -118,8 +110,37 @@ def _compare(name: str, weight: Tensor, reference: Tensor, mask) -> dict:
     }  # fmt: skip
 
 
+def _changed_elsewhere(
+    exported, reference, found: PrunableLayers, expected: PrunableLayers, masks: MaskSet
+) -> list[str]:
+    """Names of the parameters and buffers without a mask that only one of the two models has, or that differ.
+
+    Buffers that no checkpoint holds are compared as well: they are computed from config.json.
+    """
+    masked = {id(found[name].parameter) for name in masks}
+    parameters = dict(exported.named_parameters(remove_duplicate=False))
+    ours, theirs = _tensors(exported), _tensors(reference)
+    names = [name for name in ours if id(parameters.get(name)) not in masked]
+    outside = [name for name in names if name not in theirs or not _same_bits(ours[name], theirs[name])]
+    outside += [name for name in theirs if name not in ours]
+    return outside + [  # experts without a mask that share a parameter with masked ones
+        name
+        for name, layer in found.items()
+        if id(layer.parameter) in masked and name not in masks and not _same_bits(layer.matrix, expected[name].matrix)
+    ]
+
+
+def _tensors(model) -> dict[str, Tensor]:
+    return model.state_dict() | dict(model.named_buffers(remove_duplicate=False))
+
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes an element
+
+
 def _bits(tensor: Tensor) -> Tensor:
-    return tensor.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+    """The bits of every entry as an integer, in the shape of `tensor`; of a complex one, of both parts."""
+    tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return tensor.contiguous().view(_INTEGERS[tensor.element_size()])
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:

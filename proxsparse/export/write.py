@@ -56,7 +56,7 @@ def export_model(
     or the verification fails.
     """
     check_format(format)
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ProxSparseError(f"{directory} exists and is not empty: choose another directory.")
     if not masks:
@@ -70,7 +70,7 @@ def export_model(
         if format == "compact":
             write_compact(lm.model, masks, temporary, progress)
         else:
-            layers = prunable_layers(lm.model, next(iter(masks.values())).m)
+            layers = prunable_layers(lm.model, masks.m)
             with layers.lent():
                 masks.apply_(layers)
                 lm.model.save_pretrained(temporary)
@@ -113,7 +113,7 @@ def sizes(model, masks: MaskSet, format: str = "dense") -> dict:
     "masked_" before them of the masked layers alone, and "summary", a sentence. Stored are, in a compact checkpoint,
     the kept values and one bit a weight; the bits are not counted in a dense one, which does not need them.
     """
-    layers = prunable_layers(model, next(iter(masks.values())).m)
+    layers = prunable_layers(model, masks.m)
     total = sum(tensor.nbytes for _, tensor, same in stored_tensors(model) if same is None)
     masked = sum(layers[name].matrix.nbytes for name in masks)
     kept = masked

@@ -21,6 +21,7 @@ from torch import Tensor
 from proxsparse.config import LearnConfig
 from proxsparse.errors import DivergedError, ProxSparseError
 from proxsparse.layers import PrunableLayers, prunable_layers
+from proxsparse.learning.originals import Originals, holding
 from proxsparse.learning.report import LayerRow, StepReport, total
 from proxsparse.learning.schedule import learning_rate_at, seed_at, windows_at
 from proxsparse.learning.updates import UPDATES, choose_memory
@@ -31,6 +32,8 @@ from proxsparse.models.forward import autocast, next_token_losses, quick_attenti
 from proxsparse.progress import Progress, no_progress
 from proxsparse.proximal.counts import Sums, read_sums
 from proxsparse.proximal.operator import prox_and_count_
+
+MOST_DRIFT = 1e3  # how far weights may move on average, in units of the RMS of all prunable weights
 
 
 class MaskLearner:
@@ -45,7 +48,8 @@ class MaskLearner:
     ...     print(report.step, report.loss)
     >>> learner.masks().apply_(model)                                    # doctest: +SKIP
 
-    Raises ProxSparseError for a model without prunable layers, too little text, a loss that is not finite.
+    Raises ProxSparseError for a model without prunable layers or too little text, DivergedError for a loss that is not finite
+    and for weights that run away.
     """
 
     def __init__(
@@ -70,22 +74,22 @@ class MaskLearner:
         self.scales = self._measure_scales(progress)
         self._rms = {name: self._root_mean_square(name) for name in self.layers}
         self._squared_norms = {name: layer.matrix.double().square().sum().item() for name, layer in self.layers.items()}
+        weights = sum(layer.numel for layer in self.layers.values())
+        self._typical = math.sqrt(sum(self._squared_norms.values()) / weights) or math.inf
         self._start = MaskSet({name: self._project(name) for name in self.layers})
         self._previous = MaskSet(self._start)
         self.growth_left = self.config.ramp
         self.lambda1 = self.config.lambda1 / self.config.ramp
 
-        # Originals keep the dtype they came in; soft weights get one of their own, see `proxsparse.learning.updates`.
-        self._layers_of = self.layers.by_parameter()
-        self._originals = {parameter: parameter.data for parameter in self._layers_of}
-        self._as_it_came = [(parameter, parameter.dtype, parameter.requires_grad) for parameter in model.parameters()]
+        self.originals = Originals(model, self.layers)
         self.memory = choose_memory(self.config, model, self.layers, self.device)
         self.precision = "bf16" if self.memory == "lean" else self.config.precision
+        model.zero_grad()  # `originals` keeps what there was
         model.requires_grad_(False)
-        for parameter in self._originals:
+        for parameter in self.originals.values:
             parameter.requires_grad_(True)
         masked = self._masked_original if self.config.loss_at == "masked" else None
-        self._update = UPDATES[self.memory](model, self._originals, self.config, masked)
+        self._update = UPDATES[self.memory](model, self.originals.values, self.config, masked)
         self.restored = False
 
     # Where the learner stands
@@ -139,10 +143,7 @@ class MaskLearner:
         gradient_norm = self._update.gradient_norm()
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             self._update.discard()
-            raise DivergedError(
-                f"At step {self.step_index + 1} the loss is {loss:g} and the gradient norm {gradient_norm:g}: lower the "
-                f"learning rate ({self.config.learning_rate:g}) or λ1 ({self._lambda1:g})."
-            )
+            raise self._diverged(f"the loss is {loss:g} and the gradient norm {gradient_norm:g}")
         differentiated = self._clock()
         self._update.apply()
         updated = self._clock()
@@ -160,7 +161,7 @@ class MaskLearner:
         for index, (name, layer) in enumerate(self.layers.items()):
             counts = prox_and_count_(
                 layer.matrix, self.absolute_lambda1(name), self.config.n, self.config.m, self.scales[name],
-                self._previous[name], self._start[name], layer.matrix_of(self._originals[layer.parameter]),
+                self._previous[name], self._start[name], self.originals[name],
                 self._rounding_seed(index),
             )  # fmt: skip
             self._previous[name] = counts.mask
@@ -200,14 +201,8 @@ class MaskLearner:
     @contextmanager
     def dense(self):
         """While open, the model holds the original weights, unmasked."""
-        soft = {parameter: parameter.data for parameter in self._originals}
-        try:
-            for parameter, original in self._originals.items():
-                parameter.data = original.to(parameter.dtype, copy=True)
+        with holding(self.originals.values, self.originals.copy):
             yield self.model
-        finally:
-            for parameter, data in soft.items():
-                parameter.data = data
 
     def restore(self) -> None:
         """Put the original weights back, in their own dtype, and end the learner; `masks()` still answers."""
@@ -216,11 +211,7 @@ class MaskLearner:
         self._previous = self.masks()
         self._update.close()
         self._update = None
-        for parameter, original in self._originals.items():
-            parameter.data = original
-        for parameter, dtype, requires_grad in self._as_it_came:
-            parameter.data = parameter.data.to(dtype)
-            parameter.requires_grad_(requires_grad).grad = None
+        self.originals.put_back()
         self.restored = True
 
     # Saving
@@ -229,7 +220,7 @@ class MaskLearner:
         """Everything that the next step depends on: tensors (for safetensors) and the rest (for JSON)."""
         self._expect("gradient")
         tensors, updates = {}, {}
-        for name, parameter in self._named_parameters():
+        for name, parameter in self.originals.parameters.items():
             tensors[f"soft.{name}"] = parameter.data
             moments = self._update.optimizer.state.get(parameter)
             if moments:  # none before the first update
@@ -257,14 +248,14 @@ class MaskLearner:
                 f"The checkpoint was written with memory {written} and this run has memory {self.memory}: set memory "
                 f"to {written}."
             )
-        expected = {f"soft.{name}": parameter.shape for name, parameter in self._named_parameters()}
+        expected = {f"soft.{name}": parameter.shape for name, parameter in self.originals.parameters.items()}
         expected |= {f"scale.{name}": scale.shape for name, scale in self.scales.items() if scale is not None}
         for name, shape in expected.items():
             if name not in tensors or tensors[name].shape != shape:
                 raise ProxSparseError(f"The checkpoint does not fit this run: {name} is missing or has another shape.")
         self.step_index = int(rest["step"])
         self.lambda1, self.growth_left = rest["lambda1"], rest.get("growth_left", 1.0)
-        for name, parameter in self._named_parameters():
+        for name, parameter in self.originals.parameters.items():
             parameter.data.copy_(tensors[f"soft.{name}"])
             if name in rest["updates"]:
                 self._update.optimizer.state[parameter] = {
@@ -326,10 +317,7 @@ class MaskLearner:
 
     def _masked_original(self, parameter) -> Tensor:
         """The original values of a parameter under the projected mask; in its shape and dtype."""
-        masked = self._originals[parameter].to(parameter.dtype, copy=True)
-        for layer in self._layers_of[parameter]:
-            layer.matrix_of(masked).masked_fill_(~self._previous[layer.name].dense(self.device), 0)
-        return masked
+        return self.originals.under(parameter, self._previous)
 
     def _rounding_seed(self, layer: int) -> int | None:
         """Depends on the position alone, so that a resumed run rounds alike; None where weights are float32."""
@@ -339,6 +327,9 @@ class MaskLearner:
 
     def _row(self, name: str, sums: Sums) -> LayerRow:
         n, m = self.config.n, self.config.m
+        moved = math.sqrt(sums.squared_drift / self.layers[name].numel)
+        if not (sums.finite and math.isfinite(sums.regularizer) and moved <= MOST_DRIFT * self._typical):
+            raise self._diverged(f"the weights of {name} have moved by {moved:g} on average")
         return LayerRow(
             groups=self.layers[name].numel // m,
             regularizer=sums.regularizer,
@@ -349,9 +340,11 @@ class MaskLearner:
             squared_norm=self._squared_norms[name],
         )
 
-    def _named_parameters(self):
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
-        return [(names[parameter], parameter) for parameter in self._originals]
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
+            f"At step {self.step_index + 1} {what}: lower the learning rate ({self.config.learning_rate:g}) or λ1 "
+            f"({self._lambda1:g})."
+        )
 
     def _expect(self, phase: str) -> None:
         if self.restored:

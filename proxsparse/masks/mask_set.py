@@ -16,7 +16,38 @@ MASKS_FILE = "masks.safetensors"  # beside the weights of an exported model
 
 
 class MaskSet(dict[str, Mask]):
-    """The masks of a model by layer name."""
+    """The masks of a model by layer name; all of one pattern n:m.
+
+    Examples
+    --------
+    >>> masks = MaskSet({"q_proj": Mask.project(torch.tensor([[1.0, -3.0, 2.0, 0.5]]))})
+    >>> masks.pattern
+    '2:4'
+    """
+
+    @property
+    def n(self) -> int:
+        """How many weights a group keeps at most. Raises ProxSparseError as `m` does."""
+        return self._n_and_m()[0]
+
+    @property
+    def m(self) -> int:
+        """How many weights a group has. Raises ProxSparseError for an empty set, and where patterns differ."""
+        return self._n_and_m()[1]
+
+    @property
+    def pattern(self) -> str:
+        """As it is written: 2:4. Raises ProxSparseError as `m` does."""
+        return "{}:{}".format(*self._n_and_m())
+
+    def _n_and_m(self) -> tuple[int, int]:
+        found = {(mask.n, mask.m): name for name, mask in self.items()}
+        if not found:
+            raise ProxSparseError("There are no masks, and so no pattern: learn or load them first.")
+        if len(found) > 1:
+            examples = ", ".join(f"{n}:{m} in {name}" for (n, m), name in sorted(found.items()))
+            raise ProxSparseError(f"These masks have several patterns ({examples}): give masks of one pattern.")
+        return next(iter(found))
 
     def apply_(self, model) -> None:
         """Multiply every layer of `model` that has a mask by it, in place.
@@ -26,7 +57,7 @@ class MaskSet(dict[str, Mask]):
         """
         from proxsparse.layers import prunable_layers  # here: masks stand below layers, and need them only for a model
 
-        layers = model if isinstance(model, Mapping) else prunable_layers(model, next(iter(self.values())).m)
+        layers = model if isinstance(model, Mapping) else prunable_layers(model, self.m)
         self.check_fits(layers)
         for name, mask in self.items():
             matrix = layers[name].matrix

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from proxsparse.config import LearnConfig, check_patterns
-from proxsparse.errors import ProxSparseError
+from proxsparse.errors import DivergedError, ProxSparseError
 from proxsparse.layers import PrunableLayer, PrunableLayers, only_these_learn, prunable_layers
 from proxsparse.learning.schedule import seed_at, windows_at
 from proxsparse.masks.mask import Mask
@@ -97,7 +97,7 @@ def maskllm(
                 parameter.grad = None
             norm = torch.nn.utils.clip_grad_norm_([choice.logits for choice in choices], CLIP).item()
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise ProxSparseError(f"At step {step + 1} MaskLLM's loss is {loss:g}: lower its learning rate.")
+                raise DivergedError(f"At step {step + 1} MaskLLM's loss is {loss:g}: lower its learning rate.")
             cosine = (1 + math.cos(math.pi * at)) / 2
             optimizer.param_groups[0]["lr"] = options.learning_rate * (
                 FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * cosine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import Protocol
@@ -57,9 +58,11 @@ class InputNorms:
 
     def __init__(self, layer: PrunableLayer):
         self.squares = torch.zeros(layer.in_features, device=layer.matrix.device)
+        self.tokens = 0
 
     def add(self, inputs: Tensor) -> None:
         """inputs: (tokens, in)."""
+        self.tokens += len(inputs)
         self.squares += inputs.float().square().sum(0)
 
     def norms(self) -> Tensor:
@@ -85,6 +88,14 @@ def check_windows(windows: Tensor | None) -> None:
         raise ProxSparseError("There is no calibration text: give windows of tokens, int64 (count, length).")
 
 
+class ActivationScales(dict[str, Tensor]):
+    """{layer name: scale, float32 (in,)}. unseen: the layers that no token reached; their scale is 1."""
+
+    def __init__(self, scales: Mapping[str, Tensor], unseen: tuple[str, ...] = ()):
+        super().__init__(scales)
+        self.unseen = unseen
+
+
 @torch.no_grad()
 def activation_scales(
     model,
@@ -93,13 +104,29 @@ def activation_scales(
     precision: str = "auto",
     progress: Progress = no_progress,
     batch: int = 4,
-) -> dict[str, Tensor]:
+) -> ActivationScales:
     """‖x_j‖₂ of every input feature of every layer, divided by the layer's geometric mean.
 
-    windows: int64 (count, length). batch: windows in one forward pass. Returns {layer name: float32 (in,)}, positive.
     This is the scale of Wanda's score |w_ij|·‖x_j‖₂ (Sun et al. 2023, arXiv 2306.11695, section 3); the common factor
-    changes no choice within a layer. An input that was never active gets the smallest scale of its layer, and a layer
-    that saw no token (an idle expert) the scale 1.
+    changes no choice within a layer. An input that was never active gets the smallest scale of its layer.
+
+    Parameters
+    ----------
+    windows
+        Tokens, int64 (count, length).
+    batch
+        Windows in one forward pass.
+
+    Returns
+    -------
+    ActivationScales
+        A positive scale for every layer, float32 (in,). A layer that no token reached, such as an expert that was never
+        chosen, has the scale 1: it is named in `unseen`, and a warning counts such layers.
+
+    Raises
+    ------
+    ProxSparseError
+        When no token reached any layer.
     """
     device = next(model.parameters()).device
     decoder = model.base_model  # without the LM head: nobody asks for the next token here
@@ -110,7 +137,19 @@ def activation_scales(
             progress(index, len(windows), "measuring activations")
             with autocast(device, precision), observer:
                 decoder(input_ids=windows[index : index + batch].to(device), use_cache=False)
-    return {name: _normalized(inputs.norms()) for name, inputs in seen.items()}
+    unseen = tuple(name for name, inputs in seen.items() if not inputs.tokens)
+    if len(unseen) == len(seen):
+        raise ProxSparseError(
+            f"No token of the calibration text reached any of the {len(seen)} prunable layers, {unseen[0]} the first: these "
+            "layers are not of this model, or it does not use them. Take metric weight, or layers of this model."
+        )
+    if unseen:
+        warnings.warn(
+            f"{len(unseen)} of {len(seen)} layers saw no token of the calibration text, {unseen[0]} the first: their weights "
+            "compete by magnitude alone; more or other text may reach them.",
+            stacklevel=2,
+        )
+    return ActivationScales({name: _normalized(inputs.norms()) for name, inputs in seen.items()}, unseen)
 
 
 @contextmanager

@@ -191,7 +191,7 @@ class CompactFiles:
 
 def layers_by_parameter(model, masks: MaskSet) -> dict[int, list[PrunableLayer]]:
     """{id of a parameter: its layers}, of those parameters in which at least one layer has a mask."""
-    layers = prunable_layers(model, next(iter(masks.values())).m)
+    layers = prunable_layers(model, masks.m)
     masks.check_fits(layers)
     return {
         id(parameter): held for parameter, held in layers.by_parameter().items()
@@ -218,4 +218,4 @@ def _misfit(name: str, stored, wanted) -> str:
 
 def digest_of(path: Path) -> str:
     with open(path, "rb") as file:
-        return hashlib.filedigest_of(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

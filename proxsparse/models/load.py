@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from ssl import SSLError
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +20,8 @@ from proxsparse.models.language_model import (
     quiet_transformers,
     resolve_device,
 )
+
+HUB_SECONDS = 5  # in which the Hub has to answer
 
 
 def load_model(name: str = "embedded", device: str | None = None, dtype: torch.dtype | None = None) -> LanguageModel:
@@ -34,9 +39,10 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
             return load_compact(name, str(device), dtype)
         with quiet_transformers():
             source, is_local = _source(name)
-            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=is_local)
+            no_network = is_local or not hub_answers()
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=no_network)
             model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype or "auto", use_safetensors=True, local_files_only=is_local
+                source, dtype=dtype or "auto", use_safetensors=True, local_files_only=no_network
             )
         model.to(device).eval()
     except torch.cuda.OutOfMemoryError:
@@ -57,15 +63,38 @@ def _source(name: str) -> tuple[str, bool]:
         if not path.is_file():
             raise ProxSparseError(f"There is no file {name!r}: check the path.")
         return str(converted(path)), True
-    if path.is_dir():
+    if name and path.is_dir():
         if not (path / "config.json").is_file():
             run = (
                 "it is a run, export it first" if (path / "run.json").is_file() else "give that of a transformers model"
             )
             raise ProxSparseError(f"The directory {name!r} has no config.json: {run}.")
         return str(path), True
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
+    if _is_path(name):
         raise ProxSparseError(
             f"There is no directory {name!r}: give `embedded`, a Hub id, a directory, or a .gguf file."
         )
     return name, False
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name is meant as a path on this machine: one of another form than a Hub id, or that begins with a
+    directory that is here, such as `runs/misspelt`."""
+    first, slash, _ = name.partition("/")
+    known = bool(slash) and (first == "runs" or Path(first).is_dir())
+    return not name or name.startswith((".", "/", "~")) or name.count("/") > 1 or known or Path(name).exists()
+
+
+def hub_answers() -> bool:
+    """Whether the Hub can be reached, by one short request; transformers itself tries for a minute and more."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_SECONDS).close()
+    except HTTPError:  # an answer as well
+        return True
+    except OSError as error:  # a certificate that Python does not know is an answer, too: transformers brings its own
+        return isinstance(getattr(error, "reason", error), SSLError)
+    return True

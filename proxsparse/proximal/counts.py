@@ -10,9 +10,6 @@ from torch import Tensor
 from proxsparse.errors import ProxSparseError
 from proxsparse.masks.mask import Mask
 
-NOT_FINITE = "A weight is not a finite number: lower the learning rate, or check the model."
-
-
 CHUNK = 1 << 18  # weights handled at a time: temporaries stay in the cache, and small beside the model
 
 
@@ -20,9 +17,14 @@ CHUNK = 1 << 18  # weights handled at a time: temporaries stay in the cache, and
 class Counts:
     """What one pass of the operator saw of its result, in the metric; nothing is waited for on a GPU.
 
-    mask: the projected mask. sums: float64, on the device of the weights: R; ‖w − original‖²; weights whose
-    kept/dropped state differs from `previous`, and from `start` (0 where these were not given); not a number when a
-    weight was not finite; then how many groups have m, m − 1, …, n and at most n − 1 nonzero weights.
+    Attributes
+    ----------
+    mask
+        The projected mask.
+    sums
+        float64, on the device of the weights: R; ‖w − original‖²; weights whose kept/dropped state differs from
+        `previous`, and from `start` (0 where these were not given); not a number when a weight was not finite; then how
+        many groups have m, m − 1, …, n and at most n − 1 nonzero weights.
     """
 
     mask: Mask
@@ -30,22 +32,25 @@ class Counts:
 
     def read(self) -> Sums:
         """The sums as numbers. Raises ProxSparseError when a weight was not finite."""
-        return read_sums(self.sums.tolist())
+        sums = read_sums(self.sums.tolist())
+        if not sums.finite:
+            raise ProxSparseError("A weight is not a finite number: check the model that it comes from.")
+        return sums
 
 
 class Sums(NamedTuple):
-    """See `Counts.sums`."""
+    """See `Counts.sums`. finite: whether every weight was."""
 
     regularizer: float
     squared_drift: float
     flips: int
     flips_from_start: int
     nonzeros: tuple[int, ...]
+    finite: bool
 
 
 def read_sums(values: list[float]) -> Sums:
-    """`Counts.sums`, as a list, by name. Raises ProxSparseError when a weight was not finite."""
-    regularizer, squared_drift, flips, flips_from_start, poison, *nonzeros = values
-    if poison != 0:
-        raise ProxSparseError(NOT_FINITE)
-    return Sums(regularizer, squared_drift, int(flips), int(flips_from_start), tuple(map(int, nonzeros)))
+    """`Counts.sums`, as a list, by name."""
+    regularizer, squared_drift, flips, flips_from_start, not_finite, *nonzeros = values
+    counted = int(flips), int(flips_from_start), tuple(map(int, nonzeros))
+    return Sums(regularizer, squared_drift, *counted, finite=not_finite == 0)

@@ -39,17 +39,17 @@ _piece = numba.njit(error_model="numpy", fastmath=_FLAGS, inline="always")
 @_step
 def _load(weight, scale, lam, u, p, total, width):
     """Returns 0, or NaN when a weight is not finite."""
-    poison = ZERO
+    not_finite = ZERO
     for i in range(width):
         u1, u2 = abs(weight[4 * i]) * scale[4 * i], abs(weight[4 * i + 1]) * scale[4 * i + 1]
         u3, u4 = abs(weight[4 * i + 2]) * scale[4 * i + 2], abs(weight[4 * i + 3]) * scale[4 * i + 3]
-        poison += (u1 + u2) * ZERO + (u3 + u4) * ZERO
+        not_finite += (u1 + u2) * ZERO + (u3 + u4) * ZERO
         p1, p2 = min(max(u1 * lam, LEAST), MOST), min(max(u2 * lam, LEAST), MOST)
         p3, p4 = min(max(u3 * lam, LEAST), MOST), min(max(u4 * lam, LEAST), MOST)
         u[0, i], u[1, i], u[2, i], u[3, i] = u1, u2, u3, u4
         p[0, i], p[1, i], p[2, i], p[3, i] = p1, p2, p3, p4
         total[i] = p1 + p2 + p3 + p4
-    return poison
+    return not_finite
 
 
 @_ordered
@@ -326,7 +326,7 @@ def prox_rows(weight, scale, lam, packed, previous, start, original, original_bf
 
     weight, original: float32; original_bf16: uint16, the bits of a bf16; scale: float32 (1 or rows, columns); packed,
     previous, start: uint8 (rows, ⌈columns/8⌉), packed is written. lam: float32, not negative. All C-contiguous;
-    previous and start, original, original_bf16 may have no rows: then what needs them is not counted. sums: float64
+    previous, start, original, original_bf16 may each have no rows: then what needs it is not counted. sums: float64
     (parts, 9), zero on entry, one line for each part of the rows: R, squared distance to the original, flips, flips from
     the start, NaN when a weight was not finite, groups with 4, 3, 2 and at most 1 nonzeros.
     """
@@ -371,6 +371,7 @@ def prox_rows(weight, scale, lam, packed, previous, start, original, original_bf
                 sums[part, 0] += regularizer
                 if len(previous):
                     sums[part, 2] += _differing_bits(mask, previous[row, bytes_here], len(mask))
+                if len(start):
                     sums[part, 3] += _differing_bits(mask, start[row, bytes_here], len(mask))
                 if len(original):
                     sums[part, 1] += _squared_distance(w, original[row, columns_here], 4 * width)

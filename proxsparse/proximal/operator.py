@@ -108,10 +108,37 @@ def prox_and_count_(
 ) -> Counts:
     """`prox_`, and what can be counted in the same pass: see `Counts`.
 
-    previous, start: masks to count flips from. original: like `v`, any dtype, to measure the drift from. seed: round
-    to bf16 stochastically, see `proxsparse.proximal.stochastic_rounding`; default: to nearest. What `prox_` checks is taken for granted
-    here, so that a GPU is never waited for.
+    Shapes are checked here; values (λ, the scale, the weights) are not, because a GPU would have to be waited for.
+
+    Parameters
+    ----------
+    v, lam, n, m, scale
+        As for `prox_`.
+    previous, start
+        Masks of the shape of `v` to count flips from; each may be given without the other.
+    original
+        Like `v`, of any dtype, to measure the drift from.
+    seed
+        Round to bf16 stochastically, see `proxsparse.proximal.stochastic_rounding`; None: to nearest.
+
+    Returns
+    -------
+    Counts
+        The projected mask, and the sums of what was counted.
+
+    Raises
+    ------
+    ProxSparseError
+        For a scale, a mask or an original whose shape does not fit `v`.
+
+    Examples
+    --------
+    >>> from proxsparse.masks.mask import Mask
+    >>> v = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    >>> prox_and_count_(v, 10.0, start=Mask.project(torch.tensor([[4.0, 3.0, 2.0, 1.0]]))).read().flips_from_start
+    4
     """
+    _check_shapes(v, m, scale, previous, start, original)
     lam = min(lam, STRONGEST) if lam >= WEAKEST else 0.0
     if (n, m) == (2, 4) and v.dtype != torch.float64:
         if v.device.type == "cpu" and available("numba", "the CPU"):
@@ -123,6 +150,29 @@ def prox_and_count_(
 
             return prox_and_count_cuda_(v, lam, scale, previous, start, original, seed)
     return _eager_pass(v, lam, n, m, scale, previous, start, original, seed)
+
+
+def _check_shapes(v, m, scale, previous, start, original) -> None:
+    """Raise ProxSparseError where compiled code would read beside what it was given."""
+    shape = tuple(v.shape)
+    if v.ndim != 2 or shape[1] % m:
+        raise ProxSparseError(f"A weight has shape {shape}: give an (out, in) matrix whose columns are groups of {m}.")
+    if scale is not None and tuple(scale.shape) not in (shape, shape[1:]):
+        raise ProxSparseError(
+            f"The scale has shape {tuple(scale.shape)} and the weight {shape}: give one scale an input feature, or one a "
+            "weight."
+        )
+    if original is not None and tuple(original.shape) != shape:
+        raise ProxSparseError(
+            f"The original weight has shape {tuple(original.shape)} and the weight {shape}: give one of the same shape."
+        )
+    packed = (shape[0], -(-shape[1] // 8))
+    for name, mask in (("previous", previous), ("start", start)):
+        if mask is not None and (tuple(mask.shape) != shape or tuple(mask.packed.shape) != packed):
+            raise ProxSparseError(
+                f"The {name} mask has shape {tuple(mask.shape)}, packed as {tuple(mask.packed.shape)}, and the weight "
+                f"{shape}: give a mask of this weight."
+            )
 
 
 @functools.cache

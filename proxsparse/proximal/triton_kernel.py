@@ -289,7 +289,7 @@ def _kernel(
     row = (first_row + lane // PAIRS).to(tl.int64)
     exists = row < rows
     regularizer, drift = tl.zeros((LANES, 2), tl.float32), tl.zeros((LANES, 2), tl.float32)
-    poison = tl.zeros((LANES, 2), tl.float32)
+    not_finite = tl.zeros((LANES, 2), tl.float32)
     composition = tl.zeros((LANES, 2), tl.int32)  # five counters of six bits: groups with 0 … 4 nonzeros
     flips, flips_from_start = tl.zeros((LANES,), tl.uint64), tl.zeros((LANES,), tl.uint64)  # bits, counted at the end
     for first in range(begin, tl.minimum(begin + TILES * PAIRS, width), PAIRS):
@@ -313,7 +313,7 @@ def _kernel(
         if start is not None:
             at_start = tl.load(start + at, mask=stored, other=0)
         u1, u2, u3, u4 = _magnitude(w1, s1), _magnitude(w2, s2), _magnitude(w3, s3), _magnitude(w4, s4)
-        poison = poison + u1 * 0 + u2 * 0 + u3 * 0 + u4 * 0
+        not_finite = not_finite + u1 * 0 + u2 * 0 + u3 * 0 + u4 * 0
         code = tl.where(complete, _pattern(u1, u2, u3, u4), 0)
         c1, c2, c3, c4 = _solve(u1, u2, u3, u4, code, lam)
         w1, u1 = _moved(w1, u1, c1, s1, inverse)
@@ -345,7 +345,7 @@ def _kernel(
     tl.store(partial + 1, tl.sum(drift))
     tl.store(partial + 2, tl.sum(_bits_set(flips)).to(tl.float32))
     tl.store(partial + 3, tl.sum(_bits_set(flips_from_start)).to(tl.float32))
-    tl.store(partial + 4, tl.sum(poison))
+    tl.store(partial + 4, tl.sum(not_finite))
     tl.store(partial + 5, four.to(tl.float32))
     tl.store(partial + 6, three.to(tl.float32))
     tl.store(partial + 7, two.to(tl.float32))

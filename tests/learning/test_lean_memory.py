@@ -140,7 +140,7 @@ def test_a_resumed_run_is_bit_identical(family):
         assert undisturbed.step().loss == resumed.step().loss
     one, other = undisturbed.state_dict()[0], resumed.state_dict()[0]
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert one["soft." + undisturbed._named_parameters()[0][0]].dtype == torch.bfloat16
+    assert one["soft." + next(iter(undisturbed.originals.parameters))].dtype == torch.bfloat16
 
 
 def test_a_gradient_that_is_not_finite_spoils_no_weight():

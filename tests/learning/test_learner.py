@@ -97,7 +97,7 @@ def test_the_prox_half_is_the_operator_in_the_metric(n, m):
     learner.gradient_step()
     name, layer = next(iter(learner.layers.items()))
     before, scale = layer.matrix.clone(), learner.scales[name]
-    original = learner._originals[layer.parameter]
+    original = learner.originals[name]
     rms = (original * scale).square().mean().sqrt().item()
     strength = 0.3 / rms ** (n - 1)  # relative: as if the scaled weights had the RMS 1
     assert learner.absolute_lambda1(name) == pytest.approx(strength, rel=1e-5)
@@ -149,7 +149,7 @@ def test_reports_count_what_is_there(n, m):
             assert sparse == pytest.approx((nonzeros <= n).float().mean().item())
             assert report.layers["flips"][index] == (now[name] != previous[name]).sum()
             assert report.layers["flips_from_start"][index] == (now[name] != start[name]).sum()
-            original = learner._originals[layer.parameter]
+            original = learner.originals[name]
             drift = (layer.matrix - original).norm() / original.norm()
             assert report.layers["drift"][index] == pytest.approx(drift.item(), rel=1e-4)
         assert report.flips == sum(report.layers["flips"])
@@ -287,7 +287,7 @@ def test_what_cannot_be_learned_is_one_sentence():
     with pytest.raises(ProxSparseError, match="1 windows and one batch takes 2"):
         make(windows=random_windows(1))
     learner = make(learning_rate=1e30, steps=20, clip=0.0, loss_at="soft")
-    with pytest.raises(ProxSparseError, match=r"lower the learning rate|not a finite number"):
+    with pytest.raises(ProxSparseError, match="lower the learning rate"):
         for _ in range(20):
             learner.step()
 
@@ -300,7 +300,7 @@ def test_the_gradient_is_the_loss_s_where_the_configuration_takes_it(family, mem
     precision = "fp32" if memory == "full" else "bf16"
     learner = make(family, clip=0.0, memory=memory, loss_at=loss_at, precision=precision, lambda1=0.3)
     learner.step()
-    masks, soft = learner.masks(), {parameter: parameter.data.clone() for parameter in learner._originals}
+    masks, soft = learner.masks(), {parameter: parameter.data.clone() for parameter in learner.originals.values}
     before = {
         parameter: learner._update.optimizer.state[parameter]["exp_avg"].clone() for parameter in soft
         if parameter in learner._update.optimizer.state
@@ -311,7 +311,7 @@ def test_the_gradient_is_the_loss_s_where_the_configuration_takes_it(family, mem
     if loss_at == "masked":
         masks.apply_(model)
     else:
-        for (_, parameter), values in zip(learner._named_parameters(), soft.values(), strict=True):
+        for (_, parameter), values in zip(learner.originals.parameters.items(), soft.values(), strict=True):
             name = next(name for name, other in learner.model.named_parameters() if other is parameter)
             model.get_parameter(name).data = values.float()
     windows = learner.windows[windows_at(1, len(learner.windows), learner.config)]
@@ -319,7 +319,7 @@ def test_the_gradient_is_the_loss_s_where_the_configuration_takes_it(family, mem
     expected = model(input_ids=windows, labels=windows).loss
     expected.backward()
     assert loss == pytest.approx(expected.item(), rel=1e-5 if memory == "full" else 1e-2)
-    for name, parameter in learner._named_parameters():
+    for name, parameter in learner.originals.parameters.items():
         if parameter not in before:  # an idle expert
             continue
         moment = learner._update.optimizer.state[parameter]["exp_avg"].float() - 0.9 * before[parameter].float()

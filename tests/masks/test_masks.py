@@ -54,6 +54,24 @@ def some_masks():
     )
 
 
+def test_a_set_knows_its_pattern():
+    weight = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+    masks = MaskSet({"a": Mask.project(weight, 1, 4), "b": Mask.project(weight, 1, 4)})
+    assert (masks.n, masks.m, masks.pattern) == (1, 4, "1:4")
+    masks["c"] = Mask.project(weight, 2, 8)
+    for ask in ("n", "m", "pattern"):
+        with pytest.raises(
+            ProxSparseError, match=r"several patterns \(1:4 in b, 2:8 in c\): give masks of one pattern\."
+        ):
+            getattr(masks, ask)
+        with pytest.raises(
+            ProxSparseError, match=r"^There are no masks, and so no pattern: learn or load them first\.$"
+        ):
+            getattr(MaskSet(), ask)
+    with pytest.raises(ProxSparseError, match="There are no masks"):
+        MaskSet().apply_(torch.nn.Linear(4, 4))
+
+
 def test_files_come_back(tmp_path):
     masks = some_masks()
     masks.save(tmp_path / "masks.safetensors")

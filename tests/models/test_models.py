@@ -8,6 +8,8 @@ import torch
 from tiny_models import tiny_model
 
 from proxsparse import ProxSparseError, load_model, prunable_layers
+from proxsparse.cli import main
+from proxsparse.models import load
 from proxsparse.models.gguf import embedded_gguf
 from proxsparse.models.language_model import resolve_device
 
@@ -37,8 +39,39 @@ def test_a_wrong_name_is_one_sentence(name, words):
 
 
 def test_a_directory_without_a_model(tmp_path):
-    with pytest.raises(ProxSparseError, match=r"no config\.json"):
+    with pytest.raises(ProxSparseError, match=r"no config\.json: give that of a transformers model"):
         load_model(str(tmp_path))
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ProxSparseError, match="it is a run, export it first"):
+        load_model(str(tmp_path))
+
+
+def test_what_looks_like_a_path_is_never_asked_of_the_hub(tmp_path, monkeypatch, tiny_directory, capsys):
+    def asked():
+        raise AssertionError("the Hub is asked")
+
+    monkeypatch.setattr(load, "hub_answers", asked)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "file").touch()
+    for name in ("runs/misspelt", "models/misspelt", "./misspelt", "~/misspelt", "a/b/c", "file", ""):
+        with pytest.raises(ProxSparseError, match=f"There is no directory '{name}': give `embedded`, a Hub id"):
+            load_model(name)
+    assert main(["eval", "runs/misspelt"]) == 2
+    assert capsys.readouterr().err.startswith("error: There is no directory 'runs/misspelt'")
+    (tmp_path / "models" / "tiny").symlink_to(tiny_directory)
+    assert load_model("models/tiny").context == 64
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, capfd):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert not load.hub_answers()
+    with pytest.raises(ProxSparseError, match=r"^'nobody/nothing' is neither .* and the Hub cannot be reached"):
+        load_model("nobody/nothing")
+    assert "Retry" not in capfd.readouterr().err
 
 
 def test_pickled_weights_are_refused(tmp_path, tiny_directory):

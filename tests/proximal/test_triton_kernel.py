@@ -9,8 +9,10 @@ from importlib.util import find_spec
 import pytest
 import torch
 from brute_force import KINDS, STRENGTHS, objective, random_groups
+from counting import GIVEN, check, chosen
 
 from proxsparse import Mask, ProxSparseError, prox, regularizer
+from proxsparse.proximal.counts import Counts
 from proxsparse.proximal.operator import _eager_pass
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -113,6 +115,16 @@ def test_it_agrees_with_the_eager_pass_and_counts_the_result(columns, dtype, ori
         assert sums.regularizer == pytest.approx(regularizer(fast, scale=scale).item(), rel=1e-4, abs=1e-4)
     drift = (fast.float() - original.float()).square().sum().item()
     assert sums.squared_drift == pytest.approx(drift, rel=1e-5)
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_what_is_given_is_counted_and_what_is_not_is_zero(given, dtype):
+    previous, start, original = chosen(given, rows=4)
+    v = torch.randn(4, 44, generator=generator(12)).to(dtype).to(DEVICE)
+    on_device = [None if mask is None else Mask(mask.packed.to(DEVICE), mask.shape) for mask in (previous, start)]
+    counts = run(v, 0.3, None, *on_device, None if original is None else original.to(DEVICE))
+    check(Counts(Mask(counts.mask.packed.cpu(), counts.mask.shape), counts.sums), v.cpu(), previous, start, original)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

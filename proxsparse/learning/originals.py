@@ -1,0 +1,79 @@
+"""The weights that a model came with, while it holds others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from proxsparse.layers import PrunableLayers
+from proxsparse.masks.mask_set import MaskSet
+
+LossWeight = Callable[
+    [nn.Parameter], Tensor
+]  # the value at which the loss is taken, in the parameter's shape and dtype
+
+
+@contextmanager
+def holding(parameters: Iterable[nn.Parameter], value: LossWeight) -> Iterator[None]:
+    """While open, each parameter holds what `value` gives for it; gradients still arrive at the parameter."""
+    before = {parameter: parameter.data for parameter in parameters}
+    try:
+        for parameter in before:
+            parameter.data = value(parameter)
+        yield
+    finally:
+        for parameter, data in before.items():
+            parameter.data = data
+
+
+class Originals:
+    """A model as it came: the prunable weights by layer, and everything that `put_back` brings back.
+
+    Attributes
+    ----------
+    parameters
+        {name in the model: parameter} of the prunable parameters.
+    values
+        {parameter: its original values}, in the dtype they came in.
+    """
+
+    def __init__(self, model: nn.Module, layers: PrunableLayers):
+        self.layers, self._layers_of = layers, layers.by_parameter()
+        self.parameters = {
+            name: parameter for name, parameter in model.named_parameters() if parameter in self._layers_of
+        }
+        self.values = {parameter: parameter.data for parameter in self._layers_of}
+        # What `model.float()` casts is kept as it is, not cast back: that would be exact for weights of 16 bits only.
+        self._parameters = [
+            (parameter, parameter.data, parameter.requires_grad, parameter.grad) for parameter in model.parameters()
+        ]
+        self._buffers = [
+            (module, name, buffer) for module in model.modules() for name, buffer in module.named_buffers(recurse=False)
+        ]
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The original weights of one layer, (out, in), a view in the dtype they came in."""
+        layer = self.layers[name]
+        return layer.matrix_of(self.values[layer.parameter])
+
+    def copy(self, parameter: nn.Parameter) -> Tensor:
+        """A copy of the original values, in the dtype that the parameter has now."""
+        return self.values[parameter].to(parameter.dtype, copy=True)
+
+    def under(self, parameter: nn.Parameter, masks: MaskSet) -> Tensor:
+        """A copy of the original values that is zero where the mask of a layer drops; layers without a mask stay dense."""
+        masked = self.copy(parameter)
+        for layer in self._layers_of[parameter]:
+            if layer.name in masks:
+                layer.matrix_of(masked).masked_fill_(~masks[layer.name].dense(masked.device), 0)
+        return masked
+
+    def put_back(self) -> None:
+        """Bring the model back as it came: weights, buffers, what asks for a gradient, and the gradients it held."""
+        for parameter, data, requires_grad, gradient in self._parameters:
+            parameter.data = data
+            parameter.requires_grad_(requires_grad).grad = gradient
+        for module, name, buffer in self._buffers:
+            setattr(module, name, buffer)
