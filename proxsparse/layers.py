@@ -76,8 +76,8 @@ class PrunableLayers(dict[str, PrunableLayer]):
         return list(self.by_parameter())
 
     @contextmanager
-    def lent(self) -> Iterator[None]:
-        """While open, the layers hold copies, which may be written to; then the original weights are back."""
+    def on_copies(self) -> Iterator[None]:
+        """While open, the layers hold copies of their weights, which may be overwritten; then the originals are back."""
         originals = {parameter: parameter.data for parameter in self.parameters()}
         try:
             for parameter, original in originals.items():

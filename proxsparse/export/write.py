@@ -71,7 +71,7 @@ def export_model(
             write_compact(lm.model, masks, temporary, progress)
         else:
             layers = prunable_layers(lm.model, masks.m)
-            with layers.lent():
+            with layers.on_copies():
                 masks.apply_(layers)
                 lm.model.save_pretrained(temporary)
             masks.save(temporary / MASKS_FILE)

@@ -18,7 +18,7 @@ def learning_rate_at(step: int, config: LearnConfig) -> float:
     """The learning rate of the step with index `step` (0-based); never 0.
 
     Warm-up rises linearly to the peak. Its first step is already above 0: a full prox after a step without a gradient
-    would shrink weights before the loss has spoken.
+    would shrink weights that no gradient has moved yet.
     """
     warmup = min(math.ceil(config.warmup * config.steps), config.steps - 1)
     if step < warmup:

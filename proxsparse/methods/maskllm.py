@@ -83,7 +83,7 @@ def maskllm(
     optimizer = torch.optim.AdamW(
         [choice.logits for choice in choices], betas=BETAS, eps=EPSILON, weight_decay=WEIGHT_DECAY, fused=True
     )
-    with layers.lent(), only_these_learn(model, layers.parameters()):
+    with layers.on_copies(), only_these_learn(model, layers.parameters()):
         for step in range(budget.steps):
             progress(step, budget.steps, "learning with MaskLLM, step")
             at = step / budget.steps

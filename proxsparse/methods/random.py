@@ -1,4 +1,4 @@
-"""Random pruning: what a mask is worth that knows nothing."""
+"""Random pruning: the baseline that uses neither weights nor data."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Pruned:
     @contextmanager
     def placed_in(self, layers: PrunableLayers) -> Iterator[None]:
         """While open, the model holds the pruned weights."""
-        with layers.lent():
+        with layers.on_copies():
             with torch.no_grad():
                 for layer in layers.values():
                     layer.matrix.copy_(self.weight_of(layer))

@@ -1,7 +1,7 @@
 """What a run can be asked for, and the one guard that every such action passes.
 
-A command is a file in the run's `commands/`, which the worker obeys between two halves of a step, in the order sent, and
-deletes.
+A command is a file in the run's `commands/`, which the worker handles between two halves of a step, in the order sent,
+and deletes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def require(run: RunDirectory, action: str) -> None:
 
 
 def send(run: RunDirectory, command: str, **values) -> None:
-    """Leave a command for the worker. Raises ProxSparseError for one that the run cannot obey, or a value that cannot be."""
+    """Leave a command for the worker. Raises ProxSparseError for one that this run does not take, or a wrong value."""
     if command not in COMMANDS:
         raise ProxSparseError(f"A run does not know {command!r}: choose one of {', '.join(COMMANDS)}.")
     wanted = {"lambda1"} if command == "set" else set()
@@ -68,5 +68,5 @@ def send(run: RunDirectory, command: str, **values) -> None:
 
 
 def waiting(run: RunDirectory) -> list[tuple[Path, dict]]:
-    """The commands that wait to be obeyed, oldest first."""
+    """The commands that the worker has not handled yet, oldest first."""
     return [(path, read_json(path)) for path in sorted((run.path / "commands").glob("[0-9]*.json"))]

@@ -7,7 +7,7 @@ steps.jsonl       one line a step                                            (ap
 layers.jsonl      one line a step, each quantity a list over the layers      (append-only)
 perplexity.jsonl  one line a measurement                                     (append-only)
 events.jsonl      what happened: started, paused, lambda1 set, checkpoint …  (append-only)
-commands/         one file a command, deleted once obeyed
+commands/         one file a command, deleted once handled
 checkpoints/      step-000040.safetensors: everything needed to go on exactly
 masks/            step-000040.safetensors: packed masks
 export/           a run directory of its own (kind "export"); its model/ is the download

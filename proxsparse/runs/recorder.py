@@ -104,7 +104,7 @@ class Recorder:
 
 
 def describe_device(device: torch.device) -> str:
-    """For people: the GPU's name, or how many threads the CPU uses."""
+    """The GPU's name, or how many threads the CPU uses, as shown on screen."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"

@@ -35,12 +35,12 @@ class Run(RunDirectory):
     def send(self, command: str, **values) -> None:
         """Ask the worker for something: pause, resume, step, gradient, prox, stop, or set (lambda1=…).
 
-        Obeyed between two halves of a step, in the order sent. `step`, `gradient` and `prox` leave the run paused.
+        Handled between two halves of a step, in the order sent. `step`, `gradient` and `prox` leave the run paused.
         """
         commands.send(self, command, **values)
 
     def commands(self) -> list[tuple[Path, dict]]:
-        """What waits to be obeyed, oldest first."""
+        """The commands that the worker has not handled yet, oldest first."""
         return commands.waiting(self)
 
     def start(self) -> subprocess.Popen:

@@ -1,4 +1,4 @@
-"""The process that works on a run: `proxsparse worker RUN`. It obeys the run's commands and writes its
+"""The process that works on a run: `proxsparse worker RUN`. It handles the run's commands and writes its
 records."""
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def test_accuracies_are_those_of_the_model_in_memory(lm, questions, task_file, m
     assert len({found["letters"]["accuracy"], found["letters_plain"]["accuracy"], expected_masked[0]}) > 1
     assert all(torch.equal(tensor, before[name]) for name, tensor in lm.model.state_dict().items())
     assert seen[0] == (0, 2, "zero-shot on letters, task") and seen[-1] == (1, 2, "zero-shot on letters_plain, task")
-    assert len(seen) > 2, "told before every forward pass, so that a worker can obey in between"
+    assert len(seen) > 2, "told before every forward pass, so that a worker can handle commands in between"
 
 
 def test_what_progress_raises_ends_it(lm, task_file):

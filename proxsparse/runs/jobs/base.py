@@ -1,4 +1,4 @@
-"""What every long job shares: between two pieces of its work it obeys the run's commands, and it says how far it is."""
+"""What every long job shares: it reports its progress, and handles the run's commands between two pieces of its work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ POLL_SECONDS = 0.1
 
 
 class Stopped(Exception):
-    """Somebody asked the worker to end."""
+    """The run was asked to stop."""
 
 
 class Job:
@@ -60,34 +60,34 @@ class Job:
         """What has to be saved when the work is ended before its end."""
 
     @property
-    def resting(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether nothing may be done until the next command."""
         return self.paused
 
     def progress(self, done: int, total: int, what: str) -> None:
-        """Called from inside long work: says how far it is, and obeys."""
+        """Called from inside long work: report how far it is, handle commands, and wait while the run is paused."""
         self.recorder.update(doing=f"{what} {min(done + 1, total)}/{total}", elapsed=self.total_elapsed)
-        self.obey()
-        while self.resting:
-            self.rest()
-            self.obey()
+        self.handle_commands()
+        while self.is_waiting:
+            self.wait()
+            self.handle_commands()
 
-    def obey(self) -> None:
-        """Carry out the commands that wait, in the order they were sent."""
+    def handle_commands(self) -> None:
+        """Handle the commands in the queue, in the order they were sent."""
         for path, command in self.run.commands():
-            if not self.ready_for(command["command"]):
+            if not self.can_handle(command["command"]):
                 continue
             path.unlink()
-            self.carry_out(**command)
+            self.handle(**command)
         if self.stopping:
             raise Stopped
 
-    def ready_for(self, command: str) -> bool:
-        """Whether a command can be obeyed already; else it waits."""
+    def can_handle(self, command: str) -> bool:
+        """Whether a command can be handled already; else it stays in the queue."""
         return True
 
-    def carry_out(self, command: str, **values) -> None:
-        """One command; what only a learner does is noted as ignored."""
+    def handle(self, command: str, **values) -> None:
+        """Handle one command. One that only a run that learns knows is recorded as ignored."""
         if command == "stop":
             self.stopping = True
         elif command == "pause":
@@ -106,7 +106,7 @@ class Job:
         self.recorder.update(status="paused", doing="paused")
         self.recorder.event("paused")
 
-    def rest(self) -> None:
+    def wait(self) -> None:
         self.recorder.update(status="paused", doing="paused")
         began = time.monotonic()
         time.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Learning a mask, in a process of its own: load, measure, step, obey in between, checkpoint, measure again."""
+"""The job of a run that learns: load the model, measure it, take the steps, write checkpoints, measure again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from proxsparse.runs.run import Run
 
 
 class LearnJobWorker(Job):
-    """Learns a mask: load, measure, step, obey in between, checkpoint, measure again."""
+    """Learns a mask step by step, and handles the run's commands between two half steps."""
 
     def __init__(self, run: Run, recorder: Recorder):
         super().__init__(run, recorder)
@@ -25,7 +25,7 @@ class LearnJobWorker(Job):
         self.learn()
         self.finish()
 
-    # The story of a run
+    # From start to end
 
     def load(self) -> None:
         self.recorder.update(doing=f"loading {self.job.model}")
@@ -69,9 +69,9 @@ class LearnJobWorker(Job):
         self.steps_before, self.learning_since = self.learner.step_index, self.working_seconds
         while not self.learner.done:
             self._replay_strengths()
-            self.obey()
-            if self.resting:
-                self.rest()
+            self.handle_commands()
+            if self.is_waiting:
+                self.wait()
                 continue
             if self.learner.phase == "gradient":
                 self.measure_if_due()
@@ -148,13 +148,13 @@ class LearnJobWorker(Job):
         self.recorder.save_masks(self.learner.step_index, self.learner.masks())
 
     @property
-    def resting(self) -> bool:
+    def is_waiting(self) -> bool:
         return self.paused and self.allowed is None and self.learner is not None
 
-    def ready_for(self, command: str) -> bool:
+    def can_handle(self, command: str) -> bool:
         return self.learner is not None or command == "stop"  # while loading there is nothing to pause or to set
 
-    def carry_out(self, command: str, **values) -> None:
+    def handle(self, command: str, **values) -> None:
         if command in ("step", "gradient", "prox"):
             if not self.paused:
                 self.pause()
@@ -165,7 +165,7 @@ class LearnJobWorker(Job):
         elif command == "set":
             self._set_strength(values.get("lambda1"))
         else:
-            super().carry_out(command, **values)
+            super().handle(command, **values)
 
     def pause(self) -> None:
         self.allowed = None
@@ -190,7 +190,7 @@ class LearnJobWorker(Job):
         return chosen[["step", "phase", "lambda1"]].to_dict("records")
 
     def _replay_strengths(self) -> None:
-        """A resumed run takes steps again: λ1 changes again where it changed before, or it would be another run."""
+        """Set λ1 again at the half steps at which it was set by hand: a resumed run repeats the steps after its checkpoint."""
         here = (self.learner.step_index, self.learner.phase)
         while self.replay and (self.replay[0]["step"], self.replay[0]["phase"]) <= here:
             self.learner.lambda1 = float(self.replay.pop(0)["lambda1"])
