@@ -16,8 +16,11 @@ from proxsparse import ProxSparseError
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
 
-def routes(operator: Operator) -> list[Route]:
-    """What the server answers beside the page: the chart library, and the files of finished exports."""
+def routes(operator: Operator, needs_login: bool) -> list[Route]:
+    """What the server answers beside the page: the chart library, and the files of finished exports.
+
+    needs_login: whether the operator asked for a login; then nobody gets a file without one.
+    """
 
     def files_of(request: Request) -> tuple[Path, list[Path]]:
         run = operator.find(request.path_params["run"])
@@ -26,7 +29,7 @@ def routes(operator: Operator) -> list[Route]:
 
     def guarded(answer):
         async def endpoint(request: Request):
-            if not await _is_allowed(request):
+            if needs_login and not has_logged_in(request):
                 return PlainTextResponse("Log in first.", status_code=401)
             try:
                 return answer(request)
@@ -63,10 +66,14 @@ def routes(operator: Operator) -> list[Route]:
     ]
 
 
-async def _is_allowed(request: Request) -> bool:
-    """Whether the page's own login, where there is one, has let this browser in."""
+def has_logged_in(request: Request) -> bool:
+    """Whether the page's login has let this browser in.
+
+    Gradio keeps this in attributes that it does not document. Where one of them is missing, nobody has logged in.
+    """
     server = request.app
-    if getattr(server, "auth", None) is None:
-        return True
-    names = (f"access-token-{server.cookie_id}", f"access-token-unsecure-{server.cookie_id}")
-    return any(request.cookies.get(name) in server.tokens for name in names if request.cookies.get(name))
+    cookie, tokens = getattr(server, "cookie_id", None), getattr(server, "tokens", None)
+    if not cookie or not tokens:
+        return False
+    given = (request.cookies.get(name) for name in (f"access-token-{cookie}", f"access-token-unsecure-{cookie}"))
+    return any(token in tokens for token in given if token)

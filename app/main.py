@@ -31,20 +31,22 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
 
-    from app import page, style
+    from app import style
     from app.downloads import routes
     from app.operator import UPLOAD_BYTES, Operator
+    from app.shell import Shell
     from proxsparse import ProxSparseError
 
     try:
         operator = Operator(_runs_folder(options.runs), tuple(_allowed(folder) for folder in options.allow))
         auth = _auth(options.auth or os.environ.get("PROXSPARSE_AUTH"))
-        blocks = page.build(operator)
+        shell = Shell(operator)
+        blocks = shell.build()
         blocks.queue(default_concurrency_limit=None)
         blocks.launch(
             server_name=options.host, server_port=options.port, auth=auth, quiet=True, show_error=True, ssr_mode=False,
-            strict_cors=True, max_file_size=UPLOAD_BYTES, theme=style.theme(), css=style.CSS, head=style.HEAD, footer_links=[],
-            app_kwargs={"routes": routes(operator)}, prevent_thread_lock=True,
+            strict_cors=True, max_file_size=UPLOAD_BYTES, theme=style.theme(), css=style.CSS + shell.css, head=style.HEAD, footer_links=[],
+            app_kwargs={"routes": routes(operator, needs_login=auth is not None)}, prevent_thread_lock=True,
         )  # fmt: skip
     except ProxSparseError as error:
         print(f"error: {error}", file=sys.stderr)

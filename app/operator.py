@@ -30,11 +30,15 @@ class Operator:
 
     def find(self, id: str) -> Run:
         """A run by the id in the address: one of this folder's, or the recorded example."""
-        if id == EXAMPLE_ID and (EXAMPLE / "run.json").is_file():
-            return Run(EXAMPLE)
-        run = find_run(self.runs, id)
+        run = self.find_any(id)
         run.job()  # says so when it is not a run that learned
         return run
+
+    def find_any(self, id: str) -> Run:
+        """The same, comparisons and sweeps included."""
+        if id == EXAMPLE_ID and (EXAMPLE / "run.json").is_file():
+            return Run(EXAMPLE)
+        return find_run(self.runs, id)
 
     def check_model(self, name: str) -> str:
         """`embedded`, a Hub id, or a path inside an allowed folder; anything else is refused before it is looked at."""
@@ -57,6 +61,11 @@ class Operator:
         if re.fullmatch(r"[\w.-]+", name) and (self.uploads / name).is_file():
             return str(self.uploads / name)
         return self._inside(name, "text", self.allowed)
+
+    def shown_corpus(self, name: str) -> str:
+        """What the form calls the text of a run: an uploaded one by the name it was given."""
+        path = Path(name)
+        return path.name if path.parent == self.uploads else name
 
     def keep_upload(self, path: str) -> str:
         """Copy an uploaded text into the operator's folder, if it is one; returns the name to choose it by."""

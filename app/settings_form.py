@@ -33,7 +33,7 @@ def job_from(model: str, corpus: str, values: dict) -> LearnJob:
     job, learn = {"model": model, "corpus": corpus}, {}
     for name, value in values.items():
         if name == "pattern":
-            learn["n"], learn["m"] = value.split(":")
+            learn["n"], _, learn["m"] = value.partition(":")
             continue
         setting = _SETTINGS[name]
         if isinstance(value, str) and not value.strip():
@@ -52,13 +52,18 @@ def values_of(job: LearnJob) -> list:
 def _shown(value):
     if isinstance(value, bool):
         return value
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)  # what stands in the form is what is meant
+    return "" if value is None else str(value)
 
 
 def _input(name: str) -> gr.components.Component:
     if name == "pattern":
         info = f"how many weights are kept of how many neighbours; GPUs run 2:4; default {PATTERNS[0]}"
-        return gr.Dropdown(list(PATTERNS), value=PATTERNS[0], label=name, info=info, elem_id="setting-pattern")
+        return gr.Dropdown(
+            list(PATTERNS), value=PATTERNS[0], label=name, info=info, elem_id="setting-pattern", allow_custom_value=True
+        )
     setting = _SETTINGS[name]
     common = {"label": _label(setting), "info": _info(setting), "elem_id": f"setting-{name}"}
     if setting.kind == "switch":

@@ -17,14 +17,10 @@ def theme() -> gr.themes.Base:
 CSS = """
 .gradio-container { max-width: 1680px !important; }
 header h1 { margin: 0; font-size: 1.35rem; } header p { margin: 0; opacity: .75; }
-#run-bar { align-items: end; }
-#controls { gap: 6px; flex-wrap: wrap; }
-.chart { overflow: hidden; }
 .banner { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: 10px 14px; }
 .banner .facts { opacity: .8; font-size: .92em; margin-top: 2px; overflow-wrap: anywhere; }
 .track { height: 6px; margin-top: 8px; border-radius: 3px; background: rgba(128,128,128,.22); }
 .track div { height: 6px; border-radius: 3px; background: #0072B2; transition: width .4s; }
-.chart-title { margin: 4px 0 0 4px; font-size: .95rem; font-weight: 600; }
 .status { font-weight: 600; padding: 1px 8px; border-radius: 10px; color: #fff; background: #5b6470; }
 .status.running, .status.starting { background: #0072B2; } .status.paused { background: #8a5a00; }
 .status.done { background: #00734f; } .status.failed, .status.interrupted { background: #b03a00; }
@@ -36,21 +32,13 @@ header h1 { margin: 0; font-size: 1.35rem; } header p { margin: 0; opacity: .75;
 .tile.lead { border-color: #0072B2; }
 .tile .name { font-size: .85em; opacity: .8; } .tile .value { font-size: 1.5em; font-weight: 650; font-variant-numeric: tabular-nums; }
 .tile .hint { font-size: .76em; opacity: .7; line-height: 1.25; }
-.result :is(table, thead, tbody, tr), #export-report :is(table, thead, tbody, tr) { border: 0 !important; }
-.result table, #export-report table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.result td, .result th, #export-report td, #export-report th {
-  padding: 4px 14px 4px 0 !important; text-align: left; border: 0 !important;
+table.plain { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table.plain, table.plain :is(thead, tbody, tr) { border: 0 !important; }
+table.plain :is(td, th) { padding: 4px 14px 4px 0 !important; text-align: left; border: 0 !important;
   border-bottom: 1px solid var(--border-color-primary) !important; }
-.result tr.learned { font-weight: 650; } .result p { opacity: .75; font-size: .88em; }
-#export-report .number { text-align: right; white-space: nowrap; } #export-report td:last-child { min-width: 9em; }
-#export-report code { overflow-wrap: anywhere; }
+table.plain :is(td, th).number { text-align: right; white-space: nowrap; }
 .scroll { overflow-x: auto; } details .scroll { max-height: 460px; overflow-y: auto; }
-a.download { display: inline-block; padding: 8px 16px; border-radius: 6px; background: #0072B2;
-  color: #fff !important; text-decoration: none; }
-.log { margin: 0; padding-left: 1em; font-size: .88em; }
-@media (max-width: 760px) { #settings { order: 2; } #board { order: 1; } }
 @media (max-width: 640px) {
   .gradio-container { padding: 8px !important; } .tiles { grid-template-columns: repeat(2, 1fr); }
-  #run-bar { display: block; } #refresh { margin-top: 6px; }
 }
 """

@@ -38,7 +38,7 @@ def require(run: RunDirectory, action: str) -> None:
         )
     if action in (*STEPPING, "fork") and header["kind"] != "learn":
         raise ProxSparseError(
-            f"Run {run.id} learns no mask (it is of the kind {header['kind']!r}): it knows no {action!r}."
+            f"Run {run.id} learned no mask (it is of the kind {header['kind']!r}): it takes no {action!r}."
         )
     if action in COMMANDS and status not in ACTIVE:
         raise ProxSparseError(f"Run {run.id} is {status}: it takes no commands until it is resumed.")

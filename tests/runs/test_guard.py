@@ -92,9 +92,9 @@ def test_a_comparison_takes_no_steps(command, tmp_path):
     run = Run.create_kind("compare", {"compare": CompareJob().to_dict()}, tmp_path / "compared")
     state_of(run, "running")
     with held(run.path / "lock"):
-        with pytest.raises(ProxSparseError, match=f"learns no mask .*: it knows no '{command}'"):
+        with pytest.raises(ProxSparseError, match=f"learned no mask .*: it takes no '{command}'"):
             ACTIONS[command](run)
-        with pytest.raises(ProxSparseError, match="knows no 'fork'"):
+        with pytest.raises(ProxSparseError, match="takes no 'fork'"):
             run.fork(tmp_path / "fork")
         run.send("pause")
 

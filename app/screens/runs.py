@@ -1,0 +1,140 @@
+"""The Runs screen: every run, comparison and sweep of the folder; open, rename, delete, make again."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+from gradio.components import Component
+
+from app import html
+from app.operator import Operator
+from app.screens.screen import Shown
+from app.views.listing import Listing, Row
+from proxsparse import ProxSparseError
+from proxsparse.runs import Comparison, Run, Sweep
+from proxsparse.runs.manage import delete, rename
+from proxsparse.runs.readers.comparison import readable
+
+COLUMNS = ("name", "kind", "state", "step", "age", "on disk", "result")
+
+
+class RunsScreen:
+    """Lists what there is, and acts on the one that is chosen below the list."""
+
+    name, title = "runs", "Runs"
+    css = """
+#runs-list td { white-space: nowrap; } #runs-list td:last-child { white-space: normal; min-width: 12em; }
+#runs-list tr.chosen { font-weight: 650; }
+"""
+
+    def __init__(self, operator: Operator, listing: Listing):
+        self.operator, self.listing = operator, listing
+
+    def build(self, shell) -> None:
+        """The list, then what can be done with one of it."""
+        self.list = gr.HTML(elem_id="runs-list")
+        with gr.Row():
+            self.chosen = gr.Dropdown([], label="Act on", elem_id="runs-chosen", scale=3)
+            self.new_name = gr.Textbox(label="New name", max_lines=1, elem_id="runs-name", scale=2)
+        with gr.Row():
+            self.open = gr.Button("Open", size="sm", variant="primary", elem_id="runs-open")
+            self.rename = gr.Button("Rename", size="sm", elem_id="runs-rename")
+            self.delete = gr.Button("Delete …", size="sm", elem_id="runs-delete")
+            self.confirm = gr.Button(
+                "Delete it for good", size="sm", variant="stop", visible=False, elem_id="runs-confirm"
+            )
+            self.keep = gr.Button("Keep it", size="sm", visible=False, elem_id="runs-keep")
+        self.command = gr.Code(
+            language="shell", label="The command that makes it again", interactive=False, elem_id="runs-command"
+        )
+        self.detail = gr.HTML(elem_id="runs-detail")
+        self.inputs = [self.chosen]
+        self.outputs = [self.list, self.chosen, self.command, self.detail]
+
+    def wire(self, shell) -> None:
+        """Deleting asks first; opening a run that learned goes to the Learn screen."""
+        asking = [self.confirm, self.keep]
+        hide = [gr.update(visible=False)] * 2
+        gr.on([self.chosen.input], **shell.looking())
+        shell.on(self.open.click, self.opened, [self.chosen], [shell.id, shell.tabs])
+        shell.on(
+            self.rename.click,
+            self.renamed,
+            [self.chosen, self.new_name, shell.id],
+            [self.chosen, self.new_name, shell.id],
+        )
+        self.delete.click(lambda: [gr.update(visible=True)] * 2, None, asking, **shell.quietly)
+        self.keep.click(lambda: hide, None, asking, **shell.quietly)
+        shell.on(
+            self.confirm.click,
+            lambda *inputs: [*self.deleted(*inputs), *hide],
+            [self.chosen, shell.id],
+            [self.chosen, shell.id, *asking],
+        )
+
+    def render(self, shown: Shown) -> dict[Component, Any]:
+        """The list when one of its rows changed or a minute went by; the one chosen when it did."""
+        rows, updates = self.listing.rows(), {}
+        names = [row.id for row in rows]
+        chosen = shown.values[self.chosen]
+        chosen = chosen if chosen in names else shown.id if shown.id in names else names[0] if names else None
+        ages = tuple(html.age(row.created) for row in rows)
+        if shown.changed("rows", (rows, ages, chosen)):
+            updates |= {self.list: self._table(rows, chosen), self.chosen: gr.update(choices=names, value=chosen)}
+        row = next((row for row in rows if row.id == chosen), None)
+        if shown.changed("chosen", row):
+            updates |= {self.command: row.command if row else "", self.detail: self._detail(row)}
+        return updates
+
+    def _table(self, rows: tuple[Row, ...], chosen: str | None) -> str:
+        if not rows:
+            return html.note(
+                "There is no run yet: press `Run` on the Learn screen, or `proxsparse learn` in a terminal."
+            )
+        cells = [
+            (
+                f"<a href='?run={quote(row.id)}'>{escape(row.id)}</a>" if row.kind == "learn" else escape(row.id), row.kind,
+                f"<span class='status {row.status}'>{row.status}</span>", f"{row.step}{f' of {row.steps}' if row.steps else ''}",
+                html.age(row.created), html.size(row.bytes), escape(row.result) or "–",
+            )
+            for row in rows
+        ]  # fmt: skip
+        return html.table(COLUMNS, cells, numeric=(5,), classes=["chosen" if row.id == chosen else "" for row in rows])
+
+    def _detail(self, row: Row | None) -> str:
+        """The table of a comparison or a sweep, which have no screen of their own."""
+        if row is None or row.kind == "learn":
+            return ""
+        run = self.operator.find_any(row.id)
+        table = readable(Comparison(run).table()) if row.kind == "compare" else Sweep(run).table().round(4)
+        cells = ([escape(str(value)) for value in line] for line in table.itertuples(index=False))
+        return f"<h3>{row.kind} {escape(row.id)}</h3>" + html.table(
+            [escape(str(name)) for name in table.columns], cells
+        )
+
+    def _run(self, id: str | None) -> Run:
+        if not id:
+            raise ProxSparseError("No run is chosen: choose one in the list.")
+        return self.operator.find_any(id)
+
+    def opened(self, id: str | None):
+        """Show the run on the Learn screen."""
+        self._run(id).job()  # says so when it is not a run that learned
+        return id, gr.update(selected="learn")
+
+    def renamed(self, id: str | None, name: str, shown: str):
+        """Rename it, and go on showing it where it was shown."""
+        run = rename(self._run(id), (name or "").strip())
+        choices = [row.id for row in self.listing.rows()]
+        return gr.update(choices=choices, value=run.id), "", run.id if shown == id else shown
+
+    def deleted(self, id: str | None, shown: str):
+        """Delete it; a page that showed it shows the newest run instead."""
+        delete(self._run(id))
+        rows = self.listing.rows()
+        newest = next((row.id for row in rows if row.kind == "learn"), "")
+        choices = [row.id for row in rows]
+        return gr.update(choices=choices, value=choices[0] if choices else None), newest if shown == id else shown

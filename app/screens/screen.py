@@ -1,0 +1,58 @@
+"""What a screen is, and what the shell tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gradio.components import Component
+
+from app.views.run import RunSnapshot
+
+if TYPE_CHECKING:
+    from app.shell import Shell
+
+
+@dataclass
+class Shown:
+    """What a screen is to show now.
+
+    id, view: the run shown, "" and None where there is none. values: of the components that the screen listed as inputs.
+    seen: what the screen remembers of its last rendering on this page, empty at first; it may change it.
+    """
+
+    id: str
+    view: RunSnapshot | None
+    values: dict[Component, Any]
+    seen: dict[str, Any] = field(default_factory=dict)
+
+    def changed(self, name: str, value: Any) -> bool:
+        """Whether `value` differs from what was seen under `name`; it is remembered."""
+        if name in self.seen and self.seen[name] == value:
+            return False
+        self.seen[name] = value
+        return True
+
+
+class Screen(Protocol):
+    """One tab of the page.
+
+    name: in the address. title: on the tab. css: of its own elements. inputs: components whose values `render` looks at;
+    outputs: those that it may update.
+    """
+
+    name: str
+    title: str
+    css: str
+    inputs: Iterable[Component]
+    outputs: Iterable[Component]
+
+    def build(self, shell: Shell) -> None:
+        """Lay out the components, inside the tab."""
+
+    def wire(self, shell: Shell) -> None:
+        """Connect the components with what they do, when all screens are laid out."""
+
+    def render(self, shown: Shown) -> dict[Component, Any]:
+        """What is to be updated; nothing for what has not changed. Called about once a second while in sight."""

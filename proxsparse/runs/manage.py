@@ -1,0 +1,119 @@
+"""Keeping a folder of runs in order: rename, delete, how much room a run takes, and the command that makes it again."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+
+from proxsparse.config import LearnConfig, LearnJob
+from proxsparse.errors import ProxSparseError
+from proxsparse.runs.commands import require
+from proxsparse.runs.run import Run
+from proxsparse.settings import settings_of
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def rename(run: Run, name: str) -> Run:
+    """Give the run's directory another name in the same folder.
+
+    Raises ProxSparseError for a name that is taken or no plain name, a run that is worked on, or the recorded example.
+    """
+    require(run, "rename")
+    target = run.path.parent / name
+    if not NAME.fullmatch(name):
+        raise ProxSparseError(
+            f"{name[:80]!r} is no name of a run: take letters, digits, '.', '_' and '-', a letter or digit first."
+        )
+    if target.exists():
+        raise ProxSparseError(f"There is already something named {name!r} in {run.path.parent}: choose another name.")
+    run.path.rename(target)
+    return Run(target)
+
+
+def delete(run: Run) -> None:
+    """Remove the run's directory with everything in it.
+
+    Raises ProxSparseError for a run that is worked on, or the recorded example.
+    """
+    require(run, "delete")
+    export = run.export()
+    if export is not None and export.is_alive():
+        raise ProxSparseError(f"An export of run {run.id} is being written: wait until it is done.")
+    hidden = run.path.with_name(f".deleted-{run.id}")  # first out of sight: half a run is listed nowhere
+    shutil.rmtree(hidden, ignore_errors=True)  # what an earlier attempt left
+    try:
+        run.path.rename(hidden)
+        shutil.rmtree(hidden)
+    except OSError as error:
+        raise ProxSparseError(f"Run {run.id} cannot be deleted ({error.strerror}): remove {hidden} by hand.") from error
+
+
+def size_on_disk(run: Run) -> int:
+    """Bytes of all files of the run. A checkpoint that a fork shares with its parent counts in both."""
+    total = 0
+    for path in run.path.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() and not path.is_symlink() else 0
+        except FileNotFoundError:
+            continue  # a temporary file that has just got its name
+    return total
+
+
+def command_line(run: Run) -> str:
+    """The command that makes such a run again, ready for a shell; settings at their default are left out."""
+    header, kind = run.header(), run.kind
+    if kind == "learn":
+        parent, job = header.get("parent"), run.job()
+        if parent:
+            changed = {name: value for name, value in _values(job).items() if name in parent["changed"]}
+            words = ["fork", str(run.path.parent / parent["run"]), "--step", parent["step"], *_flags(changed, {})]
+            return _command([*words, "--out", "DIR"])
+        return _command(["learn", *_flags(_values(job), _values(LearnJob()))])
+    if kind == "compare":
+        from proxsparse.config import CompareJob
+
+        values, usual = header["compare"], CompareJob().to_dict()
+        flags = _flags({name: value for name, value in values.items() if name not in ("methods", "runs")}, usual)
+        methods = ["--methods", *values["methods"]] if values["methods"] else []
+        return _command(["compare", *methods, *(["--run", *values["runs"]] if values["runs"] else []), *flags])
+    if kind == "sweep":
+        plan, job = header["plan"], LearnJob.from_dict(header["sweep"])
+        swept = ("lambda1", "learning_rate")
+        words = [
+            "sweep", "--lambdas", *plan["lambdas"], "--learning-rates", *plan["learning_rates"],
+            "--rungs", plan["rungs"], "--set-apart", plan["windows"],
+        ]  # fmt: skip
+        usual = _values(LearnJob())
+        return _command([*words, *_flags({k: v for k, v in _values(job).items() if k not in swept}, usual)])
+    raise ProxSparseError(f"Run {run.id} is of the kind {kind!r}, which no command makes by itself.")
+
+
+def _values(job: LearnJob) -> dict:
+    names = (*settings_of(LearnJob), *settings_of(LearnConfig))
+    return {name: getattr(job if hasattr(job, name) else job.learn, name) for name in names}
+
+
+def _flags(values: dict, usual: dict) -> list:
+    """`--name value` of each setting that is not at its usual value."""
+    words: list = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if (
+            value == usual.get(name, ...)
+            or value is None
+            or (isinstance(value, list | tuple) and list(value) == list(usual.get(name, ())))
+        ):
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list | tuple):
+            words += [f"--{flag}", *value]
+        else:
+            words += [f"--{flag}", value]
+    return words
+
+
+def _command(words: list) -> str:
+    return shlex.join(["proxsparse", *(f"{word:g}" if isinstance(word, float) else str(word) for word in words)])
