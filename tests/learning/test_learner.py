@@ -1,6 +1,7 @@
 """The learner on two-layer models of every family."""
 
 import copy
+import doctest
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, random_windows, tiny_model
 
 from proxsparse import LearnConfig, Mask, MaskLearner, ProxSparseError, magnitude, perplexity, prox, prunable_layers
+from proxsparse.learning import frozen_weights
 from proxsparse.learning.frozen_weights import frozen_weight_gradient
 from proxsparse.learning.report import pattern_share
 from proxsparse.learning.schedule import learning_rate_at, windows_at
@@ -260,6 +262,7 @@ def test_the_frozen_weight_penalty_has_its_gradient_and_holds_weights():
     sign = torch.where(w0 < 0, -1.0, 1.0)
     ((w / (w0 + 0.1 * sign)) * (w - w0)).square().sum().backward()
     assert torch.allclose(frozen_weight_gradient(w.detach(), w0, 0.1), w.grad)
+    assert doctest.testmod(frozen_weights) == (0, 2)
     free, held = make(steps=8, clip=0.0), make(steps=8, clip=0.0, lambda2=50.0)
     for _ in range(8):
         a, b = free.step(), held.step()
