@@ -48,6 +48,7 @@ class LeanUpdate:
         finally:
             for hook in hooks:
                 hook.remove()
+            self.optimizer.zero_grad()  # after an exception there may be one
         norm = torch.stack(self.squares).sum().sqrt().item() if self.squares else 0.0
         return Taken(loss, norm, 0.0)
 

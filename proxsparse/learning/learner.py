@@ -361,15 +361,7 @@ class MaskLearner:
         moved = math.sqrt(sums.squared_drift / self.layers[name].numel)
         if not (sums.finite and math.isfinite(sums.regularizer) and moved <= MOST_DRIFT * self._typical):
             raise self._diverged(f"the weights of {name} have moved by {moved:g} on average")
-        return LayerRow(
-            groups=self.layers[name].numel // m,
-            regularizer=sums.regularizer,
-            nonzeros=dict(zip(range(m, n - 2, -1), sums.nonzeros, strict=True)),
-            flips=sums.flips,
-            flips_from_start=sums.flips_from_start,
-            squared_drift=sums.squared_drift,
-            squared_norm=self.squared_norms[name],
-        )
+        return LayerRow.of(sums, self.layers[name].numel // m, self.squared_norms[name], n, m)
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(
