@@ -7,7 +7,8 @@ python benchmarks/quality.py --table                                      the me
 
 A variant changes one thing of `BASE`. It is judged on windows of the held-out part that lie behind those on which
 methods are compared: nothing is chosen by the text of the final comparison. Levers that won are settings of the library
-by now; those that lost live on only here, as small changes of the learner.
+by now; those that lost live on only here, as a metric, a loss or an update that the learner is given, or a small change of
+its steps.
 """
 
 from __future__ import annotations
@@ -18,16 +19,21 @@ import math
 import statistics
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from proxsparse import LearnConfig, Mask, MaskLearner, MaskSet, load_model, load_windows, perplexity, prunable_layers
+from proxsparse.learning.full_update import FullUpdate, adamw
+from proxsparse.learning.metric import configured_metric
 from proxsparse.learning.report import pattern_share
+from proxsparse.learning.update import UpdateFactory
 from proxsparse.methods import METHODS, maskllm
 from proxsparse.methods.fisher import squared_gradients
 from proxsparse.methods.maskllm import PRIOR_WINDOWS, MaskLLMOptions
 from proxsparse.models.forward import autocast
+from proxsparse.progress import no_progress
 
 RESULTS = Path(__file__).parent / "results" / "quality.json"
 LENGTH, CONTEXT = 256, 512
@@ -35,27 +41,63 @@ COMPARED, JUDGED = 40, 24  # held-out windows: the first are left for the compar
 BASE = {"steps": 80, "lambda1": 0.005, "ramp": 1.0}
 
 
-class Distilled(MaskLearner):
-    """KL divergence from the dense model's next-token distribution, instead of the language-model loss."""
+def distilled(learner: MaskLearner, windows: torch.Tensor, share: float = 1.0) -> torch.Tensor:
+    """KL divergence from the dense model's next-token distribution; share: of it, the rest is the language-model loss."""
 
-    share = 1.0  # of the divergence in the loss
+    def log_probabilities():
+        with autocast(learner.device, learner.precision):
+            return learner.model(input_ids=windows, use_cache=False).logits[:, :-1].float().log_softmax(-1)
 
-    def _backward(self, windows, passes):
-        with torch.no_grad(), self.dense(), autocast(self.device, self.precision):
-            teacher = self.model(input_ids=windows, use_cache=False).logits[:, :-1].float().log_softmax(-1)
-        with autocast(self.device, self.precision):
-            student = self.model(input_ids=windows, use_cache=False).logits[:, :-1].float().log_softmax(-1)
-            divergence = (teacher.exp() * (teacher - student)).sum(-1).mean()
-            language = -student.gather(-1, windows[:, 1:, None]).mean()
-            loss = (self.share * divergence + (1 - self.share) * language) / passes
-        loss.backward()
-        return loss.item()
+    with torch.no_grad(), learner.dense():
+        teacher = log_probabilities()
+    student = log_probabilities()
+    divergence = (teacher.exp() * (teacher - student)).sum(-1).mean()
+    language = -student.gather(-1, windows[:, 1:, None]).mean()
+    return share * divergence + (1 - share) * language
 
 
-class HalfDistilled(Distilled):
-    """Half divergence, half language-model loss."""
+def root_metric(*about):
+    """√activation: |w|·√‖x‖."""
+    return {name: scale.sqrt() for name, scale in configured_metric(*about).items()}
 
-    share = 0.5
+
+def fisher_metric(model, windows, layers, config, progress):
+    """|w|·√E[g²], measured once on the dense model, as `proxsparse.methods.fisher` does."""
+    squares = squared_gradients(model, windows[: config.metric_windows], layers.parameters())
+    scales = {name: layer.matrix_of(squares[layer.parameter]).sqrt() for name, layer in layers.items()}
+    for scale in scales.values():
+        scale.clamp_min_(1e-3 * scale.mean())  # the metric divides by it
+        scale.div_(scale.log().mean().exp())
+    return scales
+
+
+class OneScaleALayer(torch.optim.Optimizer):
+    """AdamW with one second moment a layer: a step is proportional to the gradient's momentum, not nearly its sign."""
+
+    def __init__(self, parameters, betas=(0.9, 0.999)):
+        super().__init__(parameters, {"lr": 0.0, "betas": betas})
+
+    @torch.no_grad()
+    def step(self):
+        (group,) = self.param_groups
+        rate, (beta1, beta2) = group["lr"], group["betas"]
+        for parameter in group["params"]:
+            if parameter.grad is None:  # an idle expert
+                continue
+            state = self.state[parameter]
+            if not state:
+                state["step"], state["exp_avg"] = 0, torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros(1, device=parameter.device)
+            state["step"] += 1
+            state["exp_avg"].lerp_(parameter.grad, 1 - beta1)
+            state["exp_avg_sq"].lerp_(parameter.grad.square().mean(), 1 - beta2)
+            scale = (state["exp_avg_sq"] / (1 - beta2 ** state["step"])).sqrt() + 1e-12
+            parameter.sub_(state["exp_avg"] / (1 - beta1 ** state["step"]) / scale * rate)
+
+
+def updated_by(make_optimizer) -> UpdateFactory:
+    """The full update with another optimizer."""
+    return partial(FullUpdate, make_optimizer=make_optimizer)
 
 
 class SignKept(MaskLearner):
@@ -63,103 +105,58 @@ class SignKept(MaskLearner):
 
     def prox_step(self):
         with torch.no_grad():
-            for layer in self.layers.values():
-                original = layer.matrix_of(self._originals[layer.parameter])
-                layer.matrix.mul_((layer.matrix * original) > 0)
+            for name, layer in self.layers.items():
+                layer.matrix.mul_((layer.matrix * self.originals[name]) > 0)
         return super().prox_step()
-
-
-class OneScaleALayer(MaskLearner):
-    """AdamW with one second moment a layer: a step is proportional to the gradient's momentum, not nearly its sign."""
-
-    @torch.no_grad()
-    def _step(self):
-        rate, (beta1, beta2) = self._update.optimizer.param_groups[0]["lr"], (0.9, 0.999)
-        self.moments = getattr(self, "moments", {})
-        count = self.step_index + 1
-        for parameter in self._originals:
-            first, second = self.moments.setdefault(parameter, [torch.zeros_like(parameter), torch.zeros(1)])
-            first.lerp_(parameter.grad, 1 - beta1)
-            second.lerp_(parameter.grad.square().mean(), 1 - beta2)
-            scale = (second / (1 - beta2**count)).sqrt() + 1e-12
-            parameter.data.sub_(first / (1 - beta1**count) / scale * rate)
-            parameter.grad = None
-
-    def gradient_step(self):
-        self._update.apply = self._step
-        return super().gradient_step()
 
 
 class StepsInTheMetric(MaskLearner):
     """The learning rate of an input is divided by its scale: all scores |w|·s move equally fast."""
 
     def gradient_step(self):
-        def apply(update=self._update):
-            before = {name: layer.matrix.clone() for name, layer in self.layers.items()}
-            type(update).apply(update)
-            for name, layer in self.layers.items():
-                layer.matrix.copy_(before[name] + (layer.matrix - before[name]) * self.factor(name, layer))
+        before = {name: layer.matrix.clone() for name, layer in self.layers.items()}
+        loss = super().gradient_step()
+        for name, layer in self.layers.items():
+            layer.matrix.copy_(before[name] + (layer.matrix - before[name]) * self.factor(name))
+        return loss
 
-        self._update.apply = apply
-        return super().gradient_step()
-
-    def factor(self, name, layer):
+    def factor(self, name):
         return 1 / self.scales[name]
 
 
 class RelativeSteps(StepsInTheMetric):
     """The learning rate of a layer is in proportion to the RMS of its weights, and on average what it is for all."""
 
-    def factor(self, name, layer):
-        if not hasattr(self, "sizes"):
-            squares = {name: square / self.layers[name].numel for name, square in self._squared_norms.items()}
-            mean = statistics.mean(math.sqrt(square) for square in squares.values())
-            self.sizes = {name: math.sqrt(square) / mean for name, square in squares.items()}
-        return self.sizes[name]
-
-
-class RootMetric(MaskLearner):
-    """√activation: |w|·√‖x‖."""
-
-    def _measure_scales(self, progress):
-        return {name: scale.sqrt() for name, scale in super()._measure_scales(progress).items()}
-
-
-class FisherMetric(MaskLearner):
-    """|w|·√E[g²], measured once on the dense model, as `proxsparse.methods.fisher` does."""
-
-    def _measure_scales(self, progress):
-        windows = self.windows[: self.config.metric_windows]
-        squares = squared_gradients(self.model, windows, self.layers.parameters())
-        scales = {name: layer.matrix_of(squares[layer.parameter]).sqrt() for name, layer in self.layers.items()}
-        for scale in scales.values():
-            scale.clamp_min_(1e-3 * scale.mean())  # the metric divides by it
-            scale.div_(scale.log().mean().exp())
-        return scales
+    def factor(self, name):
+        sizes = {other: math.sqrt(square / self.layers[other].numel) for other, square in self.squared_norms.items()}
+        return sizes[name] / statistics.mean(sizes.values())
 
 
 class Remeasured(MaskLearner):
     """Activations measured anew every 20 steps, on the masked model."""
 
+    every = 20
+
     def gradient_step(self):
-        if self.step_index and self.step_index % 20 == 0:
+        if self.step_index and self.step_index % self.every == 0:
             with self.projected():
-                self.scales = self._measure_scales(None)
-            with self.dense():
-                self._rms = {name: self._root_mean_square(name) for name in self.layers}
+                scales = self.metric(self.model, self.windows, self.layers, self.config, no_progress)
+            self.use_scales(scales)
         return super().gradient_step()
 
 
 class Averaged(MaskLearner):
     """The mask of the soft weights' mean over the last fifth of the steps."""
 
+    share = 0.2
+
     def prox_step(self):
         report = super().prox_step()
-        since = int(0.8 * self.config.steps)
+        since = int((1 - self.share) * self.config.steps)
         if self.step_index > since:
             count = self.step_index - since
             self.mean = getattr(self, "mean", {})
-            for parameter in self._originals:
+            for parameter in self.layers.parameters():
                 mean = self.mean.setdefault(parameter, torch.zeros_like(parameter))
                 mean.lerp_(parameter.data, 1 / count)
         return report
@@ -179,11 +176,11 @@ class SignProjected(MaskLearner):
     """In the end, a soft weight that changed its sign is ranked as zero: the original weight would be the wrong one."""
 
     def masks(self):
-        if not self.done:
+        if not self.done or self.restored:
             return super().masks()
         masks = MaskSet()
         for name, layer in self.layers.items():
-            agrees = layer.matrix * layer.matrix_of(self._originals[layer.parameter]) > 0
+            agrees = layer.matrix * self.originals[name] > 0
             masks[name] = Mask.project(layer.matrix * agrees, scale=self.scales[name])
         return masks
 
@@ -193,12 +190,10 @@ class BlockAfterBlock(MaskLearner):
 
     reverse = False
 
-    def masks(self):
-        if self.done or self.phase != "gradient":
-            return super().masks()
+    def loss_masks(self):
         blocks = sorted({layer.block for layer in self.layers.values()}, reverse=self.reverse)
         joined = set(blocks[: math.ceil(len(blocks) * min(1.0, 2 * (self.step_index + 1) / self.config.steps))])
-        return MaskSet({name: mask for name, mask in super().masks().items() if self.layers[name].block in joined})
+        return MaskSet({name: mask for name, mask in self.masks().items() if self.layers[name].block in joined})
 
 
 class LastBlockFirst(BlockAfterBlock):
@@ -207,20 +202,13 @@ class LastBlockFirst(BlockAfterBlock):
     reverse = True
 
 
-class SmoothMoments(MaskLearner):
-    """AdamW's second moment remembers 20 steps instead of 1000."""
-
-    def gradient_step(self):
-        self._update.optimizer.param_groups[0]["betas"] = (0.9, 0.95)
-        return super().gradient_step()
-
-
 @dataclass(frozen=True)
 class Variant:
     lever: str
     what: str
     changes: dict = field(default_factory=dict)
     learner: type[MaskLearner] = MaskLearner
+    given: dict = field(default_factory=dict)  # metric, loss or update of the learner
 
 
 VARIANTS = {
@@ -233,16 +221,18 @@ VARIANTS = {
     "rate-3e-4": Variant("learning rate", "3e-4", {"learning_rate": 3e-4}),
     "rate-2e-3": Variant("learning rate", "2e-3", {"learning_rate": 2e-3}),
     "rate-3e-3": Variant("learning rate", "3e-3", {"learning_rate": 3e-3}),
-    "beta-0.95": Variant("optimizer", "AdamW's β2 0.95", {}, SmoothMoments),
-    "one-scale": Variant("optimizer", "one second moment a layer", {}, OneScaleALayer),
+    "beta-0.95": Variant(
+        "optimizer", "AdamW's β2 0.95", given={"update": updated_by(partial(adamw, betas=(0.9, 0.95)))}
+    ),
+    "one-scale": Variant("optimizer", "one second moment a layer", given={"update": updated_by(OneScaleALayer)}),
     "metric-steps": Variant("optimizer", "steps in the metric", {}, StepsInTheMetric),
     "relative-steps": Variant("optimizer", "learning rate in proportion to each layer's RMS", {}, RelativeSteps),
     "weight": Variant("metric", "the weight alone, as in the paper", {"metric": "weight"}),
-    "root": Variant("metric", "√activation", {}, RootMetric),
-    "fisher": Variant("metric", "Fisher, w²·E[g²]", {}, FisherMetric),
+    "root": Variant("metric", "√activation", given={"metric": root_metric}),
+    "fisher": Variant("metric", "Fisher, w²·E[g²]", given={"metric": fisher_metric}),
     "remeasured": Variant("metric", "activations measured anew every 20 steps", {}, Remeasured),
-    "kl": Variant("loss", "KL to the dense model", {}, Distilled),
-    "half-kl": Variant("loss", "half KL, half language model", {}, HalfDistilled),
+    "kl": Variant("loss", "KL to the dense model", given={"loss": distilled}),
+    "half-kl": Variant("loss", "half KL, half language model", given={"loss": partial(distilled, share=0.5)}),
     "sign": Variant("projection", "weights never change their sign", {}, SignKept),
     "sign-at-end": Variant("projection", "in the end, weights that changed their sign rank last", {}, SignProjected),
     "averaged": Variant("averaging", "soft weights, last fifth of the steps", {}, Averaged),
@@ -281,13 +271,11 @@ def learn(variant: Variant, seed: int, lm, text) -> dict:
     """Perplexity, on the windows for choosing, of the original weights under what a variant learns."""
     began = time.perf_counter()
     config = LearnConfig(**BASE | variant.changes, seed=seed)
-    learner = variant.learner(lm.model, text.calibration, config)
-    while not learner.done:
-        report = learner.step()
-    masks = learner.masks()
-    with learner.projected(masks):
-        found = perplexity(lm.model, text.heldout[-JUDGED:])
-    learner.restore()
+    with variant.learner(lm.model, text.calibration, config, **variant.given) as learner:
+        while not learner.done:
+            report = learner.step()
+        with learner.projected(learner.masks()):
+            found = perplexity(lm.model, text.heldout[-JUDGED:])
     return {
         "perplexity": round(found.value, 2), "stderr": round(found.stderr, 2),
         "sparse_groups": round(float(pattern_share(report.record())), 3),

@@ -11,9 +11,9 @@ loss at the soft weights; by default we take it where the result is, see `loss_a
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,35 +21,80 @@ from torch import Tensor
 from proxsparse.config import LearnConfig
 from proxsparse.errors import DivergedError, ProxSparseError
 from proxsparse.layers import PrunableLayers, prunable_layers
-from proxsparse.learning.originals import Originals, holding
+from proxsparse.learning import state as saved
+from proxsparse.learning.clock import clock
+from proxsparse.learning.full_update import FullUpdate
+from proxsparse.learning.lean_update import LeanUpdate
+from proxsparse.learning.loss import Loss, language_model_loss
+from proxsparse.learning.metric import Metric, configured_metric
+from proxsparse.learning.originals import LossWeight, Originals, holding
 from proxsparse.learning.report import LayerRow, StepReport, total
 from proxsparse.learning.schedule import learning_rate_at, seed_at, windows_at
-from proxsparse.learning.updates import UPDATES, choose_memory
+from proxsparse.learning.state import State
+from proxsparse.learning.update import Update, UpdateFactory, choose_memory
 from proxsparse.masks.mask import Mask
 from proxsparse.masks.mask_set import MaskSet
-from proxsparse.models.activations import activation_scales
-from proxsparse.models.forward import autocast, next_token_losses, quick_attention
+from proxsparse.models.activations import ActivationScales
+from proxsparse.models.forward import quick_attention
 from proxsparse.progress import Progress, no_progress
 from proxsparse.proximal.counts import Sums, read_sums
 from proxsparse.proximal.operator import prox_and_count_
 
+UPDATES: dict[str, UpdateFactory] = {"full": FullUpdate, "lean": LeanUpdate}
 MOST_DRIFT = 1e3  # how far weights may move on average, in units of the RMS of all prunable weights
 
 
 class MaskLearner:
     """Learns the N:M mask of a causal language model.
 
-    model: transformers model; while the learner lives it holds the soft weights, and only its prunable weights are
-    trained. `restore()` (which the iterator calls at its end) puts the original weights back.
-    windows: int64 (count, length), the calibration text.
+    While the learner lives the model holds the soft weights, and only its prunable weights are trained. `restore()` puts
+    the original weights back; the iterator calls it after the last step, and a `with` block however it is left.
 
-    >>> learner = MaskLearner(model, windows, LearnConfig(steps=80))     # doctest: +SKIP
-    >>> for report in learner:                                           # doctest: +SKIP
-    ...     print(report.step, report.loss)
-    >>> learner.masks().apply_(model)                                    # doctest: +SKIP
+    Parameters
+    ----------
+    model
+        A causal language model of transformers.
+    windows
+        The calibration text, int64 (count, length) tokens.
+    config
+        Default: `LearnConfig()`.
+    layers
+        What is pruned; default: `prunable_layers(model, config.m)`.
+    state
+        What `state_dict` returned: go on from there. The metric is then not measured, but the one that was saved.
+    metric, loss, update
+        Take the place of what the configuration says; see `proxsparse.learning.metric`, `loss` and `update`.
 
-    Raises ProxSparseError for a model without prunable layers or too little text, DivergedError for a loss that is not finite
-    and for weights that run away.
+    Attributes
+    ----------
+    scales
+        {layer: metric}, None where the weight alone counts.
+    unseen
+        The layers that no token reached while activations were measured.
+    start
+        The masks of the original weights.
+    squared_norms
+        {layer: ‖W0‖²}.
+    originals
+        The original weights; `originals[layer]` is a matrix (out, in).
+
+    Raises
+    ------
+    ProxSparseError
+        For a model without prunable layers, too little text, or a state of another run. The model is then as it came.
+    DivergedError
+        From a step, where the loss is not finite or weights run away.
+
+    References
+    ----------
+    Liu et al. 2025, arXiv 2502.00258, section 3.
+
+    Examples
+    --------
+    >>> with MaskLearner(model, windows, LearnConfig(steps=80)) as learner:     # doctest: +SKIP
+    ...     for report in learner:
+    ...         print(report.step, report.loss)
+    >>> learner.masks().apply_(model)                                           # doctest: +SKIP
     """
 
     def __init__(
@@ -59,6 +104,11 @@ class MaskLearner:
         config: LearnConfig | None = None,
         layers: PrunableLayers | None = None,
         progress: Progress = no_progress,
+        *,
+        state: State | None = None,
+        metric: Metric = configured_metric,
+        loss: Loss = language_model_loss,
+        update: UpdateFactory | None = None,
     ):
         self.model, self.windows, self.config = model, windows, config or LearnConfig()
         self.layers = layers if layers is not None else prunable_layers(model, self.config.m)
@@ -67,30 +117,57 @@ class MaskLearner:
                 f"The calibration text has {len(windows)} windows and one batch takes {self.config.batch}: give more text, "
                 "shorter windows or a smaller batch."
             )
+        self.metric, self.loss = metric, loss
         self.device = next(model.parameters()).device
-        self.step_index, self.phase, self._pending = 0, "gradient", None
-
-        # What is measured on the model as it came: the metric, the strength's unit, the mask to start from.
-        self.scales = self._measure_scales(progress)
-        self._rms = {name: self._root_mean_square(name) for name in self.layers}
-        self._squared_norms = {name: layer.matrix.double().square().sum().item() for name, layer in self.layers.items()}
-        weights = sum(layer.numel for layer in self.layers.values())
-        self._typical = math.sqrt(sum(self._squared_norms.values()) / weights) or math.inf
-        self._start = MaskSet({name: self._project(name) for name in self.layers})
-        self._previous = MaskSet(self._start)
-        self.growth_left = self.config.ramp
-        self.lambda1 = self.config.lambda1 / self.config.ramp
+        self.step_index, self.phase, self._pending, self.restored = 0, "gradient", None, False
+        self.growth_left, self.lambda1 = self.config.ramp, self.config.lambda1 / self.config.ramp
 
         self.originals = Originals(model, self.layers)
+        self.squared_norms = {name: self.originals[name].double().square().sum().item() for name in self.layers}
+        weights = sum(layer.numel for layer in self.layers.values())
+        self._typical = math.sqrt(sum(self.squared_norms.values()) / weights) or math.inf
         self.memory = choose_memory(self.config, model, self.layers, self.device)
-        self.precision = "bf16" if self.memory == "lean" else self.config.precision
-        model.zero_grad()  # `originals` keeps what there was
-        model.requires_grad_(False)
+        if state is None:
+            self.use_scales(metric(model, windows, self.layers, self.config, progress))
+            self.start = MaskSet({name: self._project(name) for name in self.layers})
+            self._previous = MaskSet(self.start)
+        else:
+            state = saved.current(state)
+            saved.check(state, self)
+            if self.config.memory == "auto":
+                self.memory = state[1]["memory"]
+            self._read(state)
+        try:
+            self._take_model(update or UPDATES[self.memory])
+            if state is not None:
+                saved.check_memory(state, self.memory)
+                saved.put_weights(state, self)
+        except BaseException:
+            self.originals.put_back()
+            raise
+
+    def _take_model(self, update: UpdateFactory) -> None:
+        """Let the model hold soft weights, and train nothing else of it."""
+        self.model.zero_grad()  # `originals` keeps what there was
+        self.model.requires_grad_(False)
         for parameter in self.originals.values:
             parameter.requires_grad_(True)
-        masked = self._masked_original if self.config.loss_at == "masked" else None
-        self._update = UPDATES[self.memory](model, self.originals.values, self.config, masked)
-        self.restored = False
+        self.update: Update = update(self.model, self.originals.values, self.config)
+        self.memory = self.update.memory
+        self.precision = "bf16" if self.memory == "lean" else self.config.precision
+
+    def use_scales(self, scales: Mapping[str, Tensor | None]) -> None:
+        """Compare magnitudes in this metric from now on. Relative λ1 is in units of the RMS of the original weights in it."""
+        self.scales = dict(scales)
+        self.unseen = scales.unseen if isinstance(scales, ActivationScales) else ()
+        self._rms = {name: self._root_mean_square(name) for name in self.layers}
+
+    def __enter__(self) -> MaskLearner:
+        self._expect(self.phase)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.restore()
 
     # Where the learner stands
 
@@ -134,42 +211,39 @@ class MaskLearner:
         """First half: loss, gradient, clipping, AdamW. Returns the loss. The mask may change; no group is pulled
         yet."""
         self._expect("gradient")
-        started = self._clock()
+        started = clock(self.device)
         learning_rate = learning_rate_at(self.step_index, self.config)
-        self._update.begin(self.step_index, learning_rate)
         batches = windows_at(self.step_index, len(self.windows), self.config).split(self.config.batch)
-        with self._loss_weights(), quick_attention(self.model, self.device, self.windows.shape[1]):
-            loss = sum(self._backward(self.windows[batch], len(batches)) for batch in batches)
-        gradient_norm = self._update.gradient_norm()
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            self._update.discard()
-            raise self._diverged(f"the loss is {loss:g} and the gradient norm {gradient_norm:g}")
-        differentiated = self._clock()
-        self._update.apply()
-        updated = self._clock()
+        with quick_attention(self.model, self.device, self.windows.shape[1]):
+            taken = self.update.step(
+                self.step_index, learning_rate, partial(self._backward, batches), self._loss_weight()
+            )
+        if not (math.isfinite(taken.loss) and math.isfinite(taken.gradient_norm)):
+            raise self._diverged(f"the loss is {taken.loss:g} and the gradient norm {taken.gradient_norm:g}")
         self._pending = {
-            "loss": loss, "gradient_norm": gradient_norm, "learning_rate": learning_rate,
-            "seconds_gradient": differentiated - started, "seconds_optimizer": updated - differentiated,
+            "loss": taken.loss, "gradient_norm": taken.gradient_norm, "learning_rate": learning_rate,
+            "seconds_gradient": clock(self.device) - started - taken.seconds_optimizer,
+            "seconds_optimizer": taken.seconds_optimizer,
         }  # fmt: skip
         self.phase = "prox"
-        return loss
+        return taken.loss
 
     def prox_step(self) -> StepReport:
         """Second half: the proximal operator on every prunable weight. Counts, in the same pass, what it touches."""
         self._expect("prox")
-        started, sums = self._clock(), []
+        started, sums = clock(self.device), []
         for index, (name, layer) in enumerate(self.layers.items()):
             counts = prox_and_count_(
                 layer.matrix, self.absolute_lambda1(name), self.config.n, self.config.m, self.scales[name],
-                self._previous[name], self._start[name], self.originals[name],
+                self._previous[name], self.start[name], self.originals[name],
                 self._rounding_seed(index),
             )  # fmt: skip
             self._previous[name] = counts.mask
             sums.append(counts.sums)
-        operated = self._clock()
+        operated = clock(self.device)
         values = torch.stack(sums).tolist()  # the one moment at which a GPU is waited for
         rows = [self._row(name, read_sums(line)) for name, line in zip(self.layers, values, strict=True)]
-        ended = self._clock()
+        ended = clock(self.device)
         strength = self._lambda1
         self.step_index += 1
         self.phase = "gradient"
@@ -190,6 +264,10 @@ class MaskLearner:
             return MaskSet(self._previous)
         return MaskSet({name: self._project(name) for name in self.layers})
 
+    def loss_masks(self) -> MaskSet:
+        """The masks under which the loss of this step is taken, where it is taken at the masked weights."""
+        return self.masks()
+
     @contextmanager
     def projected(self, masks: MaskSet | None = None):
         """While open, the model holds the original weights under `masks` (default: the projected masks)."""
@@ -208,68 +286,37 @@ class MaskLearner:
         """Put the original weights back, in their own dtype, and end the learner; `masks()` still answers."""
         if self.restored:
             return
-        self._previous = self.masks()
-        self._update.close()
-        self._update = None
-        self.originals.put_back()
-        self.restored = True
+        try:
+            self._previous = self.masks()
+        finally:
+            del self.update  # and with it the moments
+            self.originals.put_back()
+            self.restored = True
 
     # Saving
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict]:
         """Everything that the next step depends on: tensors (for safetensors) and the rest (for JSON)."""
         self._expect("gradient")
-        tensors, updates = {}, {}
-        for name, parameter in self.originals.parameters.items():
-            tensors[f"soft.{name}"] = parameter.data
-            moments = self._update.optimizer.state.get(parameter)
-            if moments:  # none before the first update
-                tensors[f"exp_avg.{name}"], tensors[f"exp_avg_sq.{name}"] = moments["exp_avg"], moments["exp_avg_sq"]
-                updates[name] = int(moments["step"].item())
-        for name in self.layers:
-            tensors[f"start.{name}"] = self._start[name].packed
-            tensors[f"previous.{name}"] = self._previous[name].packed
-            if self.scales[name] is not None:
-                tensors[f"scale.{name}"] = self.scales[name]
-        rest = {
-            "step": self.step_index,
-            "lambda1": self._lambda1,
-            "growth_left": self.growth_left,
-            "memory": self.memory,
-        }
-        return tensors, rest | {"updates": updates}
+        return saved.written(self)
 
     def load_state_dict(self, tensors: dict[str, Tensor], rest: dict) -> None:
-        """Go on from a saved state, exactly. Raises ProxSparseError when it belongs to another model or metric."""
+        """Go on from a saved state, exactly; better give it to the constructor, which then measures no metric. Raises
+        ProxSparseError when it belongs to another model, metric, pattern or memory plan, or has a newer format."""
         self._expect("gradient")
-        written = rest.get("memory", "full")  # checkpoints of before there was a choice do not say
-        if written != self.memory:
-            raise ProxSparseError(
-                f"The checkpoint was written with memory {written} and this run has memory {self.memory}: set memory "
-                f"to {written}."
-            )
-        expected = {f"soft.{name}": parameter.shape for name, parameter in self.originals.parameters.items()}
-        expected |= {f"scale.{name}": scale.shape for name, scale in self.scales.items() if scale is not None}
-        for name, shape in expected.items():
-            if name not in tensors or tensors[name].shape != shape:
-                raise ProxSparseError(f"The checkpoint does not fit this run: {name} is missing or has another shape.")
-        self.step_index = int(rest["step"])
-        self.lambda1, self.growth_left = rest["lambda1"], rest.get("growth_left", 1.0)
-        for name, parameter in self.originals.parameters.items():
-            parameter.data.copy_(tensors[f"soft.{name}"])
-            if name in rest["updates"]:
-                self._update.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(rest["updates"][name]), device=self.device),
-                    "exp_avg": tensors[f"exp_avg.{name}"].to(self.device, copy=True),
-                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(self.device, copy=True),
-                }
-        for name, layer in self.layers.items():
-            shape = (layer.out_features, layer.in_features)
-            for masks, key in ((self._start, "start"), (self._previous, "previous")):
-                packed = tensors[f"{key}.{name}"].to(self.device, copy=True)
-                masks[name] = Mask(packed, shape, self.config.n, self.config.m)
-            if self.scales[name] is not None:
-                self.scales[name] = tensors[f"scale.{name}"].to(self.device, copy=True)
+        state = saved.current((tensors, rest))
+        saved.check_memory(state, self.memory)
+        saved.check(state, self)
+        self._read(state)
+        saved.put_weights(state, self)
+
+    def _read(self, state: State) -> None:
+        """Everything of a state but the soft weights and their moments, and what follows from it."""
+        rest = state[1]
+        self.step_index, self.growth_left, self.lambda1 = int(rest["step"]), rest["growth_left"], rest["lambda1"]
+        self.use_scales(saved.scales_of(state, self))
+        self.unseen = tuple(rest["unseen"])
+        self.start, self._previous = (saved.masks_of(state, kind, self) for kind in ("start", "previous"))
 
     # Pieces
 
@@ -281,43 +328,27 @@ class MaskLearner:
             self._lambda1 *= factor
             self.growth_left /= factor
 
-    def _measure_scales(self, progress: Progress) -> dict[str, Tensor | None]:
-        if self.config.metric == "weight":
-            return dict.fromkeys(self.layers)
-        windows = self.windows[: self.config.metric_windows]
-        return activation_scales(self.model, self.layers, windows, self.config.precision, progress)
-
     def _root_mean_square(self, name: str) -> float:
-        matrix, scale = self.layers[name].matrix.float(), self.scales[name]
+        matrix, scale = self.originals[name].float(), self.scales[name]
         rms = (matrix if scale is None else matrix * scale).square().mean().sqrt().item()
         return rms if rms > 0 else 1.0  # a layer of zeros: any strength leaves it as it is
 
     def _project(self, name: str) -> Mask:
         return Mask.project(self.layers[name].matrix, self.config.n, self.config.m, self.scales[name])
 
-    def _backward(self, windows: Tensor, passes: int) -> float:
-        with autocast(self.device, self.precision):
-            loss = next_token_losses(self.model, windows.to(self.device)).mean() / passes
-        loss.backward()
-        return loss.item()
+    def _backward(self, batches: tuple[Tensor, ...]) -> float:
+        """Forward and backward of all batches of a step; their mean loss."""
+        total_loss = 0.0
+        for batch in batches:
+            loss = self.loss(self, self.windows[batch].to(self.device)) / len(batches)
+            loss.backward()
+            total_loss += loss.item()
+        return total_loss
 
-    @contextmanager
-    def _loss_weights(self):
-        """While open, the model computes with the weights at which the loss is taken.
-
-        `masked`: the original weights under the projected mask. Their gradient is taken for that of the soft weights
-        (straight through the projection: Bengio et al. 2013, arXiv 1308.3432), so that the loss speaks of the result.
-        The lean plan puts them into one block at a time, see `proxsparse.learning.updates`.
-        """
-        if self.config.loss_at == "soft" or self.memory == "lean":
-            yield
-            return
-        with self.projected():
-            yield
-
-    def _masked_original(self, parameter) -> Tensor:
-        """The original values of a parameter under the projected mask; in its shape and dtype."""
-        return self.originals.under(parameter, self._previous)
+    def _loss_weight(self) -> LossWeight | None:
+        """`masked`: the original weights under the projected masks. Their gradient is taken for that of the soft weights
+        (straight through the projection: Bengio et al. 2013, arXiv 1308.3432), so that the loss is that of the result."""
+        return None if self.config.loss_at == "soft" else partial(self.originals.under, masks=self.loss_masks())
 
     def _rounding_seed(self, layer: int) -> int | None:
         """Depends on the position alone, so that a resumed run rounds alike; None where weights are float32."""
@@ -330,15 +361,7 @@ class MaskLearner:
         moved = math.sqrt(sums.squared_drift / self.layers[name].numel)
         if not (sums.finite and math.isfinite(sums.regularizer) and moved <= MOST_DRIFT * self._typical):
             raise self._diverged(f"the weights of {name} have moved by {moved:g} on average")
-        return LayerRow(
-            groups=self.layers[name].numel // m,
-            regularizer=sums.regularizer,
-            nonzeros=dict(zip(range(m, n - 2, -1), sums.nonzeros, strict=True)),
-            flips=sums.flips,
-            flips_from_start=sums.flips_from_start,
-            squared_drift=sums.squared_drift,
-            squared_norm=self._squared_norms[name],
-        )
+        return LayerRow.of(sums, self.layers[name].numel // m, self.squared_norms[name], n, m)
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(
@@ -352,8 +375,3 @@ class MaskLearner:
         if self.phase != phase:
             wanted = "prox_step()" if self.phase == "prox" else "gradient_step()"
             raise ProxSparseError(f"The {self.phase} half of step {self.step_index + 1} comes first: call {wanted}.")
-
-    def _clock(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:  # what follows runs reads reports too, without torch
+    from proxsparse.proximal.counts import Sums
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,19 @@ class LayerRow:
     flips_from_start: int
     squared_drift: float
     squared_norm: float
+
+    @classmethod
+    def of(cls, sums: Sums, groups: int, squared_norm: float, n: int, m: int) -> LayerRow:
+        """From what the operator's pass counted of a layer with so many groups and ‖W0‖²."""
+        return cls(
+            groups=groups,
+            regularizer=sums.regularizer,
+            nonzeros=dict(zip(range(m, n - 2, -1), sums.nonzeros, strict=True)),
+            flips=sums.flips,
+            flips_from_start=sums.flips_from_start,
+            squared_drift=sums.squared_drift,
+            squared_norm=squared_norm,
+        )
 
 
 def total(rows: list[LayerRow], **about) -> StepReport:

@@ -17,8 +17,8 @@ from proxsparse.config import LearnConfig
 def learning_rate_at(step: int, config: LearnConfig) -> float:
     """The learning rate of the step with index `step` (0-based); never 0.
 
-    Warm-up rises linearly to the peak. Its first step is already above 0: a full prox after a step without a gradient
-    would shrink weights that no gradient has moved yet.
+    Warm-up rises linearly to the peak. Its first step is already above 0: with a learning rate of 0 the prox half
+    would shrink weights that no gradient has changed.
     """
     warmup = min(math.ceil(config.warmup * config.steps), config.steps - 1)
     if step < warmup:

@@ -27,11 +27,8 @@ def learned(
     """The projected masks of `MaskLearner` after the steps of `budget`, with n, m and `changes` (fields of LearnConfig)
     put over it. For reports of every step, and a state that can be saved, use the learner itself."""
     config = dataclasses.replace(budget or LearnConfig(), n=n, m=m, **changes)
-    learner = MaskLearner(model, windows, config, layers, progress)
-    try:
+    with MaskLearner(model, windows, config, layers, progress) as learner:
         while not learner.done:
             progress(learner.step_index, config.steps, "learning, step")
             learner.step()
         return Pruned(learner.masks())
-    finally:
-        learner.restore()

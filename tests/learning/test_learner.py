@@ -1,6 +1,7 @@
 """The learner on two-layer models of every family."""
 
 import copy
+import doctest
 import math
 
 import pytest
@@ -9,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, random_windows, tiny_model
 
 from proxsparse import LearnConfig, Mask, MaskLearner, ProxSparseError, magnitude, perplexity, prox, prunable_layers
+from proxsparse.learning import frozen_weights
+from proxsparse.learning.frozen_weights import frozen_weight_gradient
 from proxsparse.learning.report import pattern_share
 from proxsparse.learning.schedule import learning_rate_at, windows_at
-from proxsparse.learning.updates import frozen_weight_gradient
 
 METRICS, PATTERNS = ("weight", "activation"), ((1, 4), (2, 8), (4, 8))
 FAST = {"steps": 5, "learning_rate": 1e-2, "lambda1": 0.05, "ramp": 1.0, "precision": "fp32", "metric_windows": 4}
@@ -189,7 +191,7 @@ def test_a_resumed_run_is_bit_identical(family, metric, n, m, tmp_path):
     for name, layer in second.layers.items():
         assert torch.equal(layer.matrix, undisturbed.layers[name].matrix)
     assert set(second.masks().flips(undisturbed.masks()).values()) == {0}
-    assert report.flips_from_start == sum(undisturbed._start.flips(undisturbed.masks()).values())
+    assert report.flips_from_start == sum(undisturbed.start.flips(undisturbed.masks()).values())
 
 
 def test_a_foreign_checkpoint_is_refused():
@@ -260,6 +262,7 @@ def test_the_frozen_weight_penalty_has_its_gradient_and_holds_weights():
     sign = torch.where(w0 < 0, -1.0, 1.0)
     ((w / (w0 + 0.1 * sign)) * (w - w0)).square().sum().backward()
     assert torch.allclose(frozen_weight_gradient(w.detach(), w0, 0.1), w.grad)
+    assert doctest.testmod(frozen_weights) == (0, 2)
     free, held = make(steps=8, clip=0.0), make(steps=8, clip=0.0, lambda2=50.0)
     for _ in range(8):
         a, b = free.step(), held.step()
@@ -302,8 +305,8 @@ def test_the_gradient_is_the_loss_s_where_the_configuration_takes_it(family, mem
     learner.step()
     masks, soft = learner.masks(), {parameter: parameter.data.clone() for parameter in learner.originals.values}
     before = {
-        parameter: learner._update.optimizer.state[parameter]["exp_avg"].clone() for parameter in soft
-        if parameter in learner._update.optimizer.state
+        parameter: learner.update.optimizer.state[parameter]["exp_avg"].clone() for parameter in soft
+        if parameter in learner.update.optimizer.state
     }  # fmt: skip
     loss = learner.gradient_step()
 
@@ -322,7 +325,7 @@ def test_the_gradient_is_the_loss_s_where_the_configuration_takes_it(family, mem
     for name, parameter in learner.originals.parameters.items():
         if parameter not in before:  # an idle expert
             continue
-        moment = learner._update.optimizer.state[parameter]["exp_avg"].float() - 0.9 * before[parameter].float()
+        moment = learner.update.optimizer.state[parameter]["exp_avg"].float() - 0.9 * before[parameter].float()
         gradient = model.get_parameter(name).grad
         error = (moment / 0.1 - gradient).norm() / gradient.norm()
         assert error < (1e-3 if memory == "full" else 0.1), name

@@ -1,0 +1,84 @@
+"""What an update is: the gradient's half of a step, under one of two memory plans.
+
+What a prunable weight takes, in bytes:
+
+                        full                            lean
+    soft weight         4   float32                     2   bf16, rounded stochastically
+    gradient            4   all of them at once         0   of one parameter at a time: updated inside backward
+    AdamW's moments     8   float32                     4   bf16, rounded stochastically
+    original weight     2   of a bf16 model             2   of a bf16 model
+    activations         of every block                  of one block at a time: the others are computed again
+    masked weight       4   float32, where the loss     0   made for one block at a time
+                            is taken there
+
+So a bf16 model takes 22 bytes a prunable weight (18 with the loss at the soft weights), or 8. For Llama-2-7B (6.5 G
+prunable weights) that is 143 GB, or 52 GB, which with 1.1 GB of checkpointed activations at context 4096 leaves room on
+a card of 80 GB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from proxsparse.config import LearnConfig
+from proxsparse.layers import PrunableLayers
+from proxsparse.learning.originals import LossWeight
+
+ROOM = 0.8  # share of the free memory that weights and state may take; activations need the rest
+
+
+class Taken(NamedTuple):
+    """loss; norm of the whole gradient before clipping; seconds of the optimizer apart from backward."""
+
+    loss: float
+    gradient_norm: float
+    seconds_optimizer: float
+
+
+class Update(Protocol):
+    """Turns the gradient of a loss into new soft weights, in place on the parameters.
+
+    Attributes
+    ----------
+    memory
+        The plan by which weights, gradients and moments are kept; a saved state goes on under the same one.
+    optimizer
+        Its `state` holds for every parameter that has had a gradient `step`, `exp_avg` and `exp_avg_sq`: they are saved.
+    """
+
+    memory: Literal["full", "lean"]
+    optimizer: torch.optim.Optimizer
+
+    def step(
+        self, index: int, learning_rate: float, backward: Callable[[], float], loss_weight: LossWeight | None
+    ) -> Taken:
+        """Take the step with index `index` (0-based).
+
+        `backward` runs forward and backward and returns the loss; it is called once, while the parameters hold the
+        values of `loss_weight` (None: the soft weights). Where the loss or the gradient is not finite the weights stay
+        finite, and what is returned tells. Afterwards no gradient is left and nothing is attached to the model, also
+        after an exception.
+        """
+
+
+UpdateFactory = Callable[[nn.Module, dict[nn.Parameter, Tensor], LearnConfig], Update]
+"""Makes an update from the model, {parameter: original values} and the configuration; gives the parameters their soft
+weights in the dtype they are learned in."""
+
+
+def choose_memory(
+    config: LearnConfig, model: nn.Module, layers: PrunableLayers, device: torch.device
+) -> Literal["full", "lean"]:
+    """`full` or `lean`: what the configuration says, or for `auto` lean where a GPU has no room for full."""
+    if config.memory != "auto":
+        return config.memory
+    if device.type != "cuda" or config.accumulation > 1 or config.precision == "fp32":
+        return "full"
+    prunable = sum(parameter.numel() for parameter in layers.parameters())
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    soft_and_state = 16 if config.loss_at == "masked" else 12
+    return "full" if soft_and_state * prunable + 4 * everything < ROOM * torch.cuda.mem_get_info(device)[0] else "lean"
