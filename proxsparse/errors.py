@@ -10,4 +10,4 @@ class ProxSparseError(Exception):
 
 
 class DivergedError(ProxSparseError):
-    """A loss or a gradient is no longer finite."""
+    """A loss or a gradient is no longer finite, or the weights run away."""

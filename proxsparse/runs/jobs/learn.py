@@ -44,15 +44,18 @@ class LearnJobWorker(Job):
         self.describe(layers, text)
         self.magnitude = magnitude(lm.model, None, self.job.learn.n, self.job.learn.m, layers=layers).masks
         self.model = lm.model
-        self.learner = MaskLearner(lm.model, text.calibration, self.job.learn, layers, self.progress)
         checkpoint = self.recorder.load_checkpoint()
+        self.learner = MaskLearner(lm.model, text.calibration, self.job.learn, layers, self.progress, state=checkpoint)
         if checkpoint:
-            self.learner.load_state_dict(*checkpoint)
             self._take_on_forked_strength()
         self.replay = self._strengths_set_since(self.learner.step_index)
         self.recorder.forget_after(self.learner.step_index)
         self._show_position()
         self.recorder.event("resumed" if checkpoint else "started")
+        if self.learner.unseen and not checkpoint:
+            self.recorder.event(
+                "layers that saw no token", count=len(self.learner.unseen), first=self.learner.unseen[0]
+            )
 
     def _take_on_forked_strength(self) -> None:
         """A fork with a new λ1 ends at it; with a new ramp it goes on where that ramp would be at its step."""

@@ -69,20 +69,18 @@ class SweepJobWorker(Job):
         from proxsparse.evaluation.perplexity import perplexity
         from proxsparse.learning.learner import MaskLearner
 
-        learner = MaskLearner(self.lm.model, self.learn_from, config, progress=self.progress)
         try:
-            while not learner.done:
-                self.progress(learner.step_index, config.steps, "step")
-                learner.step()
-            with learner.projected():
-                return perplexity(self.lm.model, self.judge_on, precision=learner.precision, progress=self.progress)
+            with MaskLearner(self.lm.model, self.learn_from, config, progress=self.progress) as learner:
+                while not learner.done:
+                    self.progress(learner.step_index, config.steps, "step")
+                    learner.step()
+                with learner.projected():
+                    return perplexity(self.lm.model, self.judge_on, precision=learner.precision, progress=self.progress)
         except DivergedError as error:
             self.recorder.event(
                 "diverged", lambda1=config.lambda1, learning_rate=config.learning_rate, error=str(error)
             )
             return None
-        finally:
-            learner.restore()
 
     def progress(self, done: int, total: int, what: str) -> None:
         super().progress(done, total, f"{self.label}: {what}")
