@@ -130,7 +130,9 @@ class Shell:
 
     def show(self, values: dict) -> dict:
         """What is to be updated on the page: nothing at all where nothing changed."""
-        id, name, seen = values[self.id] or "", values[self.screen] or self.screens[0].name, dict(values[self.seen])
+        id, name, seen = values[self.id] or "", values[self.screen], dict(values[self.seen])
+        if not name:  # the timer was faster than the answer to what the address names
+            return gr.skip()
         screen = next(screen for screen in self.screens if screen.name == name)
         updates, choices = {}, self._choices()
         if seen.get("choices") != (choices, id):
