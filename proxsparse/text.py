@@ -53,6 +53,10 @@ class Text:
     calibration_tokens: int
     heldout_tokens: int
 
+    def heldout_windows(self, count: int = 0) -> Tensor:
+        """The first `count` held-out windows, int64 (count, context); 0: all of them."""
+        return self.heldout[:count] if count else self.heldout
+
     def describe(self) -> dict:
         """What tells this text from another, as JSON."""
         names = ("name", "sha256", "calibration_tokens", "heldout_tokens")

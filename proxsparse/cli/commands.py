@@ -95,8 +95,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     # What fp32 says is meant of the weights as well: a checkpoint in bf16 would be computed in bf16.
     dtype = torch.float32 if arguments.precision == "fp32" else None
     lm = load_model(absolute(arguments.model), arguments.device, dtype)
-    windows = load_windows(arguments.corpus, lm.tokenizer, arguments.context, arguments.context, lm.context).heldout
-    windows = windows[: arguments.windows] if arguments.windows else windows
+    text = load_windows(arguments.corpus, lm.tokenizer, arguments.context, arguments.context, lm.context)
+    windows = text.heldout_windows(arguments.windows)
     with _bar("perplexity") as progress:
         found = perplexity(lm.model, windows, arguments.batch, arguments.precision, progress)
     if arguments.json:

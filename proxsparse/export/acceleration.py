@@ -23,6 +23,7 @@ from torch.sparse import (
 from proxsparse.layers import PrunableLayer, prunable_layers
 from proxsparse.masks.groups import in_planes
 from proxsparse.masks.mask_set import MaskSet
+from proxsparse.models.language_model import dtype_name
 
 N, M = 2, 4  # the only pattern that the hardware knows; 1:4 and 1:2 masks are 2:4 as well
 DTYPES = (torch.float16, torch.bfloat16)
@@ -73,7 +74,7 @@ class Accelerator:
         if found is not None:
             return found
         if dtype not in DTYPES:
-            return f"its weights are {_name(dtype)}: the kernels take float16 and bfloat16"
+            return f"its weights are {dtype_name(dtype)}: the kernels take float16 and bfloat16"
         demanded = self.kernels._DTYPE_SHAPE_CONSTRAINTS[dtype]
         for what, size, step in (
             ("rows", rows, demanded.sparse_min_rows),
@@ -179,7 +180,7 @@ def _obstacle(layer: PrunableLayer, owners: list, accelerator: Accelerator, mask
         return "its module is no nn.Linear, and may do more with its weight than multiply"
     for module, _ in owners:
         if module.bias is not None and module.bias.dtype != parameter.dtype:
-            return f"its bias is {_name(module.bias.dtype)} and its weights are {_name(parameter.dtype)}"
+            return f"its bias is {dtype_name(module.bias.dtype)} and its weights are {dtype_name(parameter.dtype)}"
     found = accelerator.obstacle_to(layer.out_features, layer.in_features, parameter.dtype)
     if found is not None:
         return found
@@ -216,7 +217,3 @@ def _owners(model) -> dict[int, list[tuple[nn.Module, str]]]:
 
 def _dotted(capability: tuple[int, int]) -> str:
     return ".".join(map(str, capability))
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

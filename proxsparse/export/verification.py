@@ -12,6 +12,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayers, prunable_layers
 from proxsparse.masks.groups import in_planes
 from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
+from proxsparse.models.language_model import dtype_name
 from proxsparse.models.load import load_model
 from proxsparse.progress import Progress, no_progress
 
@@ -95,7 +96,7 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
             )
         results.append(_compare(name, found[name].matrix, expected[name].matrix, mask))
     outside = _changed_elsewhere(exported, reference, found, expected, masks)
-    return Verification(results, outside, masks.pattern, str(dtype).removeprefix("torch."), original)
+    return Verification(results, outside, masks.pattern, dtype_name(dtype), original)
 
 
 def _compare(name: str, weight: Tensor, reference: Tensor, mask) -> dict:

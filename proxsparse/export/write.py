@@ -19,7 +19,7 @@ from proxsparse.files import write_json
 from proxsparse.layers import prunable_layers
 from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
 from proxsparse.models.compact import COMPACT_FILE
-from proxsparse.models.language_model import LanguageModel
+from proxsparse.models.language_model import LanguageModel, dtype_name
 from proxsparse.progress import Progress, no_progress
 
 CARD_FILE = "README.md"
@@ -120,7 +120,7 @@ def sizes(model, masks: MaskSet, format: str = "dense") -> dict:
     if format == "compact":
         kept = sum(layers[name].matrix.nbytes * mask.n // mask.m + mask.packed.numel() for name, mask in masks.items())
     stored = total - masked + kept
-    dtype = str(model.dtype).removeprefix("torch.")
+    dtype = dtype_name(model.dtype)
     if format == "compact":
         summary = (
             f"The weights take {stored:,} bytes, {stored / total:.1%} of the {total:,} of a dense checkpoint in {dtype}; the "

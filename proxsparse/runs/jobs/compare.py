@@ -67,7 +67,7 @@ class CompareJobWorker(Job):
         self.device = self.lm.model.device
         self.recorder.update(doing=f"reading {job.corpus}", device=describe_device(self.device))
         text = load_windows(job.corpus, self.lm.tokenizer, job.length, job.context, self.lm.context)
-        self.heldout = text.heldout[: job.windows] if job.windows else text.heldout
+        self.heldout = text.heldout_windows(job.windows)
         self.calibration = text.calibration
         self.layers = prunable_layers(self.lm.model, job.m)
         self.describe(self.layers, text)
@@ -159,21 +159,23 @@ class CompareJobWorker(Job):
         """Masks, and weights where they were changed: what has to be known again when all methods are there."""
         from safetensors.torch import save_file
 
+        from proxsparse.masks.mask_set import MASKS_FILE
+
         if pruned.weights is not None:
             with written_whole(directory / "weights.safetensors") as temporary:
                 save_file({name: weight.cpu().contiguous() for name, weight in pruned.weights.items()}, temporary)
-        with written_whole(directory / "masks.safetensors") as temporary:
+        with written_whole(directory / MASKS_FILE) as temporary:
             pruned.masks.save(temporary)
 
     def kept(self, name: str) -> Pruned:
         from safetensors.torch import load_file
 
-        from proxsparse.masks.mask_set import MaskSet
+        from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
         from proxsparse.methods import Pruned
 
         weights = self.directory(name) / "weights.safetensors"
         return Pruned(
-            MaskSet.load(self.directory(name) / "masks.safetensors"), load_file(weights) if weights.is_file() else None
+            MaskSet.load(self.directory(name) / MASKS_FILE), load_file(weights) if weights.is_file() else None
         )
 
     # All of them

@@ -68,6 +68,8 @@ def export_method(
 
     Raises ProxSparseError for a method that has no result, or updates weights: those of an export are the original ones.
     """
+    from proxsparse.masks.mask_set import MASKS_FILE
+
     comparison = Comparison(run)
     job, results = comparison.job, comparison.results()
     exportable = [name for name in results if name != "dense" and not results[name]["weights_changed"]]
@@ -83,7 +85,7 @@ def export_method(
     measured = measured.assign(windows=len(results["dense"]["losses"]), context=job.context)
     learned = method in OURS or method in job.run_names()
     about = {"method": "ProxSparse" if learned else method, "perplexity": measured.to_dict("records")}
-    masks = run.path / "results" / method / "masks.safetensors"
+    masks = run.path / "results" / method / MASKS_FILE
     return _export(run, job, masks, about, directory, progress, format)
 
 

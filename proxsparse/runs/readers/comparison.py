@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tabulate import tabulate
 
 from proxsparse.config import LEARNED, CompareJob, absolute
 from proxsparse.errors import ProxSparseError
@@ -186,7 +187,8 @@ class Comparison:
             about += f" {', '.join(learned)}: {job.steps} steps of {job.batch} × {job.length} tokens."
         if set(job.methods) - set(learned):
             about += f" Calibrated on {job.calibration} windows of {job.length} tokens."
-        parts = [about, _markdown(readable(self.table()))]
+        shown = readable(self.table())
+        parts = [about, tabulate(shown, headers="keys", tablefmt="github", showindex=False, disable_numparse=True)]
         parts += [f"{name} learned on another text: {text}." for name, text in self.other_texts().items()]
         parts += [f"{name} gave no result. {why}" for name, why in self.failures().items()]
         completions = self.completions()
@@ -252,8 +254,3 @@ def _with_error(value: float, error: float) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None or math.isnan(value) else f"{value:{form}}"
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    lines = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
