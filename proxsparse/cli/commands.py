@@ -89,7 +89,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     import torch
 
     from proxsparse.evaluation.perplexity import perplexity
+    from proxsparse.layers import prunable_layers
     from proxsparse.models.load import load_model
+    from proxsparse.models.sparsity import sparsity_of
     from proxsparse.text import load_windows
 
     # What fp32 says is meant of the weights as well: a checkpoint in bf16 would be computed in bf16.
@@ -97,14 +99,23 @@ def evaluate(arguments: argparse.Namespace) -> int:
     lm = load_model(absolute(arguments.model), arguments.device, dtype)
     text = load_windows(arguments.corpus, lm.tokenizer, arguments.context, arguments.context, lm.context)
     windows = text.heldout_windows(arguments.windows)
+    try:
+        sparsity = str(sparsity_of(layer.matrix for layer in prunable_layers(lm.model, 1).values()))
+    except ProxSparseError as error:  # what cannot be pruned can be measured all the same
+        sparsity = f"of unknown sparsity ({str(error).rstrip('.')})"
     with _bar("perplexity") as progress:
         found = perplexity(lm.model, windows, arguments.batch, arguments.precision, progress)
     if arguments.json:
-        print(json.dumps({"model": arguments.model, "corpus": arguments.corpus} | dataclasses.asdict(found)))
+        print(
+            json.dumps(
+                {"model": arguments.model, "corpus": arguments.corpus, "sparsity": sparsity} | dataclasses.asdict(found)
+            )
+        )
     else:
         print(
             f"{arguments.model} on {arguments.corpus}: perplexity {found}, {found.tokens:,} tokens, {found.seconds:.0f} s"
         )
+        print(f"{arguments.model} is {sparsity}.")
     return 0
 
 

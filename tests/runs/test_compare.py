@@ -24,6 +24,7 @@ from proxsparse import (
     MaskSet,
     ProxSparseError,
     Run,
+    export_model,
     list_runs,
     load_model,
     load_windows,
@@ -352,6 +353,30 @@ def test_killed_and_resumed_it_ends_with_the_same_table(make_job, tmp_path, comp
     columns = ["seconds", "memory_GB"]
     table, undisturbed = (Comparison(each).table().drop(columns=columns) for each in (run, compared))
     pd.testing.assert_frame_equal(table, undisturbed, rtol=1e-3)
+
+
+def test_a_sparse_model_is_not_called_dense(make_job, lm, tmp_path, capsys, monkeypatch):
+    export_model(lm, magnitude(lm.model).masks, tmp_path / "sparse")
+    job = dataclasses.replace(make_job(methods=("magnitude",), runs=()), model=str(tmp_path / "sparse"))
+    run = create(job, tmp_path / "compared")
+    assert work(run.path) == 0, run.state()["error"]
+    comparison, label = Comparison(run), "sparse (2:4 in 14 of 14 layers)"
+    assert comparison.base == label and set(comparison.table()["method"]) == {label, "magnitude"}
+    assert label in comparison.completions() and f"| {label} |" in comparison.markdown()
+    assert "dense" not in comparison.markdown()
+    assert main(["export", str(run.path), "--method", "magnitude", "--to", str(tmp_path / "again")]) == 0
+    assert f"| {label} |" in (tmp_path / "again" / "README.md").read_text()
+    capsys.readouterr()
+    measure = ["eval", str(tmp_path / "sparse"), "--corpus", job.corpus, "--context", "32", "--windows", "2"]
+    assert main(measure) == 0 and f"is {label}.\n" in capsys.readouterr().out
+    assert main([*measure, "--json"]) == 0 and json.loads(capsys.readouterr().out)["sparsity"] == label
+
+    def nothing_to_prune(model, m):
+        raise ProxSparseError("It has no layers: choose another.")
+
+    monkeypatch.setattr("proxsparse.layers.prunable_layers", nothing_to_prune)
+    assert main(measure) == 0
+    assert "is of unknown sparsity (It has no layers: choose another).\n" in capsys.readouterr().out
 
 
 def test_tasks_are_asked_of_every_sparse_model(make_job, tmp_path, monkeypatch):

@@ -108,7 +108,7 @@ class CompareJobWorker(Job):
                 "corpus": source.corpus(),
             }
         if name == "dense":
-            result |= {"seconds": None, "peak_bytes": None}
+            result |= {"seconds": None, "peak_bytes": None, "sparsity": self.sparsity()}
         if pruned is not None:
             self.keep(directory, pruned)
         with pruned.placed_in(self.layers) if pruned else nullcontext():
@@ -116,6 +116,12 @@ class CompareJobWorker(Job):
             result["completions"] = self.complete()
         write_json(directory / "result.json", result | {"context": self.job.context, "time": time.time()})
         self.recorder.event("measured", method=name)
+
+    def sparsity(self) -> str:
+        """What the model is as it came: dense, or sparse with the pattern of its zeros."""
+        from proxsparse.models.sparsity import sparsity_of
+
+        return str(sparsity_of(layer.matrix for layer in self.layers.values()))
 
     def prune(self, name: str) -> Pruned:
         from proxsparse.methods import METHODS

@@ -81,7 +81,7 @@ def export_method(
             else f"Run {run.id} has no mask on the original weights yet: go on with it, or compare a method that gives one."
         )
     measured = comparison.table().rename(columns={"method": "mask"})[["mask", "perplexity", "stderr"]]
-    measured = measured[measured["mask"].isin(["dense", method])]
+    measured = measured[measured["mask"].isin([comparison.base, method])]
     measured = measured.assign(windows=len(results["dense"]["losses"]), context=job.context)
     learned = method in OURS or method in job.run_names()
     about = {"method": "ProxSparse" if learned else method, "perplexity": measured.to_dict("records")}

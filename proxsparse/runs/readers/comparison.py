@@ -59,6 +59,14 @@ class Comparison:
         names = [*self.job.run_names(), *(name for name in OURS if name in self.job.methods)]
         return next((name for name in names if name in self.results()), None)
 
+    @property
+    def base(self) -> str:
+        """What the model is as it came, and what it is called in the tables: dense, or sparse with its pattern."""
+        return (self._found().get("dense") or {}).get("sparsity", "dense")
+
+    def _label(self, name: str) -> str:
+        return self.base if name == "dense" else name
+
     def table(self) -> pd.DataFrame:
         """One row a method, best first; perplexities with their standard error over windows.
 
@@ -75,7 +83,11 @@ class Comparison:
         for name, result in results.items():
             losses = np.array(result["losses"])
             perplexity = math.exp(min(losses.mean(), 700))
-            row = {"method": name, "perplexity": perplexity, "stderr": perplexity * _standard_error(losses)}
+            row = {
+                "method": self._label(name),
+                "perplexity": perplexity,
+                "stderr": perplexity * _standard_error(losses),
+            }
             if ours is not None:
                 difference = losses - np.array(results[ours]["losses"])
                 row["ratio"] = math.exp(min(difference.mean(), 700))
@@ -124,7 +136,7 @@ class Comparison:
         """Prompt by method: how each sparse model goes on."""
         prompts = self.job.prompts if self.job.new_tokens else ()
         return pd.DataFrame(
-            {name: result["completions"] for name, result in self.results().items()}, index=list(prompts)
+            {self._label(name): result["completions"] for name, result in self.results().items()}, index=list(prompts)
         )
 
     def next_command(self) -> str:
