@@ -228,7 +228,7 @@ class CompareJob:
         names = self.run_names() | self.mask_names()
         if len(names) < len(self.runs) + len(self.masks) or set(names) & {"dense", *ONE_SHOT, *LEARNED}:
             raise ProxSparseError(
-                "Two of the runs have the same name, or one has the name of a method: rename its directory."
+                "Two of the runs and checkpoints have the same name, or one has the name of a method: rename its directory."
             )
 
     def run_names(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ from proxsparse.cli.settings import job_from
 from proxsparse.config import CompareJob, LearnConfig, SweepPlan, absolute
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs import Run, list_runs, new_run_path
-from proxsparse.runs.readers.comparison import check_runs
+from proxsparse.runs.readers.comparison import check_masks, check_runs
 from proxsparse.runs.readers.sweep import check_plan
 
 
@@ -28,15 +28,18 @@ def learn(arguments: argparse.Namespace) -> int:
 def compare(arguments: argparse.Namespace) -> int:
     names = {field.name for field in dataclasses.fields(CompareJob)}
     values = {name: value for name, value in vars(arguments).items() if name in names}
-    if values.get("runs") and "methods" not in values:
+    if (values.get("runs") or values.get("masks")) and "methods" not in values:
         values["methods"] = ()
-    values["runs"] = tuple(str(Path(path).resolve()) for path in values.get("runs", ()))
+    for name in ("runs", "masks"):
+        values[name] = tuple(str(Path(path).expanduser().resolve()) for path in values.get(name, ()))
     values["tasks"] = tuple(
-        str(Path(task).resolve()) if task.endswith((".yaml", ".yml")) else task for task in values.get("tasks", ())
+        str(Path(task).expanduser().resolve()) if task.endswith((".yaml", ".yml")) else task
+        for task in values.get("tasks", ())
     )
     values |= {name: absolute(values[name]) for name in ("model", "corpus") if name in values}
     job = CompareJob(**values)
     check_runs(job, job.runs)  # the worker would only find out later
+    check_masks(job.masks)
     if job.tasks:
         from proxsparse.evaluation.zero_shot import check_tasks
 

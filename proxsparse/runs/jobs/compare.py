@@ -1,4 +1,5 @@
-"""Comparing methods and runs, in a process of its own: each method in turn on one model, then what needs them all.
+"""Comparing methods, runs and sparse checkpoints, in a process of its own: each in turn on one model, then what needs
+them all.
 
 What a method has given is kept in `results/<name>/` as soon as it is whole, so that a comparison that was stopped, or
 lost its worker, goes on with the next method.
@@ -18,7 +19,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json, written_whole
 from proxsparse.runs.jobs.base import Job
 from proxsparse.runs.memory import begin_peak, peak_bytes
-from proxsparse.runs.readers.comparison import Comparison, check_runs
+from proxsparse.runs.readers.comparison import Comparison, check_masks, check_runs
 from proxsparse.runs.recorder import describe_device
 from proxsparse.runs.run import Run
 
@@ -37,7 +38,10 @@ class CompareJobWorker(Job):
         check_runs(self.job, waiting)  # before anything that takes time
         self.recorder.update(doing=f"loading {self.job.model}", step=0)
         self.load()
-        if self.job.tasks:  # now, not after hours
+        self.recorder.update(status="running")
+        for name, path in self.job.mask_names().items():  # now, not after hours
+            self.take_in(name, path)
+        if self.job.tasks:
             from proxsparse.evaluation.zero_shot import check_data
 
             self.recorder.update(doing="loading the tasks")
@@ -74,6 +78,20 @@ class CompareJobWorker(Job):
         self.entries: dict[str, Callable[[], Pruned | None]] = {"dense": lambda: None}
         self.entries |= {name: partial(self.prune, name) for name in job.methods}
         self.entries |= {name: partial(self.masks_of, path) for name, path in job.run_names().items()}
+        self.entries |= {name: partial(self.kept, name) for name in job.mask_names()}
+
+    def take_in(self, name: str, path: str) -> None:
+        """Keep the masks of a sparse checkpoint, once they are proven; a comparison that goes on has them already."""
+        from proxsparse.masks.mask_set import MASKS_FILE
+        from proxsparse.methods.checkpoint import from_checkpoint
+
+        if (self.directory(name) / MASKS_FILE).is_file():
+            return
+        check_masks([path])
+        self.label, job = name, self.job
+        found = from_checkpoint(path, self.lm.model, job.n, job.m, layers=self.layers, progress=self.progress)
+        self.keep(self.directory(name), found)
+        self.recorder.event("masks read", method=name, layers=len(found.masks), pattern=found.masks.pattern)
 
     # One method
 
@@ -107,9 +125,11 @@ class CompareJobWorker(Job):
                 "job": source.header()["job"],
                 "corpus": source.corpus(),
             }
+        if name in self.job.mask_names():
+            result |= {"seconds": None, "peak_bytes": None}  # another tool made them
         if name == "dense":
             result |= {"seconds": None, "peak_bytes": None, "sparsity": self.sparsity()}
-        if pruned is not None:
+        if pruned is not None and name not in self.job.mask_names():
             self.keep(directory, pruned)
         with pruned.placed_in(self.layers) if pruned else nullcontext():
             result["losses"] = window_losses(self.lm.model, self.heldout, progress=self.progress).tolist()

@@ -35,7 +35,7 @@ class Comparison:
         self.job = CompareJob(**header["compare"])
 
     def results(self) -> dict[str, dict]:
-        """What is known of each method, in the order in which they were asked for: dense, methods, runs."""
+        """What is known of each method, in the order in which they were asked for: dense, methods, runs, checkpoints."""
         return {name: result for name, result in self._found().items() if "error" not in result}
 
     def failures(self) -> dict[str, str]:
@@ -49,7 +49,7 @@ class Comparison:
         return {name: text["name"] for name, text in texts.items() if text and text["sha256"] != own}
 
     def _found(self) -> dict[str, dict]:
-        names = ("dense", *self.job.methods, *self.job.run_names())
+        names = ("dense", *self.job.methods, *self.job.run_names(), *self.job.mask_names())
         found = {name: read_json(self.run.path / "results" / name / "result.json") for name in names}
         return {name: result for name, result in found.items() if result is not None}
 
@@ -201,6 +201,10 @@ class Comparison:
             about += f" Calibrated on {job.calibration} windows of {job.length} tokens."
         shown = readable(self.table())
         parts = [about, tabulate(shown, headers="keys", tablefmt="github", showindex=False, disable_numparse=True)]
+        parts += [
+            f"{name}: the zeros of the checkpoint {path}, proven to be {job.n}:{job.m} in all {len(self.run.layers())} layers."
+            for name, path in job.mask_names().items() if name in self.results()
+        ]  # fmt: skip
         parts += [f"{name} learned on another text: {text}." for name, text in self.other_texts().items()]
         parts += [f"{name} gave no result. {why}" for name, why in self.failures().items()]
         completions = self.completions()
@@ -229,6 +233,17 @@ def check_runs(job: CompareJob, paths: Iterable[str]) -> None:
                 f"The masks of run {run.id} are {learned.pattern} and this comparison is {job.n}:{job.m}: give its --n and "
                 "--m, or leave the run out."
             )
+
+
+def check_masks(paths: Iterable[str]) -> None:
+    """Raise ProxSparseError unless every path is a directory with a model in it; its weights are looked at later."""
+    for path in paths:
+        if not Path(path).is_dir():
+            raise ProxSparseError(f"There is no directory {path!r}: give --masks that of a sparse model.")
+        if (Path(path) / "run.json").is_file():
+            raise ProxSparseError(f"{path} is a run: give it with --run, or export it and give that directory.")
+        if not (Path(path) / "config.json").is_file():
+            raise ProxSparseError(f"The directory {path!r} has no config.json: give --masks that of a sparse model.")
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
