@@ -120,10 +120,34 @@ class AccelerationReport:
 def accelerate(model, masks: MaskSet | None = None) -> AccelerationReport:
     """Turn the weight of every 2:4 layer of `model`, in place, into a sparse one where device, dtype and shape allow it.
 
-    model: with its masks applied; for inference only. masks: if given, layers without a mask and layers that are
-    nonzero where theirs drops stay dense. What this cannot take stays exactly as it is: on a CPU, everything. The
-    dense weights are gone afterwards: load the model again to save, move or prune it. Raises ProxSparseError where the
-    model has no prunable layer.
+    What cannot be taken stays exactly as it is: on a CPU, everything. The dense weights are gone afterwards: load the
+    model again to save, move or prune it.
+
+    Parameters
+    ----------
+    model : transformers model
+        With its masks applied; for inference only.
+    masks : MaskSet, optional
+        If given, layers without a mask and layers that are nonzero where theirs drops stay dense.
+
+    Returns
+    -------
+    AccelerationReport
+        Layer by layer, whether it is sparse now, and why not.
+
+    Raises
+    ------
+    ProxSparseError
+        Where the model has no prunable layer.
+
+    References
+    ----------
+    torch.sparse.to_sparse_semi_structured, in the documentation of PyTorch.
+
+    Examples
+    --------
+    >>> print(accelerate(lm.model).summary)  # doctest: +SKIP
+    210 of 210 layers run as 2:4 with cuSPARSELt.
     """
     accelerator = Accelerator.of(next(model.parameters()).device)
     owners, skipped, results = _owners(model), prunable_layers(model, M).skipped, []

@@ -48,12 +48,35 @@ def export_model(
 ) -> dict:
     """Write `lm` under `masks` as a safetensors directory, and verify what was written.
 
-    lm: with its original weights; it leaves this function as it came. directory: new or empty; it appears only when
-    everything in it is written and proven. provenance: what is to be remembered (configuration, corpus hash,
-    metrics), as JSON. format: "dense", with zeros, which plain transformers loads; or "compact", without them, which
-    `load_compact` reads. Returns {"directory", "bytes", "files": [{"name", "bytes", "about"}], "format", "size",
-    "speed", "verification"}; size: see `sizes`. Raises ProxSparseError when the directory is taken, the disk is full,
-    or the verification fails.
+    Parameters
+    ----------
+    lm : LanguageModel
+        With its original weights, which it has again afterwards.
+    masks : MaskSet
+        Of one pattern; layers without a mask stay dense.
+    directory : str or Path
+        New or empty; it appears only when everything in it is written and proven.
+    provenance : dict, optional
+        What is to be remembered (configuration, corpus hash, metrics), as JSON.
+    progress : Progress
+        Called before each file and each verified layer.
+    format : {"dense", "compact"}
+        With zeros, which plain transformers loads; or without them, which `load_compact` reads.
+
+    Returns
+    -------
+    dict
+        "directory", "bytes", "files" (a list of {"name", "bytes", "about"}), "format", "size" (see `sizes`), "speed"
+        and "verification".
+
+    Raises
+    ------
+    ProxSparseError
+        Where the directory is taken, the disk is full, or the verification fails.
+
+    Examples
+    --------
+    >>> report = export_model(lm, masks, "sparse", format="compact")  # doctest: +SKIP
     """
     check_format(format)
     directory = Path(directory).expanduser()
