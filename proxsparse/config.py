@@ -190,29 +190,34 @@ class CompareJob:
     device: str | None = setting(None, "cpu, cuda, or cuda:1; default: cuda where there is one")
     methods: tuple[str, ...] = ("magnitude", "wanda", "sparsegpt", "sparsegpt-update", "proxsparse")
     runs: tuple[str, ...] = ()  # directories of runs whose newest masks take part
+    masks: tuple[str, ...] = ()  # directories of sparse checkpoints whose zeros take part as masks
     prompts: tuple[str, ...] = PROMPTS
     tasks: tuple[str, ...] = ()  # of EleutherAI's lm-eval, by name or as the path of a .yaml file
 
     def __post_init__(self):
-        for name in ("methods", "runs", "prompts", "tasks"):
+        for name in ("methods", "runs", "masks", "prompts", "tasks"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
         for name in self.methods:
             if name not in METHODS:
                 raise ProxSparseError(f"There is no method {name!r}: choose among {', '.join(METHODS)}.")
-        if not self.methods and not self.runs:
-            raise ProxSparseError("There is nothing to compare: give a method or a run.")
+        if not self.methods and not self.runs and not self.masks:
+            raise ProxSparseError("There is nothing to compare: give a method, a run or a sparse checkpoint.")
         _check_pattern(self.n, self.m)
         if "maskllm" in self.methods:
             check_patterns(self.n, self.m)
-        names = self.run_names()
-        if len(names) < len(self.runs) or set(names) & {"dense", *METHODS}:
+        names = self.run_names() | self.mask_names()
+        if len(names) < len(self.runs) + len(self.masks) or set(names) & {"dense", *METHODS}:
             raise ProxSparseError(
-                "Two of the runs have the same name, or one has the name of a method: rename its directory."
+                "Two of the runs and checkpoints have the same name, or one has the name of a method: rename its directory."
             )
 
     def run_names(self) -> dict[str, str]:
         """{name in the tables: directory}."""
         return {path.rstrip("/").rsplit("/", 1)[-1]: path for path in self.runs}
+
+    def mask_names(self) -> dict[str, str]:
+        """{name in the tables: directory} of the sparse checkpoints."""
+        return {path.rstrip("/").rsplit("/", 1)[-1]: path for path in self.masks}
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)

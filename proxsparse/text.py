@@ -53,6 +53,10 @@ class Text:
     calibration_tokens: int
     heldout_tokens: int
 
+    def heldout_windows(self, count: int = 0) -> Tensor:
+        """The first `count` held-out windows, int64 (count, context); 0: all of them."""
+        return self.heldout[:count] if count else self.heldout
+
     def describe(self) -> dict:
         """What tells this text from another, as JSON."""
         names = ("name", "sha256", "calibration_tokens", "heldout_tokens")
@@ -64,9 +68,31 @@ def load_windows(
 ) -> Text:
     """The windows of a corpus: calibration windows of `length` tokens, held-out ones of `context` (default: `length`).
 
-    corpus: `bundled`, `wikitext2`, `c4` (the last two need a network), or the path of a .txt or .jsonl file.
-    model_context: the model's longest input; a window beyond it is refused. Raises ProxSparseError when a part of the
-    text is too short for one window.
+    Parameters
+    ----------
+    corpus : str
+        `bundled`, `wikitext2`, `c4` (the last two need a network), or the path of a .txt or .jsonl file, of which about
+        the first 80% are for calibration.
+    tokenizer : transformers tokenizer
+        Of the model that will read the windows.
+    length, context : int
+        Tokens in a calibration window and in a held-out one.
+    model_context : int, optional
+        The model's longest input in tokens; longer windows are refused.
+
+    Returns
+    -------
+    Text
+        Windows of token ids, int64: calibration (count, length) and heldout (count, context).
+
+    Raises
+    ------
+    ProxSparseError
+        Where the text cannot be read, or a part of it is too short for one window.
+
+    Examples
+    --------
+    >>> text = load_windows("bundled", lm.tokenizer, length=256, context=512)  # doctest: +SKIP
     """
     context = context or length
     for name, tokens in (("length", length), ("context", context)):

@@ -14,7 +14,9 @@ from proxsparse.cli.main import build_parser
 README = Path("README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", ["proximal.operator", "proximal.regularizer", "masks.mask"])
+@pytest.mark.parametrize(
+    "module", ["proximal.operator", "proximal.regularizer", "masks.mask", "masks.mask_set", "text"]
+)
 def test_docstring_examples(module):
     import torch
 

@@ -15,7 +15,7 @@ from proxsparse.cli.settings import job_from
 from proxsparse.config import CompareJob, LearnConfig, SweepPlan, absolute
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs import Run, list_runs, new_run_path
-from proxsparse.runs.readers.comparison import check_runs
+from proxsparse.runs.readers.comparison import check_masks, check_runs
 from proxsparse.runs.readers.sweep import check_plan
 
 
@@ -28,15 +28,18 @@ def learn(arguments: argparse.Namespace) -> int:
 def compare(arguments: argparse.Namespace) -> int:
     names = {field.name for field in dataclasses.fields(CompareJob)}
     values = {name: value for name, value in vars(arguments).items() if name in names}
-    if values.get("runs") and "methods" not in values:
+    if (values.get("runs") or values.get("masks")) and "methods" not in values:
         values["methods"] = ()
-    values["runs"] = tuple(str(Path(path).resolve()) for path in values.get("runs", ()))
+    for name in ("runs", "masks"):
+        values[name] = tuple(str(Path(path).expanduser().resolve()) for path in values.get(name, ()))
     values["tasks"] = tuple(
-        str(Path(task).resolve()) if task.endswith((".yaml", ".yml")) else task for task in values.get("tasks", ())
+        str(Path(task).expanduser().resolve()) if task.endswith((".yaml", ".yml")) else task
+        for task in values.get("tasks", ())
     )
     values |= {name: absolute(values[name]) for name in ("model", "corpus") if name in values}
     job = CompareJob(**values)
     check_runs(job, job.runs)  # the worker would only find out later
+    check_masks(job.masks)
     if job.tasks:
         from proxsparse.evaluation.zero_shot import check_tasks
 
@@ -89,22 +92,33 @@ def evaluate(arguments: argparse.Namespace) -> int:
     import torch
 
     from proxsparse.evaluation.perplexity import perplexity
+    from proxsparse.layers import prunable_layers
     from proxsparse.models.load import load_model
+    from proxsparse.models.sparsity import sparsity_of
     from proxsparse.text import load_windows
 
     # What fp32 says is meant of the weights as well: a checkpoint in bf16 would be computed in bf16.
     dtype = torch.float32 if arguments.precision == "fp32" else None
     lm = load_model(absolute(arguments.model), arguments.device, dtype)
-    windows = load_windows(arguments.corpus, lm.tokenizer, arguments.context, arguments.context, lm.context).heldout
-    windows = windows[: arguments.windows] if arguments.windows else windows
+    text = load_windows(arguments.corpus, lm.tokenizer, arguments.context, arguments.context, lm.context)
+    windows = text.heldout_windows(arguments.windows)
+    try:
+        sparsity = str(sparsity_of(layer.matrix for layer in prunable_layers(lm.model, 1).values()))
+    except ProxSparseError as error:  # what cannot be pruned can be measured all the same
+        sparsity = f"of unknown sparsity ({str(error).rstrip('.')})"
     with _bar("perplexity") as progress:
         found = perplexity(lm.model, windows, arguments.batch, arguments.precision, progress)
     if arguments.json:
-        print(json.dumps({"model": arguments.model, "corpus": arguments.corpus} | dataclasses.asdict(found)))
+        print(
+            json.dumps(
+                {"model": arguments.model, "corpus": arguments.corpus, "sparsity": sparsity} | dataclasses.asdict(found)
+            )
+        )
     else:
         print(
             f"{arguments.model} on {arguments.corpus}: perplexity {found}, {found.tokens:,} tokens, {found.seconds:.0f} s"
         )
+        print(f"{arguments.model} is {sparsity}.")
     return 0
 
 

@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_out(compare, "comparison")
     compare.add_argument(
         "--methods", nargs="+", metavar="METHOD", default=argparse.SUPPRESS,
-        help=f"of {', '.join(METHODS)} (default: {', '.join(CompareJob().methods)}; none with --run)",
+        help=f"of {', '.join(METHODS)} (default: {', '.join(CompareJob().methods)}; none with --run or --masks)",
     )  # fmt: skip
     compare.add_argument(
         "--run",
@@ -101,6 +101,10 @@ def build_parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,
         help="runs whose newest masks take part; the first is `ours` in the table",
     )
+    compare.add_argument(
+        "--masks", nargs="+", metavar="DIR", default=argparse.SUPPRESS,
+        help="sparse checkpoints, of any tool, made from this model: their zeros take part as masks",
+    )  # fmt: skip
     compare.add_argument(
         "--prompts", nargs="+", metavar="TEXT", default=argparse.SUPPRESS, help="beginnings that every model completes"
     )

@@ -23,6 +23,7 @@ from torch.sparse import (
 from proxsparse.layers import PrunableLayer, prunable_layers
 from proxsparse.masks.groups import in_planes
 from proxsparse.masks.mask_set import MaskSet
+from proxsparse.models.language_model import dtype_name
 
 N, M = 2, 4  # the only pattern that the hardware knows; 1:4 and 1:2 masks are 2:4 as well
 DTYPES = (torch.float16, torch.bfloat16)
@@ -73,7 +74,7 @@ class Accelerator:
         if found is not None:
             return found
         if dtype not in DTYPES:
-            return f"its weights are {_name(dtype)}: the kernels take float16 and bfloat16"
+            return f"its weights are {dtype_name(dtype)}: the kernels take float16 and bfloat16"
         demanded = self.kernels._DTYPE_SHAPE_CONSTRAINTS[dtype]
         for what, size, step in (
             ("rows", rows, demanded.sparse_min_rows),
@@ -119,10 +120,34 @@ class AccelerationReport:
 def accelerate(model, masks: MaskSet | None = None) -> AccelerationReport:
     """Turn the weight of every 2:4 layer of `model`, in place, into a sparse one where device, dtype and shape allow it.
 
-    model: with its masks applied; for inference only. masks: if given, layers without a mask and layers that are
-    nonzero where theirs drops stay dense. What this cannot take stays exactly as it is: on a CPU, everything. The
-    dense weights are gone afterwards: load the model again to save, move or prune it. Raises ProxSparseError where the
-    model has no prunable layer.
+    What cannot be taken stays exactly as it is: on a CPU, everything. The dense weights are gone afterwards: load the
+    model again to save, move or prune it.
+
+    Parameters
+    ----------
+    model : transformers model
+        With its masks applied; for inference only.
+    masks : MaskSet, optional
+        If given, layers without a mask and layers that are nonzero where theirs drops stay dense.
+
+    Returns
+    -------
+    AccelerationReport
+        Layer by layer, whether it is sparse now, and why not.
+
+    Raises
+    ------
+    ProxSparseError
+        Where the model has no prunable layer.
+
+    References
+    ----------
+    torch.sparse.to_sparse_semi_structured, in the documentation of PyTorch.
+
+    Examples
+    --------
+    >>> print(accelerate(lm.model).summary)  # doctest: +SKIP
+    210 of 210 layers run as 2:4 with cuSPARSELt.
     """
     accelerator = Accelerator.of(next(model.parameters()).device)
     owners, skipped, results = _owners(model), prunable_layers(model, M).skipped, []
@@ -179,7 +204,7 @@ def _obstacle(layer: PrunableLayer, owners: list, accelerator: Accelerator, mask
         return "its module is no nn.Linear, and may do more with its weight than multiply"
     for module, _ in owners:
         if module.bias is not None and module.bias.dtype != parameter.dtype:
-            return f"its bias is {_name(module.bias.dtype)} and its weights are {_name(parameter.dtype)}"
+            return f"its bias is {dtype_name(module.bias.dtype)} and its weights are {dtype_name(parameter.dtype)}"
     found = accelerator.obstacle_to(layer.out_features, layer.in_features, parameter.dtype)
     if found is not None:
         return found
@@ -216,7 +241,3 @@ def _owners(model) -> dict[int, list[tuple[nn.Module, str]]]:
 
 def _dotted(capability: tuple[int, int]) -> str:
     return ".".join(map(str, capability))
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -19,7 +19,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.export import acceleration
 from proxsparse.export.acceleration import CAPABILITY, DTYPES, Accelerator, M, N, accelerate, groups_not_two_four, plan
 from proxsparse.layers import prunable_layers
-from proxsparse.models.language_model import LanguageModel, resolve_device
+from proxsparse.models.language_model import LanguageModel, dtype_name, resolve_device
 from proxsparse.models.load import load_model
 from proxsparse.progress import Progress, no_progress
 
@@ -218,10 +218,6 @@ def largest_difference(found: Tensor, expected: Tensor) -> float:
     """max |found − expected| / max |expected|."""
     difference = (found.float() - expected.float()).abs().max()
     return (difference / expected.float().abs().max().clamp_min(torch.finfo(torch.float32).tiny)).item()
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def device_name(device: torch.device) -> str:

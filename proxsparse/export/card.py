@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tabulate import tabulate
+
 from proxsparse.export.verification import PROVENANCE_FILE
 from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
 from proxsparse.models.language_model import LanguageModel
@@ -55,22 +57,21 @@ def _origin(provenance: dict) -> str:
     return f"The mask was made with {provenance['method']}{source}. "
 
 
+def _perplexity(entry: dict) -> str:
+    stderr = "" if entry.get("stderr") is None else f" ± {entry['stderr']:.2f}"
+    return f"{entry['perplexity']:.2f}{stderr}"
+
+
 def model_card(lm: LanguageModel, masks: MaskSet, provenance: dict, proof: str, format: str, size: str) -> str:
     pattern = masks.pattern
-    rows = "\n".join(
-        f"| {entry['mask']} | {entry['perplexity']:.2f} ± {entry['stderr']:.2f} |" if entry.get("stderr") is not None
-        else f"| {entry['mask']} | {entry['perplexity']:.2f} |"
-        for entry in provenance.get("perplexity", [])
-    )  # fmt: skip
+    rows = [[entry["mask"], _perplexity(entry)] for entry in provenance.get("perplexity", [])]
     measured = ""
     if rows:
         one = provenance["perplexity"][0]
         measured = f"""
 Perplexity on the held-out part of `{provenance.get("corpus", "the corpus")}` ({one["windows"]} windows of {one["context"]} tokens):
 
-| mask | perplexity |
-|---|---|
-{rows}
+{tabulate(rows, headers=["mask", "perplexity"], tablefmt="github", disable_numparse=True)}
 """
     return f"""---
 base_model: {lm.name}

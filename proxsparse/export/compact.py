@@ -23,6 +23,7 @@ from proxsparse.models.compact import (
     slots_of,
     stored_key,
 )
+from proxsparse.models.language_model import dtype_name
 from proxsparse.progress import Progress, no_progress
 
 SHARD_BYTES = 5_000_000_000  # as `save_pretrained` cuts; so much is held beside the model while a file is written
@@ -72,7 +73,7 @@ def write_compact(model, masks: MaskSet, directory: Path, progress: Progress = n
     }  # fmt: skip
     write_json(directory / COMPACT_FILE, about)
     config = copy.deepcopy(model.config)
-    config.dtype, config.architectures = str(model.dtype).removeprefix("torch."), [type(model).__name__]
+    config.dtype, config.architectures = dtype_name(model.dtype), [type(model).__name__]
     config.save_pretrained(directory)
     if model.can_generate():
         model.generation_config.save_pretrained(directory)

@@ -12,6 +12,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayers, prunable_layers
 from proxsparse.masks.groups import in_planes
 from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
+from proxsparse.models.language_model import dtype_name
 from proxsparse.models.load import load_model
 from proxsparse.progress import Progress, no_progress
 
@@ -68,10 +69,33 @@ class Verification:
 def verify(directory: str | Path, original: str | None = None, progress: Progress = no_progress) -> Verification:
     """Read the weights in `directory` and compare them with the original model's, layer by layer.
 
-    original: what `load_model` takes; default: what the directory's provenance file names. Proven is, for each layer
-    that the packed masks name: no group keeps more than n of m, no weight that the mask drops is nonzero, and every
-    weight that it keeps has the original's bits (in the saved dtype). For all other tensors: the original's bits.
-    Raises ProxSparseError where there is nothing to verify.
+    Proven is, for each layer that the packed masks name: no group keeps more than n of m, no weight that the mask drops
+    is nonzero, and every weight that it keeps has the original's bits (in the saved dtype). All other parameters and
+    buffers have the original's bits as well.
+
+    Parameters
+    ----------
+    directory : str or Path
+        What `export_model` wrote, dense or compact.
+    original : str, optional
+        What `load_model` takes; default: what the directory's provenance file names.
+    progress : Progress
+        Called before each layer.
+
+    Returns
+    -------
+    Verification
+        `ok`, `summary`, and what was found layer by layer.
+
+    Raises
+    ------
+    ProxSparseError
+        Where there is nothing to verify, or the two models do not have the same layers.
+
+    Examples
+    --------
+    >>> verify("sparse").ok  # doctest: +SKIP
+    True
     """
     from proxsparse.files import read_json
 
@@ -95,7 +119,7 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
             )
         results.append(_compare(name, found[name].matrix, expected[name].matrix, mask))
     outside = _changed_elsewhere(exported, reference, found, expected, masks)
-    return Verification(results, outside, masks.pattern, str(dtype).removeprefix("torch."), original)
+    return Verification(results, outside, masks.pattern, dtype_name(dtype), original)
 
 
 def _compare(name: str, weight: Tensor, reference: Tensor, mask) -> dict:

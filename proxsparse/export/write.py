@@ -19,7 +19,7 @@ from proxsparse.files import write_json
 from proxsparse.layers import prunable_layers
 from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
 from proxsparse.models.compact import COMPACT_FILE
-from proxsparse.models.language_model import LanguageModel
+from proxsparse.models.language_model import LanguageModel, dtype_name
 from proxsparse.progress import Progress, no_progress
 
 CARD_FILE = "README.md"
@@ -48,12 +48,35 @@ def export_model(
 ) -> dict:
     """Write `lm` under `masks` as a safetensors directory, and verify what was written.
 
-    lm: with its original weights; it leaves this function as it came. directory: new or empty; it appears only when
-    everything in it is written and proven. provenance: what is to be remembered (configuration, corpus hash,
-    metrics), as JSON. format: "dense", with zeros, which plain transformers loads; or "compact", without them, which
-    `load_compact` reads. Returns {"directory", "bytes", "files": [{"name", "bytes", "about"}], "format", "size",
-    "speed", "verification"}; size: see `sizes`. Raises ProxSparseError when the directory is taken, the disk is full,
-    or the verification fails.
+    Parameters
+    ----------
+    lm : LanguageModel
+        With its original weights, which it has again afterwards.
+    masks : MaskSet
+        Of one pattern; layers without a mask stay dense.
+    directory : str or Path
+        New or empty; it appears only when everything in it is written and proven.
+    provenance : dict, optional
+        What is to be remembered (configuration, corpus hash, metrics), as JSON.
+    progress : Progress
+        Called before each file and each verified layer.
+    format : {"dense", "compact"}
+        With zeros, which plain transformers loads; or without them, which `load_compact` reads.
+
+    Returns
+    -------
+    dict
+        "directory", "bytes", "files" (a list of {"name", "bytes", "about"}), "format", "size" (see `sizes`), "speed"
+        and "verification".
+
+    Raises
+    ------
+    ProxSparseError
+        Where the directory is taken, the disk is full, or the verification fails.
+
+    Examples
+    --------
+    >>> report = export_model(lm, masks, "sparse", format="compact")  # doctest: +SKIP
     """
     check_format(format)
     directory = Path(directory).expanduser()
@@ -120,7 +143,7 @@ def sizes(model, masks: MaskSet, format: str = "dense") -> dict:
     if format == "compact":
         kept = sum(layers[name].matrix.nbytes * mask.n // mask.m + mask.packed.numel() for name, mask in masks.items())
     stored = total - masked + kept
-    dtype = str(model.dtype).removeprefix("torch.")
+    dtype = dtype_name(model.dtype)
     if format == "compact":
         summary = (
             f"The weights take {stored:,} bytes, {stored / total:.1%} of the {total:,} of a dense checkpoint in {dtype}; the "

@@ -13,8 +13,23 @@ from proxsparse.masks.packing import bits_set, pack_planes, unpack
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """The mask of one layer. packed: uint8 (out, ⌈in/8⌉), see `pack`; shape: (out, in); at most n of m kept in a
-    group."""
+    """The mask of one layer: at most n of every m consecutive input weights are kept.
+
+    Parameters
+    ----------
+    packed : Tensor
+        One bit a weight, uint8 (out, ⌈in/8⌉); see `proxsparse.masks.packing.pack`.
+    shape : (int, int)
+        (out, in) of the weight.
+    n, m : int
+        The pattern.
+
+    Examples
+    --------
+    >>> mask = Mask.project(torch.tensor([[1.0, -3.0, 2.0, 0.5]]))
+    >>> mask.density, mask.is_valid()
+    (0.5, True)
+    """
 
     packed: Tensor
     shape: tuple[int, int]
@@ -25,8 +40,26 @@ class Mask:
     def project(cls, weight: Tensor, n: int = 2, m: int = 4, scale: Tensor | None = None) -> Mask:
         """Keep the n largest magnitudes of every group of m, in the metric `scale`; ties go to the lower index.
 
-        weight: (out, in). scale: (in,) or (out, in), positive.
+        Parameters
+        ----------
+        weight : Tensor
+            (out, in), floating.
+        n, m : int
+            The pattern; m divides `in`.
+        scale : Tensor, optional
+            (in,) or (out, in), positive and finite; magnitudes compared are |weight|·scale.
 
+        Returns
+        -------
+        Mask
+
+        Raises
+        ------
+        ProxSparseError
+            Where weight or scale has another shape, or m does not divide `in`.
+
+        Examples
+        --------
         >>> Mask.project(torch.tensor([[1.0, -3.0, 2.0, 0.5]])).dense()
         tensor([[False,  True,  True, False]])
         """
@@ -39,9 +72,26 @@ class Mask:
         """Keep the n highest scores of every group of m; of equal ones the weight that is larger in `ties`, then the
         lower index.
 
-        scores, ties: (out, in). Zeros are fine, unlike in a `scale`. Raises ProxSparseError for a score that is not a
-        number.
+        Parameters
+        ----------
+        scores : Tensor
+            (out, in), floating; zeros are allowed, unlike in a `scale`.
+        n, m : int
+            The pattern; m divides `in`.
+        ties : Tensor, optional
+            (out, in); decides between equal scores.
 
+        Returns
+        -------
+        Mask
+
+        Raises
+        ------
+        ProxSparseError
+            For a score that is not a number.
+
+        Examples
+        --------
         >>> Mask.of_scores(torch.tensor([[0.0, 0.0, 5.0, 0.0]]), ties=torch.tensor([[1.0, 3.0, 2.0, 2.0]])).dense()
         tensor([[False,  True,  True, False]])
         """

@@ -50,10 +50,17 @@ class MaskSet(dict[str, Mask]):
         return next(iter(found))
 
     def apply_(self, model) -> None:
-        """Multiply every layer of `model` that has a mask by it, in place.
+        """Set to zero, in place, what the masks drop.
 
-        model: a transformers model, or the prunable layers of one. Raises ProxSparseError when a name or a shape
-        differs; then nothing is written.
+        Parameters
+        ----------
+        model : transformers model or PrunableLayers
+            Layers without a mask stay as they are.
+
+        Raises
+        ------
+        ProxSparseError
+            When a name or a shape differs; then nothing is written.
         """
         from proxsparse.layers import prunable_layers  # here: masks stand below layers, and need them only for a model
 

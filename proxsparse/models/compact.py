@@ -64,8 +64,28 @@ def is_compact(directory: str | Path) -> bool:
 def load_compact(directory: str | Path, device: str | None = None, dtype: torch.dtype | None = None) -> LanguageModel:
     """Load what `export_model(..., format="compact")` wrote, as a model with dense weights and zeros among them.
 
-    device: default cuda where there is one, else cpu. dtype: default the stored ones, bit for bit. Raises
-    ProxSparseError, one sentence, for files that are missing, damaged, or do not belong together.
+    Parameters
+    ----------
+    directory : str or Path
+        What the export wrote.
+    device : str, optional
+        cpu, cuda or cuda:1; default: cuda where there is one.
+    dtype : torch.dtype, optional
+        Of floating tensors; default: the stored ones, bit for bit.
+
+    Returns
+    -------
+    LanguageModel
+        In eval mode, as large in memory as the original.
+
+    Raises
+    ------
+    ProxSparseError
+        For files that are missing, damaged, or do not belong together.
+
+    Examples
+    --------
+    >>> lm = load_compact("sparse")  # doctest: +SKIP
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.initialization import no_init_weights

@@ -33,6 +33,15 @@ def context_of(model) -> int:
     return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**31
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """As configurations write it.
+
+    >>> dtype_name(torch.bfloat16)
+    'bfloat16'
+    """
+    return str(dtype).removeprefix("torch.")
+
+
 @contextmanager
 def quiet_transformers():
     """No progress bars of transformers in between."""

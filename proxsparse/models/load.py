@@ -27,9 +27,31 @@ HUB_SECONDS = 5  # in which the Hub has to answer
 def load_model(name: str = "embedded", device: str | None = None, dtype: torch.dtype | None = None) -> LanguageModel:
     """Load `embedded`, a Hub id, a local directory (of transformers, or a compact export) or a .gguf file.
 
-    device: default cuda where there is one, else cpu. dtype: default the checkpoint's own. Only safetensors are read,
-    and no code that comes with a model is run. Raises ProxSparseError, one sentence, for everything that a user can
-    mend.
+    Only safetensors are read, and no code that comes with a model is run.
+
+    Parameters
+    ----------
+    name : str
+        A directory may hold a transformers model or a compact export. A name that begins with a directory of this
+        machine is a path; another `org/model` is a Hub id, looked for in the local cache where the Hub does not answer.
+    device : str, optional
+        cpu, cuda or cuda:1; default: cuda where there is one.
+    dtype : torch.dtype, optional
+        Of the weights; default: the checkpoint's own.
+
+    Returns
+    -------
+    LanguageModel
+        In eval mode, with its tokenizer.
+
+    Raises
+    ------
+    ProxSparseError
+        For a model that is not there, cannot be read or does not fit into the device's memory.
+
+    Examples
+    --------
+    >>> lm = load_model("embedded")  # doctest: +SKIP
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -24,6 +24,7 @@ from proxsparse import (
     MaskSet,
     ProxSparseError,
     Run,
+    export_model,
     list_runs,
     load_model,
     load_windows,
@@ -246,7 +247,9 @@ def test_files_agree_with_the_tables(compared):
     pd.testing.assert_frame_equal(pd.read_csv(path / "layers.csv"), comparison.layers())
     words = (path / "table.md").read_text()
     best = table.iloc[0]
-    assert f"| {best['method']} | {best['perplexity']:.1f} ± {best['stderr']:.1f} |" in words
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in words.splitlines() if line.startswith("|")]
+    assert cells[0][:2] == ["method", "perplexity"] and {len(row) for row in cells} == {len(cells[0])}
+    assert cells[2][:2] == [best["method"], f"{best['perplexity']:.1f} ± {best['stderr']:.1f}"]
     assert "2:4; perplexity on 6 held-out windows of 32 tokens of text.txt" in words and "**hello …**" in words
     figures = {"perplexity", "overlap", "output_error", "overlap_by_layer"}
     assert {file.stem for file in (path / "figures").glob("*.html")} == figures == set(comparison.figures())
@@ -278,7 +281,7 @@ def test_the_mask_of_a_method_is_exported(compared, tmp_path, lm, capsys):
         assert torch.equal(layers[name].matrix, layer.matrix * masks[name].dense())
     card = (tmp_path / "sparse" / "README.md").read_text()
     row = Comparison(compared).table().set_index("method").loc["magnitude"]
-    assert f"| magnitude | {row['perplexity']:.2f} ± {row['stderr']:.2f} |" in card
+    assert f"| magnitude | {row['perplexity']:.2f} ± {row['stderr']:.2f}" in card
     assert "made with magnitude" in card and "6 windows of 32 tokens" in card
 
     assert main(["export", str(compared.path), "--to", str(tmp_path / "ours"), "--method", "first"]) == 0
@@ -352,6 +355,86 @@ def test_killed_and_resumed_it_ends_with_the_same_table(make_job, tmp_path, comp
     pd.testing.assert_frame_equal(table, undisturbed, rtol=1e-3)
 
 
+@pytest.fixture
+def checkpoints(lm, tmp_path, text):
+    """What other tools leave: a model with zeros, and one whose kept weights were updated as well."""
+    export_model(lm, magnitude(lm.model).masks, tmp_path / "zeros", format="compact")
+    layers = prunable_layers(lm.model)
+    with sparsegpt(lm.model, text.calibration[:8], layers=layers).placed_in(layers):
+        lm.model.save_pretrained(tmp_path / "updated")
+    lm.tokenizer.save_pretrained(tmp_path / "updated")
+    return tmp_path / "zeros", tmp_path / "updated"
+
+
+def test_checkpoints_of_other_tools_join_the_table(make_job, checkpoints, compared, tmp_path, capsys):
+    job, out = make_job(), tmp_path / "joined"
+    command = [
+        "compare", "--model", job.model, "--corpus", job.corpus, "--length", 16, "--context", 32, "--windows", 6,
+        "--new-tokens", 5, "--prompts", *PROMPTS, "--masks", *checkpoints, "--out", out,
+    ]  # fmt: skip
+    assert main(list(map(str, command))) == 0
+    said, comparison = capsys.readouterr().out, Comparison(out)
+    table = comparison.table().set_index("method")
+    assert set(table.index) == {"dense", "zeros", "updated"} and comparison.ours is None
+    assert table["weights_changed"].to_dict() == {"dense": False, "zeros": False, "updated": True}
+    expected = Comparison(compared).table().set_index("method")
+    for name, method in (("zeros", "magnitude"), ("updated", "sparsegpt-update")):
+        assert table.loc[name, "perplexity"] == pytest.approx(expected.loc[method, "perplexity"], rel=1e-4)
+        assert table.loc[name, "output_error"] == pytest.approx(expected.loc[method, "output_error"], rel=1e-3)
+        assert pd.isna(table.loc[name, "seconds"])
+        assert set(completed := comparison.completions()[name]) and len(completed) == len(PROMPTS)
+    assert f"zeros: the zeros of the checkpoint {checkpoints[0]}, proven to be 2:4 in all 14 layers." in said
+    assert comparison.overlaps().loc["zeros", "updated"] == pytest.approx(
+        Comparison(compared).overlaps().loc["magnitude", "sparsegpt-update"]
+    )
+    assert main(["export", str(out), "--method", "zeros", "--to", str(tmp_path / "again")]) == 0
+    assert verify(tmp_path / "again").ok
+
+
+def test_a_checkpoint_that_is_read_is_not_needed_any_more(make_job, checkpoints, tmp_path):
+    run = create(make_job(methods=("magnitude",), runs=(), masks=tuple(map(str, checkpoints))), tmp_path / "resumed")
+    assert work(run.path) == 0, run.state()["error"]
+    columns = ["seconds", "memory_GB"]
+    before = Comparison(run).table().drop(columns=columns)
+    for directory in checkpoints:
+        shutil.rmtree(directory)
+    for name in ("zeros", "magnitude"):
+        (run.path / "results" / name / "result.json").unlink()
+    assert work(run.path) == 0, run.state()["error"]
+    pd.testing.assert_frame_equal(Comparison(run).table().drop(columns=columns), before)
+
+
+def test_a_checkpoint_that_is_no_mask_of_the_model_ends_the_comparison_at_once(make_job, tiny_directory, tmp_path):
+    run = create(make_job(runs=(), masks=(str(tiny_directory),)), tmp_path / "ended")
+    assert work(run.path) == 2
+    assert run.state()["error"].startswith(f"{tiny_directory} is not sparse (0.0% of its weights are zero)")
+    assert Comparison(run).results() == {}, "nothing was measured before"
+
+
+def test_a_sparse_model_is_not_called_dense(make_job, lm, tmp_path, capsys, monkeypatch):
+    export_model(lm, magnitude(lm.model).masks, tmp_path / "sparse")
+    job = dataclasses.replace(make_job(methods=("magnitude",), runs=()), model=str(tmp_path / "sparse"))
+    run = create(job, tmp_path / "compared")
+    assert work(run.path) == 0, run.state()["error"]
+    comparison, label = Comparison(run), "sparse (2:4 in 14 of 14 layers)"
+    assert comparison.base == label and set(comparison.table()["method"]) == {label, "magnitude"}
+    assert label in comparison.completions() and f"| {label} |" in comparison.markdown()
+    assert "dense" not in comparison.markdown()
+    assert main(["export", str(run.path), "--method", "magnitude", "--to", str(tmp_path / "again")]) == 0
+    assert f"| {label} |" in (tmp_path / "again" / "README.md").read_text()
+    capsys.readouterr()
+    measure = ["eval", str(tmp_path / "sparse"), "--corpus", job.corpus, "--context", "32", "--windows", "2"]
+    assert main(measure) == 0 and f"is {label}.\n" in capsys.readouterr().out
+    assert main([*measure, "--json"]) == 0 and json.loads(capsys.readouterr().out)["sparsity"] == label
+
+    def nothing_to_prune(model, m):
+        raise ProxSparseError("It has no layers: choose another.")
+
+    monkeypatch.setattr("proxsparse.layers.prunable_layers", nothing_to_prune)
+    assert main(measure) == 0
+    assert "is of unknown sparsity (It has no layers: choose another).\n" in capsys.readouterr().out
+
+
 def test_tasks_are_asked_of_every_sparse_model(make_job, tmp_path, monkeypatch):
     def share_of_zeros(lm, tasks, progress):
         progress(0, 1, f"asking {tasks[0]}")
@@ -364,7 +447,7 @@ def test_tasks_are_asked_of_every_sparse_model(make_job, tmp_path, monkeypatch):
     assert work(run.path) == 0, run.state()["error"]
     found = Comparison(run).table().set_index("method")["letters"].to_dict()
     assert found == pytest.approx({"dense": 0, "magnitude": 0.5, "sparsegpt-update": 0.5}, abs=0.01)
-    assert "| letters |" in (run.path / "table.md").read_text()
+    assert "| letters" in (run.path / "table.md").read_text()
 
 
 def test_from_the_command_line(make_job, tmp_path):
@@ -397,8 +480,12 @@ def test_bad_input_is_one_sentence_and_exit_code_2(learned_run, make_job, tmp_pa
             f"Run foreign learned on the model embedded and this comparison is of {tiny_directory}",
         ),
         (["--methods", "maskllm", "--n", 8, "--m", 16], "8:16 has 12,870 patterns a group and MaskLLM"),
-        (["--run", first, learned_run("first").path], "Two of the runs have the same name"),
+        (["--run", first, learned_run("first").path], "Two of the runs and checkpoints have the same name"),
         (["--run", learned_run("wanda").path], "has the name of a method: rename its directory"),
+        (["--masks", tmp_path / "nothing"], "There is no directory"),
+        (["--masks", tmp_path], "has no config.json: give --masks that of a sparse model"),
+        (["--masks", first], "is a run: give it with --run, or export it"),
+        (["--run", first, "--masks", tmp_path / "first"], "Two of the runs and checkpoints have the same name"),
         (["--methods", "magnitude", "--n", 4], "n is 4 and m is 4"),
         (["--methods", "magnitude", "--tasks", "./none.yaml"], "none.yaml': check the path"),
         (["--windows", -1], "windows is -1: give 0 or more"),

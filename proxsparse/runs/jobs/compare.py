@@ -1,4 +1,5 @@
-"""Comparing methods and runs, in a process of its own: each method in turn on one model, then what needs them all.
+"""Comparing methods, runs and sparse checkpoints, in a process of its own: each in turn on one model, then what needs
+them all.
 
 What a method has given is kept in `results/<name>/` as soon as it is whole, so that a comparison that was stopped, or
 lost its worker, goes on with the next method.
@@ -18,7 +19,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json, written_whole
 from proxsparse.runs.jobs.base import Job
 from proxsparse.runs.memory import begin_peak, peak_bytes
-from proxsparse.runs.readers.comparison import Comparison, check_runs
+from proxsparse.runs.readers.comparison import Comparison, check_masks, check_runs
 from proxsparse.runs.recorder import describe_device
 from proxsparse.runs.run import Run
 
@@ -37,7 +38,10 @@ class CompareJobWorker(Job):
         check_runs(self.job, waiting)  # before anything that takes time
         self.recorder.update(doing=f"loading {self.job.model}", step=0)
         self.load()
-        if self.job.tasks:  # now, not after hours
+        self.recorder.update(status="running")
+        for name, path in self.job.mask_names().items():  # now, not after hours
+            self.take_in(name, path)
+        if self.job.tasks:
             from proxsparse.evaluation.zero_shot import check_data
 
             self.recorder.update(doing="loading the tasks")
@@ -67,13 +71,27 @@ class CompareJobWorker(Job):
         self.device = self.lm.model.device
         self.recorder.update(doing=f"reading {job.corpus}", device=describe_device(self.device))
         text = load_windows(job.corpus, self.lm.tokenizer, job.length, job.context, self.lm.context)
-        self.heldout = text.heldout[: job.windows] if job.windows else text.heldout
+        self.heldout = text.heldout_windows(job.windows)
         self.calibration = text.calibration
         self.layers = prunable_layers(self.lm.model, job.m)
         self.describe(self.layers, text)
         self.entries: dict[str, Callable[[], Pruned | None]] = {"dense": lambda: None}
         self.entries |= {name: partial(self.prune, name) for name in job.methods}
         self.entries |= {name: partial(self.masks_of, path) for name, path in job.run_names().items()}
+        self.entries |= {name: partial(self.kept, name) for name in job.mask_names()}
+
+    def take_in(self, name: str, path: str) -> None:
+        """Keep the masks of a sparse checkpoint, once they are proven; a comparison that goes on has them already."""
+        from proxsparse.masks.mask_set import MASKS_FILE
+        from proxsparse.methods.checkpoint import from_checkpoint
+
+        if (self.directory(name) / MASKS_FILE).is_file():
+            return
+        check_masks([path])
+        self.label, job = name, self.job
+        found = from_checkpoint(path, self.lm.model, job.n, job.m, layers=self.layers, progress=self.progress)
+        self.keep(self.directory(name), found)
+        self.recorder.event("masks read", method=name, layers=len(found.masks), pattern=found.masks.pattern)
 
     # One method
 
@@ -107,15 +125,23 @@ class CompareJobWorker(Job):
                 "job": source.header()["job"],
                 "corpus": source.corpus(),
             }
+        if name in self.job.mask_names():
+            result |= {"seconds": None, "peak_bytes": None}  # another tool made them
         if name == "dense":
-            result |= {"seconds": None, "peak_bytes": None}
-        if pruned is not None:
+            result |= {"seconds": None, "peak_bytes": None, "sparsity": self.sparsity()}
+        if pruned is not None and name not in self.job.mask_names():
             self.keep(directory, pruned)
         with pruned.placed_in(self.layers) if pruned else nullcontext():
             result["losses"] = window_losses(self.lm.model, self.heldout, progress=self.progress).tolist()
             result["completions"] = self.complete()
         write_json(directory / "result.json", result | {"context": self.job.context, "time": time.time()})
         self.recorder.event("measured", method=name)
+
+    def sparsity(self) -> str:
+        """What the model is as it came: dense, or sparse with the pattern of its zeros."""
+        from proxsparse.models.sparsity import sparsity_of
+
+        return str(sparsity_of(layer.matrix for layer in self.layers.values()))
 
     def prune(self, name: str) -> Pruned:
         from proxsparse.methods import METHODS
@@ -159,21 +185,23 @@ class CompareJobWorker(Job):
         """Masks, and weights where they were changed: what has to be known again when all methods are there."""
         from safetensors.torch import save_file
 
+        from proxsparse.masks.mask_set import MASKS_FILE
+
         if pruned.weights is not None:
             with written_whole(directory / "weights.safetensors") as temporary:
                 save_file({name: weight.cpu().contiguous() for name, weight in pruned.weights.items()}, temporary)
-        with written_whole(directory / "masks.safetensors") as temporary:
+        with written_whole(directory / MASKS_FILE) as temporary:
             pruned.masks.save(temporary)
 
     def kept(self, name: str) -> Pruned:
         from safetensors.torch import load_file
 
-        from proxsparse.masks.mask_set import MaskSet
+        from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
         from proxsparse.methods import Pruned
 
         weights = self.directory(name) / "weights.safetensors"
         return Pruned(
-            MaskSet.load(self.directory(name) / "masks.safetensors"), load_file(weights) if weights.is_file() else None
+            MaskSet.load(self.directory(name) / MASKS_FILE), load_file(weights) if weights.is_file() else None
         )
 
     # All of them

@@ -92,6 +92,8 @@ def export_method(
 
     Raises ProxSparseError for a method that has no result, or updates weights: those of an export are the original ones.
     """
+    from proxsparse.masks.mask_set import MASKS_FILE
+
     comparison = Comparison(run)
     job, results = comparison.job, comparison.results()
     exportable = [name for name in results if name != "dense" and not results[name]["weights_changed"]]
@@ -103,11 +105,11 @@ def export_method(
             else f"Run {run.id} has no mask on the original weights yet: go on with it, or compare a method that gives one."
         )
     measured = comparison.table().rename(columns={"method": "mask"})[["mask", "perplexity", "stderr"]]
-    measured = measured[measured["mask"].isin(["dense", method])]
+    measured = measured[measured["mask"].isin([comparison.base, method])]
     measured = measured.assign(windows=len(results["dense"]["losses"]), context=job.context)
     learned = method in OURS or method in job.run_names()
     about = {"method": "ProxSparse" if learned else method, "perplexity": measured.to_dict("records")}
-    masks = run.path / "results" / method / "masks.safetensors"
+    masks = run.path / "results" / method / MASKS_FILE
     return _export(run, job, masks, about, directory, progress, format)
 
 

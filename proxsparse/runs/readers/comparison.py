@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tabulate import tabulate
 
 from proxsparse.config import LEARNED, CompareJob, absolute
 from proxsparse.errors import ProxSparseError
@@ -34,7 +35,7 @@ class Comparison:
         self.job = CompareJob(**header["compare"])
 
     def results(self) -> dict[str, dict]:
-        """What is known of each method, in the order in which they were asked for: dense, methods, runs."""
+        """What is known of each method, in the order in which they were asked for: dense, methods, runs, checkpoints."""
         return {name: result for name, result in self._found().items() if "error" not in result}
 
     def failures(self) -> dict[str, str]:
@@ -48,7 +49,7 @@ class Comparison:
         return {name: text["name"] for name, text in texts.items() if text and text["sha256"] != own}
 
     def _found(self) -> dict[str, dict]:
-        names = ("dense", *self.job.methods, *self.job.run_names())
+        names = ("dense", *self.job.methods, *self.job.run_names(), *self.job.mask_names())
         found = {name: read_json(self.run.path / "results" / name / "result.json") for name in names}
         return {name: result for name, result in found.items() if result is not None}
 
@@ -57,6 +58,14 @@ class Comparison:
         """What the others are compared with: the first run, else ProxSparse, else nothing."""
         names = [*self.job.run_names(), *(name for name in OURS if name in self.job.methods)]
         return next((name for name in names if name in self.results()), None)
+
+    @property
+    def base(self) -> str:
+        """What the model is as it came, and what it is called in the tables: dense, or sparse with its pattern."""
+        return (self._found().get("dense") or {}).get("sparsity", "dense")
+
+    def _label(self, name: str) -> str:
+        return self.base if name == "dense" else name
 
     def table(self) -> pd.DataFrame:
         """One row a method, best first; perplexities with their standard error over windows.
@@ -74,7 +83,11 @@ class Comparison:
         for name, result in results.items():
             losses = np.array(result["losses"])
             perplexity = math.exp(min(losses.mean(), 700))
-            row = {"method": name, "perplexity": perplexity, "stderr": perplexity * _standard_error(losses)}
+            row = {
+                "method": self._label(name),
+                "perplexity": perplexity,
+                "stderr": perplexity * _standard_error(losses),
+            }
             if ours is not None:
                 difference = losses - np.array(results[ours]["losses"])
                 row["ratio"] = math.exp(min(difference.mean(), 700))
@@ -123,7 +136,7 @@ class Comparison:
         """Prompt by method: how each sparse model goes on."""
         prompts = self.job.prompts if self.job.new_tokens else ()
         return pd.DataFrame(
-            {name: result["completions"] for name, result in self.results().items()}, index=list(prompts)
+            {self._label(name): result["completions"] for name, result in self.results().items()}, index=list(prompts)
         )
 
     def next_command(self) -> str:
@@ -186,7 +199,12 @@ class Comparison:
             about += f" {', '.join(learned)}: {job.steps} steps of {job.batch} × {job.length} tokens."
         if set(job.methods) - set(learned):
             about += f" Calibrated on {job.calibration} windows of {job.length} tokens."
-        parts = [about, _markdown(readable(self.table()))]
+        shown = readable(self.table())
+        parts = [about, tabulate(shown, headers="keys", tablefmt="github", showindex=False, disable_numparse=True)]
+        parts += [
+            f"{name}: the zeros of the checkpoint {path}, proven to be {job.n}:{job.m} in all {len(self.run.layers())} layers."
+            for name, path in job.mask_names().items() if name in self.results()
+        ]  # fmt: skip
         parts += [f"{name} learned on another text: {text}." for name, text in self.other_texts().items()]
         parts += [f"{name} gave no result. {why}" for name, why in self.failures().items()]
         completions = self.completions()
@@ -215,6 +233,17 @@ def check_runs(job: CompareJob, paths: Iterable[str]) -> None:
                 f"The masks of run {run.id} are {learned.pattern} and this comparison is {job.n}:{job.m}: give its --n and "
                 "--m, or leave the run out."
             )
+
+
+def check_masks(paths: Iterable[str]) -> None:
+    """Raise ProxSparseError unless every path is a directory with a model in it; its weights are looked at later."""
+    for path in paths:
+        if not Path(path).is_dir():
+            raise ProxSparseError(f"There is no directory {path!r}: give --masks that of a sparse model.")
+        if (Path(path) / "run.json").is_file():
+            raise ProxSparseError(f"{path} is a run: give it with --run, or export it and give that directory.")
+        if not (Path(path) / "config.json").is_file():
+            raise ProxSparseError(f"The directory {path!r} has no config.json: give --masks that of a sparse model.")
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
@@ -252,8 +281,3 @@ def _with_error(value: float, error: float) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None or math.isnan(value) else f"{value:{form}}"
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    lines = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

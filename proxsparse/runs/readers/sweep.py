@@ -15,6 +15,7 @@ import itertools
 from pathlib import Path
 
 import pandas as pd
+from tabulate import tabulate
 
 from proxsparse.config import LearnJob, SweepPlan
 from proxsparse.errors import ProxSparseError
@@ -78,20 +79,20 @@ class Sweep:
     def markdown(self) -> str:
         """The trials of every rung, best first."""
         trials = self.table().sort_values(["rung", "perplexity"], ascending=[False, True])
-        lines = ["| steps | λ1 | learning rate | perplexity | seconds |", "|---|---|---|---|---|"]
+        rows = []
         for trial in trials.itertuples():
             stderr = "" if pd.isna(trial.stderr) else f" ± {trial.stderr:.2f}"
-            lines.append(
-                f"| {trial.steps} | {trial.lambda1:g} | {trial.learning_rate:g} | {trial.perplexity:.2f}{stderr} | "
-                f"{trial.seconds:.0f} |"
-            )
+            perplexity, setting = f"{trial.perplexity:.2f}{stderr}", (f"{trial.lambda1:g}", f"{trial.learning_rate:g}")
+            rows.append([trial.steps, *setting, perplexity, f"{trial.seconds:.0f}"])
+        columns = ["steps", "λ1", "learning rate", "perplexity", "seconds"]
+        table = tabulate(rows, headers=columns, tablefmt="github", disable_numparse=True)
         about = (
             f"{Path(self.base.model).name} on {Path(self.base.corpus).name}; perplexity on {self.plan.windows} calibration windows "
             f"of {self.base.length} tokens that nothing was learned from, ± standard error over windows."
         )
         best = self.best()
         found = "" if best is None else f"\nBest: λ1 {best['lambda1']:g}, learning rate {best['learning_rate']:g}.\n"
-        return f"{about}\n\n" + "\n".join(lines) + f"\n{found}"
+        return f"{about}\n\n{table}\n{found}"
 
     def next_command(self) -> str:
         """What one does with it."""
