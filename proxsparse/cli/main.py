@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 
 from proxsparse.cli import commands
@@ -48,11 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    unabbreviated = functools.partial(Parser, allow_abbrev=False)  # --step must not mean --steps
+    parser = unabbreviated(
         prog="proxsparse", description=DESCRIPTION, epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    verbs = parser.add_subparsers(required=True, metavar="COMMAND", dest="verb")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND", dest="verb", parser_class=unabbreviated)
 
     def add(name: str, run, help: str, example: str) -> argparse.ArgumentParser:
         verb = verbs.add_parser(
