@@ -1,6 +1,6 @@
 # make app      set up, then serve the explorer     (HOST=127.0.0.1 PORT=7860)
 # make test     set up, then run the whole suite    (ARGS="-k prox")
-# make lint     check style and formatting
+# make lint     check style, formatting and types
 # make format   mend style and formatting where a machine can
 
 PYTHON ?= python3
@@ -45,6 +45,7 @@ test: setup $(VENV)/.ready-eval
 lint: setup
 	$(IN)/ruff check .
 	$(IN)/ruff format --check .
+	$(IN)/mypy
 
 format: setup
 	$(IN)/ruff check --fix .

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.nn import Module
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.masks.mask import Mask
+
+if TYPE_CHECKING:
+    from proxsparse.layers import PrunableLayer
 
 MASKS_FILE = "masks.safetensors"  # beside the weights of an exported model
 
@@ -18,7 +23,7 @@ MASKS_FILE = "masks.safetensors"  # beside the weights of an exported model
 class MaskSet(dict[str, Mask]):
     """The masks of a model by layer name."""
 
-    def apply_(self, model) -> None:
+    def apply_(self, model: Module | Mapping[str, PrunableLayer]) -> None:
         """Multiply every layer of `model` that has a mask by it, in place.
 
         model: a transformers model, or the prunable layers of one. Raises ProxSparseError when a name or a shape
@@ -32,7 +37,7 @@ class MaskSet(dict[str, Mask]):
             matrix = layers[name].matrix
             matrix.masked_fill_(~mask.dense(matrix.device), 0)  # not a product: 0 · inf is not 0, and -0 is not 0
 
-    def check_fits(self, layers: Mapping) -> None:
+    def check_fits(self, layers: Mapping[str, PrunableLayer]) -> None:
         """Raise ProxSparseError unless every mask has a layer of its name and shape among `layers`."""
         missing = [name for name in self if name not in layers]
         if missing:
