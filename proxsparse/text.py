@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from proxsparse.bundled import ROOT
 from proxsparse.errors import ProxSparseError
 
-BUNDLED = Path(__file__).resolve().parent.parent / "assets" / "corpus"
+BUNDLED = ROOT / "assets" / "corpus"
 CALIBRATION_SHARE = 0.8  # of a user's own file; the rest is held out
 LEAST_SHARE, MOST_SHARE = 0.7, 0.9  # how far from that a cut between documents may lie
 SEPARATOR = "\n\n"  # between two documents
@@ -220,7 +221,7 @@ def _bundled() -> Corpus:
         files = sorted((BUNDLED / part).glob("*.txt"))
         if not files:
             raise ProxSparseError(
-                f"The bundled corpus is not at {BUNDLED}: run from a clone of the repository, or give a text file."
+                f"The bundled corpus is not at {BUNDLED}: install proxsparse again, or give a text file."
             )
         parts[part] = SEPARATOR.join(path.read_text(encoding="utf-8").strip() for path in files)
     return Corpus("bundled", **parts)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 
 from proxsparse.cli import commands
+from proxsparse.cli.app import app
 from proxsparse.cli.bench import bench
 from proxsparse.cli.settings import Parser, add_settings
 from proxsparse.config import EXPORT_FORMATS, METHODS, PRESETS, CompareJob, LearnConfig, LearnJob, SweepPlan
@@ -18,6 +20,7 @@ Learn which two of every four weights of a language model to keep, or any n of m
   proxsparse export runs/first --to sparse   write the sparse model, proven
   proxsparse verify sparse                   prove it again, from the files alone
   proxsparse bench sparse                    time it dense and sparse on this machine's GPU
+  proxsparse app                             see, tune and do all this in the browser
 """
 EXIT_CODES = (
     "Exit codes: 0 done; 1 not proven (verify), or not equal (bench); 2 bad input or a failed run, with one sentence; "
@@ -27,7 +30,10 @@ EXIT_CODES = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        if arguments[:1] == ["app"]:  # what follows are the explorer's own options
+            return app(arguments[1:])
         parsed, unknown = build_parser().parse_known_args(arguments)
         if unknown:
             raise ProxSparseError(
@@ -43,11 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    unabbreviated = functools.partial(Parser, allow_abbrev=False)  # --step must not mean --steps
+    parser = unabbreviated(
         prog="proxsparse", description=DESCRIPTION, epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    verbs = parser.add_subparsers(required=True, metavar="COMMAND", dest="verb")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND", dest="verb", parser_class=unabbreviated)
 
     def add(name: str, run, help: str, example: str) -> argparse.ArgumentParser:
         verb = verbs.add_parser(
@@ -233,6 +240,8 @@ def build_parser() -> argparse.ArgumentParser:
     runs = add("runs", commands.list_all, "list the runs, newest first", "proxsparse runs")
     runs.add_argument("--root", default="runs", metavar="DIR", help="where the runs are (default runs)")
     add_json(runs)
+
+    verbs.add_parser("app", help="start the explorer in the browser; `proxsparse app --help` lists its options")
 
     worker = verbs.add_parser("worker")  # without help: what `learn` starts, not for people
     worker.add_argument("directory")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -47,7 +49,7 @@ def in_planes(matrix: Tensor, m: int) -> Tensor:
     return matrix.reshape(-1, m).t().contiguous()
 
 
-def from_planes(planes: Tensor, shape: torch.Size) -> Tensor:
+def from_planes(planes: Tensor, shape: Sequence[int]) -> Tensor:
     """The inverse of `in_planes`."""
     return planes.t().reshape(shape)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
@@ -65,7 +66,7 @@ class Mask:
         """
         check_groups(weight, n, m, scale)
         kept = keep_largest(in_planes(magnitudes(weight, scale), m), n)
-        return cls(pack_planes(kept, weight.shape), tuple(weight.shape), n, m)
+        return cls(pack_planes(kept, weight.shape), (weight.shape[0], weight.shape[1]), n, m)
 
     @classmethod
     def of_scores(cls, scores: Tensor, n: int = 2, m: int = 4, ties: Tensor | None = None) -> Mask:
@@ -99,9 +100,9 @@ class Mask:
         if bool(scores.isnan().any()):
             raise ProxSparseError("A score is not a number: the weights or the activations of this model are broken.")
         kept = keep_largest(in_planes(scores, m), n, None if ties is None else in_planes(ties, m))
-        return cls(pack_planes(kept, scores.shape), tuple(scores.shape), n, m)
+        return cls(pack_planes(kept, scores.shape), (scores.shape[0], scores.shape[1]), n, m)
 
-    def dense(self, device=None) -> Tensor:
+    def dense(self, device: torch.device | str | None = None) -> Tensor:
         """Bool (out, in); True = kept."""
         return unpack(self.packed.to(device) if device is not None else self.packed, self.shape[1])
 

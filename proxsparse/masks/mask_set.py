@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.nn import Module
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.masks.mask import Mask
+
+if TYPE_CHECKING:
+    from proxsparse.layers import PrunableLayer
 
 MASKS_FILE = "masks.safetensors"  # beside the weights of an exported model
 
@@ -49,7 +54,7 @@ class MaskSet(dict[str, Mask]):
             raise ProxSparseError(f"These masks have several patterns ({examples}): give masks of one pattern.")
         return next(iter(found))
 
-    def apply_(self, model) -> None:
+    def apply_(self, model: Module | Mapping[str, PrunableLayer]) -> None:
         """Set to zero, in place, what the masks drop.
 
         Parameters
@@ -70,7 +75,7 @@ class MaskSet(dict[str, Mask]):
             matrix = layers[name].matrix
             matrix.masked_fill_(~mask.dense(matrix.device), 0)  # not a product: 0 · inf is not 0, and -0 is not 0
 
-    def check_fits(self, layers: Mapping) -> None:
+    def check_fits(self, layers: Mapping[str, PrunableLayer]) -> None:
         """Raise ProxSparseError unless every mask has a layer of its name and shape among `layers`."""
         missing = [name for name in self if name not in layers]
         if missing:

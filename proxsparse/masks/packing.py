@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ def pack(mask: Tensor) -> Tensor:
     return (padded * _BITS.to(mask.device)).sum(-1, dtype=torch.uint8)
 
 
-def pack_planes(kept: Tensor, shape: tuple[int, int]) -> Tensor:
+def pack_planes(kept: Tensor, shape: Sequence[int]) -> Tensor:
     """`pack` of a mask that lies in planes: kept bool (m, groups), see `in_planes`; shape (out, in)."""
     m, columns = kept.shape[0], shape[1]
     if 8 % m or columns % 8:

@@ -186,7 +186,17 @@ def available(compiler: str, device: str) -> bool:
     return False
 
 
-def _eager_pass(v, lam, n, m, scale, previous, start, original, seed) -> Counts:
+def _eager_pass(
+    v: Tensor,
+    lam: float,
+    n: int,
+    m: int,
+    scale: Tensor | None,
+    previous: Mask | None,
+    start: Mask | None,
+    original: Tensor | None,
+    seed: int | None,
+) -> Counts:
     """Plain torch, on any device and for any pattern, a few rows at a time."""
     packed, sums = [], torch.zeros(6 + m - n + 1, dtype=torch.float64, device=v.device)
     rows_at_a_time, write = max(1, CHUNK // v.shape[1]), writer(v, seed)
@@ -216,7 +226,7 @@ def _eager_pass(v, lam, n, m, scale, previous, start, original, seed) -> Counts:
         for k in range(m - 1, n - 1, -1):
             sums[5 + m - k] += (count == k).sum()
         sums[-1] += (count < n).sum()
-    return Counts(Mask(torch.cat(packed), tuple(v.shape), n, m), sums)
+    return Counts(Mask(torch.cat(packed), (v.shape[0], v.shape[1]), n, m), sums)
 
 
 def _change(u: Tensor, lam: float, n: int) -> tuple[Tensor, Tensor]:

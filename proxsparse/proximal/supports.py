@@ -61,7 +61,7 @@ def _support_of_more(p: Tensor, steps: int = 16) -> Tensor:
     k, smallest = len(p), p[-1]
     excess = p[:-1] - smallest
 
-    def point(s: Tensor):
+    def point(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x, φ and its slope."""
         r = (s * s + excess).sqrt()
         t = (1 - r.sum(0) - s) / (k - 2)
