@@ -24,8 +24,8 @@ def what_runs_it(masks: MaskSet) -> str:
     as_well = "" if (masks.n, masks.m) == (2, 4) else f"A {masks.pattern} mask is 2:4 as well: "
     return (
         f"{as_well}{kernels} turns fp16 and bf16 layers of suitable shapes into sparse ones; `proxsparse.accelerate(model)` "
-        "does it layer by layer. Whether that is faster depends on shapes and batch: nothing was timed here, and `python -m "
-        "proxsparse bench DIR` measures it on your GPU."
+        "does it layer by layer. Whether that is faster depends on shapes and batch: nothing was timed here, and "
+        "`proxsparse bench DIR` measures it on your GPU."
     )
 
 
