@@ -1,11 +1,13 @@
-"""Starts the explorer: `python app.py`."""
+"""Starts the explorer: `proxsparse app`, or `python app.py` in the repository."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
+
+from proxsparse import ProxSparseError
+from proxsparse.cli.settings import Parser
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -13,7 +15,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the options, serve the page until interrupted; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python app.py", description="ProxSparse Explorer, in the browser.")
+    parser = Parser(prog="proxsparse app", description="ProxSparse Explorer, in the browser.", allow_abbrev=False)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)"
     )
@@ -29,13 +31,16 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DIR",
         help="folder whose models and texts may be named in the browser; repeatable",
     )
-    options = parser.parse_args(arguments)
+    try:
+        options = parser.parse_args(arguments)
+    except ProxSparseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
-    from app import style
+    from app import style  # here: what is wrong with an option is said without waiting for the page's packages
     from app.downloads import routes
     from app.operator import UPLOAD_BYTES, Operator
     from app.shell import Shell
-    from proxsparse import ProxSparseError
 
     try:
         operator = Operator(_runs_folder(options.runs), tuple(_allowed(folder) for folder in options.allow))
@@ -66,8 +71,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _runs_folder(name: str) -> Path:
-    from proxsparse import ProxSparseError
-
     path = Path(name).resolve()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -79,8 +82,6 @@ def _runs_folder(name: str) -> Path:
 
 
 def _allowed(name: str) -> Path:
-    from proxsparse import ProxSparseError
-
     path = Path(name).expanduser().resolve()
     if not path.is_dir():
         raise ProxSparseError(f"--allow names {name!r}, which is no folder: check the path.")
@@ -88,8 +89,6 @@ def _allowed(name: str) -> Path:
 
 
 def _auth(text: str | None) -> tuple[str, str] | None:
-    from proxsparse import ProxSparseError
-
     if not text:
         return None
     user, colon, password = text.partition(":")

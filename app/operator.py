@@ -97,7 +97,7 @@ class Operator:
         path = Path(name).expanduser().resolve()
         if not any(path.is_relative_to(folder) for folder in folders):
             raise ProxSparseError(
-                f"The {what} {name[:120]!r} is not in a folder that may be read here: ask for `python app.py --allow FOLDER`"
+                f"The {what} {name[:120]!r} is not in a folder that may be read here: ask for `proxsparse app --allow FOLDER`"
                 f"{', or upload the text' if what == 'text' else ''}."
             )
         return str(path)

@@ -152,7 +152,9 @@ def prox_and_count_(
     return _eager_pass(v, lam, n, m, scale, previous, start, original, seed)
 
 
-def _check_shapes(v, m, scale, previous, start, original) -> None:
+def _check_shapes(
+    v: Tensor, m: int, scale: Tensor | None, previous: Mask | None, start: Mask | None, original: Tensor | None
+) -> None:
     """Raise ProxSparseError where compiled code would read beside what it was given."""
     shape = tuple(v.shape)
     if v.ndim != 2 or shape[1] % m:

@@ -42,7 +42,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         if not (self.path / "run.json").is_file():
             raise ProxSparseError(f"There is no run at {self.path}: list the runs with `proxsparse runs`.")
 

@@ -27,7 +27,7 @@ CARRIED_OVER = ("layers.json", "steps.jsonl", "layers.jsonl", "perplexity.jsonl"
 
 def create(path: str | Path, kind: str, content: dict) -> None:
     """Make the directory of a new run. Raises ProxSparseError when it is taken or cannot be written."""
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ProxSparseError(f"{path} exists and is not empty: give the run another name.")
     try:

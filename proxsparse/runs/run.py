@@ -82,6 +82,6 @@ def find_run(root: str | Path, id: str) -> Run:
 
 def list_runs(root: str | Path = "runs", kind: str | None = None) -> list[Run]:
     """Every run under `root`, newest first. kind: only those of one kind."""
-    paths = [path.parent for path in Path(root).glob("*/run.json")]
+    paths = [path.parent for path in Path(root).expanduser().glob("*/run.json")]
     runs = [run for run in map(Run, paths) if kind in (None, run.kind)]
     return sorted(runs, key=lambda run: (run.header()["created"], run.id), reverse=True)

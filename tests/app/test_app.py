@@ -377,7 +377,8 @@ def test_with_a_login_downloads_need_it_too(tmp_path, browser):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [(("--auth", "nobody"), "not USER:PASSWORD"), (("--allow", "/no/such"), "no folder")]
+    ("arguments", "words"),
+    [(("--auth", "nobody"), "not USER:PASSWORD"), (("--allow", "/no/such"), "no folder"), (("--por", "1"), "--por 1")],
 )
 def test_bad_options_are_one_sentence(tmp_path, arguments, words):
     found = subprocess.run(

@@ -64,6 +64,13 @@ def test_a_new_run(run):
         Run(run.path.parent)
 
 
+def test_a_home_directory_may_be_written_short(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = Run.create(LearnJob(), "~/runs/first")
+    assert run.path == tmp_path / "runs" / "first" and Run("~/runs/first").id == "first"
+    assert [each.id for each in list_runs("~/runs")] == ["first"]
+
+
 def test_a_worker_that_vanished_is_noticed(run):
     state = read_json(run.path / "state.json")
     write_json(run.path / "state.json", state | {"status": "running", "updated": 0})

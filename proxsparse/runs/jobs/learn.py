@@ -38,7 +38,7 @@ class LearnJobWorker(Job):
         lm = load_model(self.job.model, self.job.device)
         self.recorder.update(doing=f"reading {self.job.corpus}", device=describe_device(lm.model.device))
         text = load_windows(self.job.corpus, lm.tokenizer, self.job.length, self.job.context, lm.context)
-        self.heldout = text.heldout if self.job.windows == 0 else text.heldout[: self.job.windows]
+        self.heldout = text.heldout_windows(self.job.windows)
         self.live = self.heldout[: self.job.live_windows]
         layers = prunable_layers(lm.model, self.job.learn.m)
         self.describe(layers, text)
