@@ -39,6 +39,16 @@ GLOSSARY = """
 """
 
 
+class MovingSlider(gr.Slider):
+    """A slider whose ends move. What the page sends may still belong to the ends of a moment ago, which is no error."""
+
+    is_template = True  # the page draws it as the slider that it is
+
+    def preprocess(self, payload: float) -> float:
+        """The value as it was sent."""
+        return payload
+
+
 class LearnScreen:
     """Starts runs, shows the one chosen, and steers it."""
 
@@ -95,7 +105,7 @@ class LearnScreen:
                         ("prox", "Prox half"), ("stop", "Stop"), ("fork", "Fork with these settings"),
                     ):  # fmt: skip
                         parts[name] = gr.Button(label, size="sm", interactive=False, min_width=84, elem_id=name)
-                parts["strength"] = gr.Slider(
+                parts["strength"] = MovingSlider(
                     0, 0.2, value=0.02, step=0.001, label="Set λ1", interactive=False, elem_id="lambda-now",
                     info="strength of the regularizer; takes effect at the next half step, and grows on by the rest of the ramp",
                 )  # fmt: skip
@@ -112,7 +122,7 @@ class LearnScreen:
                     parts["quantity"] = gr.Radio(
                         list(QUANTITIES), value="pattern share", label="Layer by layer", elem_id="quantity"
                     )
-                    parts["scrubber"] = gr.Slider(
+                    parts["scrubber"] = MovingSlider(
                         0, 1, value=1, step=1, label="Step shown (at the right end: the newest)", elem_id="scrubber"
                     )
                 parts["heatmap"] = live_plot("chart-heatmap", 320)
