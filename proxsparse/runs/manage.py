@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shlex
 import shutil
+import stat
 
 from proxsparse.config import LearnConfig, LearnJob
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs.commands import require
+from proxsparse.runs.directory import ACTIVE
 from proxsparse.runs.run import Run
 from proxsparse.settings import settings_of
 
@@ -20,7 +23,7 @@ def rename(run: Run, name: str) -> Run:
 
     Raises ProxSparseError for a name that is taken or no plain name, a run that is worked on, or the recorded example.
     """
-    require(run, "rename")
+    _require_unused(run, "rename")
     target = run.path.parent / name
     if not NAME.fullmatch(name):
         raise ProxSparseError(
@@ -37,28 +40,37 @@ def delete(run: Run) -> None:
 
     Raises ProxSparseError for a run that is worked on, or the recorded example.
     """
-    require(run, "delete")
-    export = run.export()
-    if export is not None and export.is_alive():
-        raise ProxSparseError(f"An export of run {run.id} is being written: wait until it is done.")
-    hidden = run.path.with_name(f".deleted-{run.id}")  # first out of sight: half a run is listed nowhere
-    shutil.rmtree(hidden, ignore_errors=True)  # what an earlier attempt left
+    _require_unused(run, "delete")
+    # First out of sight, one folder deeper than runs are looked for: half a run is listed nowhere.
+    hidden = run.path.with_name(f".deleted-{secrets.token_hex(4)}")
     try:
-        run.path.rename(hidden)
+        hidden.mkdir()
+        run.path.rename(hidden / run.id)
         shutil.rmtree(hidden)
     except OSError as error:
         raise ProxSparseError(f"Run {run.id} cannot be deleted ({error.strerror}): remove {hidden} by hand.") from error
 
 
+def _require_unused(run: Run, action: str) -> None:
+    """Raise ProxSparseError while a process writes into the run's directory: its worker, or that of an export."""
+    require(run, action)
+    export = run.export()
+    if export is not None and (export.is_alive() or export.state()["status"] in ACTIVE):
+        raise ProxSparseError(f"An export of run {run.id} is being written: wait until it is done.")
+
+
 def size_on_disk(run: Run) -> int:
-    """Bytes of all files of the run. A checkpoint that a fork shares with its parent counts in both."""
-    total = 0
+    """Bytes of all files of the run, each counted once under however many names. A checkpoint that a fork shares with its
+    parent counts in both."""
+    sizes = {}
     for path in run.path.rglob("*"):
         try:
-            total += path.stat().st_size if path.is_file() and not path.is_symlink() else 0
+            status = path.lstat()
         except FileNotFoundError:
             continue  # a temporary file that has just got its name
-    return total
+        if stat.S_ISREG(status.st_mode):
+            sizes[status.st_ino] = status.st_size
+    return sum(sizes.values())
 
 
 def command_line(run: Run) -> str:
@@ -116,4 +128,11 @@ def _flags(values: dict, usual: dict) -> list:
 
 
 def _command(words: list) -> str:
-    return shlex.join(["proxsparse", *(f"{word:g}" if isinstance(word, float) else str(word) for word in words)])
+    return shlex.join(["proxsparse", *map(_written, words)])
+
+
+def _written(word: object) -> str:
+    """A number with as many digits as make it again, and no more: 1, not 1.0."""
+    if isinstance(word, float):
+        return f"{word:g}" if float(f"{word:g}") == word else repr(word)
+    return str(word)
