@@ -27,6 +27,11 @@ class RunsScreen:
     name, title = "runs", "Runs"
     css = """
 #runs-list td { white-space: nowrap; } #runs-list td:last-child { white-space: normal; min-width: 12em; }
+#runs-list td a { padding: 0; }
+@media (max-width: 640px) {
+  #runs-list :is(th, td):is(:nth-child(2), :nth-child(4), :nth-child(6)) { display: none; }
+  #runs-list td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 7em; }
+}
 #runs-list tr.chosen { font-weight: 650; }
 """
 
@@ -47,17 +52,18 @@ class RunsScreen:
                 "Delete it for good", size="sm", variant="stop", visible=False, elem_id="runs-confirm"
             )
             self.keep = gr.Button("Keep it", size="sm", visible=False, elem_id="runs-keep")
+        self.asked = gr.State(None)  # which run the question below the list is about
         self.command = gr.Code(
-            language="shell", label="The command that makes it again", interactive=False, elem_id="runs-command"
-        )
+            language="shell", label="The command that makes it again", interactive=False, wrap_lines=True,
+            elem_id="runs-command",
+        )  # fmt: skip
         self.detail = gr.HTML(elem_id="runs-detail")
         self.inputs = [self.chosen]
         self.outputs = [self.list, self.chosen, self.command, self.detail]
 
     def wire(self, shell) -> None:
         """Deleting asks first; opening a run that learned goes to the Learn screen."""
-        asking = [self.confirm, self.keep]
-        hide = [gr.update(visible=False)] * 2
+        question = [self.asked, self.confirm, self.keep]
         gr.on([self.chosen.input], **shell.looking())
         shell.on(self.open.click, self.opened, [self.chosen], [shell.id, shell.tabs])
         shell.on(
@@ -66,14 +72,23 @@ class RunsScreen:
             [self.chosen, self.new_name, shell.id],
             [self.chosen, self.new_name, shell.id],
         )
-        self.delete.click(lambda: [gr.update(visible=True)] * 2, None, asking, **shell.quietly)
-        self.keep.click(lambda: hide, None, asking, **shell.quietly)
+        shell.on(self.delete.click, self.ask, [self.chosen], question)
+        gr.on([self.keep.click, self.chosen.change], self.answered, None, question, **shell.quietly)
         shell.on(
             self.confirm.click,
-            lambda *inputs: [*self.deleted(*inputs), *hide],
-            [self.chosen, shell.id],
-            [self.chosen, shell.id, *asking],
+            lambda *inputs: [*self.deleted(*inputs), *self.answered()],
+            [self.asked, shell.id],
+            [self.chosen, shell.id, *question],
         )
+
+    def ask(self, id: str | None) -> list:
+        """Ask whether the run is to be deleted, by its name: another may be chosen before somebody answers."""
+        run = self._run(id)
+        return [run.id, gr.update(visible=True, value=f"Delete {run.id} for good"), gr.update(visible=True)]
+
+    def answered(self) -> list:
+        """Take the question away."""
+        return [None, gr.update(visible=False), gr.update(visible=False)]
 
     def render(self, shown: Shown) -> dict[Component, Any]:
         """The list when one of its rows changed or a minute went by; the one chosen when it did."""
@@ -111,9 +126,8 @@ class RunsScreen:
         run = self.operator.find_any(row.id)
         table = readable(Comparison(run).table()) if row.kind == "compare" else Sweep(run).table().round(4)
         cells = ([escape(str(value)) for value in line] for line in table.itertuples(index=False))
-        return f"<h3>{row.kind} {escape(row.id)}</h3>" + html.table(
-            [escape(str(name)) for name in table.columns], cells
-        )
+        kind = "Comparison" if row.kind == "compare" else "Sweep"
+        return f"<h3>{kind} {escape(row.id)}</h3>" + html.table([escape(str(name)) for name in table.columns], cells)
 
     def _run(self, id: str | None) -> Run:
         if not id:

@@ -1,0 +1,44 @@
+"""The Runs screen in a real browser."""
+
+import pytest
+from made_runs import made_run
+from playwright.sync_api import expect
+from test_app import browser, choose, serve  # noqa: F401
+
+pytestmark = pytest.mark.browser
+
+
+def test_runs_are_renamed_and_deleted_from_the_page(tmp_path, browser):  # noqa: F811
+    for name in ("first", "second"):
+        made_run(tmp_path / name, steps=2)
+    address, process = serve(tmp_path)
+    try:
+        page = browser.new_page()
+        page.goto(f"{address}/?run=first&screen=runs")
+        table, command = page.locator("#runs-list"), page.locator("#runs-command")
+        expect(table).to_contain_text("second", timeout=60_000)
+        expect(command).to_contain_text("proxsparse learn --steps 5000")
+
+        # The list tells of a run that was made elsewhere.
+        made_run(tmp_path / "third", steps=2)
+        expect(table).to_contain_text("third", timeout=60_000)
+
+        page.locator("#runs-name input, #runs-name textarea").first.fill("better")
+        page.locator("#runs-rename").click()
+        expect(table).to_contain_text("better", timeout=60_000)
+        page.wait_for_url("**/?*run=better*")
+
+        # A question that was asked about one run is gone when another is chosen.
+        page.locator("#runs-delete").click()
+        expect(page.locator("#runs-confirm")).to_contain_text("Delete better for good", timeout=60_000)
+        choose(page, "runs-chosen", "second")
+        expect(page.locator("#runs-confirm")).to_be_hidden(timeout=60_000)
+        page.locator("#runs-delete").click()
+        expect(page.locator("#runs-confirm")).to_contain_text("Delete second for good", timeout=60_000)
+        page.locator("#runs-confirm").click()
+        expect(table).not_to_contain_text("second", timeout=60_000)
+        assert not (tmp_path / "second").exists() and (tmp_path / "better").exists()
+        page.close()
+    finally:
+        process.terminate()
+        process.wait(20)
