@@ -35,9 +35,13 @@ def banner(view: RunSnapshot | None, id: str) -> str:
     doing = "" if state["status"] in ("done", "failed") else f"<span class='doing'>{escape(state['doing'])}</span>"
     error = html.failure(state["error"]) if state.get("error") else ""
     if state["status"] == "interrupted":
-        error = html.failure(
-            "The worker process ended unexpectedly (killed, or out of memory): Resume continues from the last checkpoint."
+        last = max(view.run.checkpoints(), default=None)
+        then = (
+            "begins again: there is no checkpoint yet"
+            if last is None
+            else f"continues from the checkpoint of step {last}"
         )
+        error = html.failure(f"The worker process ended unexpectedly (killed, or out of memory); Resume {then}.")
     example = ""
     if id == EXAMPLE_ID:
         created = datetime.fromisoformat(view.run.header()["created"]).date()
@@ -62,7 +66,7 @@ def tiles(view: RunSnapshot | None) -> str:
     learned, dense, magnitude = (view.latest(mask, "live") for mask in ("learned", "dense", "magnitude"))
     n, m = view.job.learn.n, view.job.learn.m
     sparse = "–" if last is None else f"{pattern_share(last):.1%}"
-    loss = "–" if last is None else f"{last['loss']:.3f}"
+    loss = "–" if last is None or last["loss"] is None else f"{last['loss']:.3f}"
     flipped = "–" if last is None or not view.weights else f"{last['flips_from_start'] / view.weights:.2%}"
     on = f"on {view.job.live_windows} held-out windows; original weights under the mask as it is now"
     tiles = (

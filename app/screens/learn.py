@@ -168,7 +168,7 @@ class LearnScreen:
     def _charts(self, view: RunSnapshot | None) -> dict[Component, str]:
         if view is None:
             return {self.parts[name]: "" for name in CHARTS}
-        steps, perplexity = view.curves(), view.perplexity
+        steps, perplexity = view.curves(), view.measurements()
         drawn = (
             figures.learning_curve(steps, perplexity), figures.composition(steps), figures.flips(steps, view.weights),
             figures.strength(steps),

@@ -26,9 +26,14 @@ class LineIndex:
         self._forget()
 
     def _forget(self) -> None:
-        self.steps: list[int] = []
-        self._begins: list[int] = [0]
+        # Both lists in one assignment: a reader beside `refresh` must not see one of before and one of after. They only grow.
+        self._lines: tuple[list[int], list[int]] = ([], [0])
         self._inode: int | None = None
+
+    @property
+    def steps(self) -> list[int]:
+        """The step of each line."""
+        return self._lines[0]
 
     def refresh(self) -> bool:
         """Index what was added. Returns whether the record was cut back or replaced, and is indexed anew."""
@@ -38,26 +43,28 @@ class LineIndex:
             return restarted
         with open(self.path, "rb") as file:
             status, restarted = os.fstat(file.fileno()), False
-            if status.st_size < self._begins[-1] or (self._inode is not None and status.st_ino != self._inode):
+            if status.st_size < self._lines[1][-1] or (self._inode is not None and status.st_ino != self._inode):
                 self._forget()
                 restarted = True
             self._inode = status.st_ino
-            file.seek(self._begins[-1])
+            steps, begins = self._lines
+            file.seek(begins[-1])
             for line in file:
                 found = _STEP.match(line)
                 if not line.endswith(b"\n"):  # still being written
                     break
-                self._begins.append(self._begins[-1] + len(line))
-                self.steps.append(int(found[1]) if found else -1)
+                begins.append(begins[-1] + len(line))
+                steps.append(int(found[1]) if found else -1)
         return restarted
 
     def record(self, index: int) -> dict | None:
         """The record in line `index`; None where the file has changed since it was indexed, and the line is gone."""
-        return self._read(self._begins[index], self._begins[index + 1])
+        _, begins = self._lines
+        return self._read(begins[index], begins[index + 1])
 
     def nearest(self, step: int) -> dict | None:
         """The record whose step is nearest; None where there is none. May be called while another thread refreshes."""
-        steps, begins = self.steps, self._begins  # lists that only grow, or are replaced as a whole
+        steps, begins = self._lines
         count = len(steps)
         if not count:
             return None

@@ -64,6 +64,14 @@ class RunSnapshot:
         """The steps, thinned to what a chart can show."""
         return thinned(self.steps, "loss") if len(self.steps) else self.steps
 
+    def measurements(self) -> pd.DataFrame:
+        """The perplexities, those of the learned mask while it was learned thinned to what a chart can show."""
+        table = self.perplexity
+        if table.empty:
+            return table
+        live = (table["mask"] == "learned") & (table["scope"] == "live")
+        return pd.concat([table[~live], thinned(table[live], "perplexity")])
+
     @property
     def drawn(self) -> tuple:
         """What the charts show: equal for two snapshots whose charts would look the same. A curve of many steps changes by
