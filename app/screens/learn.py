@@ -39,16 +39,6 @@ GLOSSARY = """
 """
 
 
-class MovingSlider(gr.Slider):
-    """A slider whose ends move. What the page sends may still belong to the ends of a moment ago, which is no error."""
-
-    is_template = True  # the page draws it as the slider that it is
-
-    def preprocess(self, payload: float) -> float:
-        """The value as it was sent."""
-        return payload
-
-
 class LearnScreen:
     """Starts runs, shows the one chosen, and steers it."""
 
@@ -105,7 +95,7 @@ class LearnScreen:
                         ("prox", "Prox half"), ("stop", "Stop"), ("fork", "Fork with these settings"),
                     ):  # fmt: skip
                         parts[name] = gr.Button(label, size="sm", interactive=False, min_width=84, elem_id=name)
-                parts["strength"] = MovingSlider(
+                parts["strength"] = gr.Slider(
                     0, 0.2, value=0.02, step=0.001, label="Set λ1", interactive=False, elem_id="lambda-now",
                     info="strength of the regularizer; takes effect at the next half step, and grows on by the rest of the ramp",
                 )  # fmt: skip
@@ -122,7 +112,7 @@ class LearnScreen:
                     parts["quantity"] = gr.Radio(
                         list(QUANTITIES), value="pattern share", label="Layer by layer", elem_id="quantity"
                     )
-                    parts["scrubber"] = MovingSlider(
+                    parts["scrubber"] = gr.Slider(
                         0, 1, value=1, step=1, label="Step shown (at the right end: the newest)", elem_id="scrubber"
                     )
                 parts["heatmap"] = live_plot("chart-heatmap", 320)
@@ -144,8 +134,6 @@ class LearnScreen:
         parts, view, id = self.parts, shown.view, shown.id
         updates: dict[Component, Any] = {}
         run_changed = shown.changed("run", (id, view and view.created))
-        if run_changed:
-            updates |= self._form_of(view)
         if shown.changed("state", view and (view.state, view.records)):
             updates[parts["banner"]] = status.banner(view, id)
             updates |= self._buttons(view, id)
@@ -157,13 +145,16 @@ class LearnScreen:
         updates |= self._strength(shown, run_changed)
         return updates
 
-    def _form_of(self, view: RunSnapshot | None) -> dict[Component, Any]:
-        """The settings of the run shown: what a fork starts from, and a new run like it."""
-        job, parts = view.job if view else LearnJob(), self.parts
+    def fill(self, id: str) -> dict[Component, Any]:
+        """Put the settings of the run shown into the form: what a fork starts from, and a new run like it.
+
+        Once for each run that the page comes to show, and not while it is shown: nothing that was typed is overwritten.
+        """
+        job, parts = self.operator.find(id).job() if id else LearnJob(), self.parts
         updates = dict(zip(self.form, values_of(job), strict=True))
         corpus = self.operator.shown_corpus(job.corpus)
         updates[parts["corpus"]] = gr.update(choices=list(dict.fromkeys((*CORPORA, corpus))), value=corpus)
-        return updates | {parts["model"]: job.model, parts["preset"]: None if view else "Quick"}
+        return updates | {parts["model"]: job.model, parts["preset"]: None if id else "Quick"}
 
     def _charts(self, view: RunSnapshot | None) -> dict[Component, str]:
         if view is None:
@@ -183,10 +174,12 @@ class LearnScreen:
         follows = run_changed or scrubbed >= shown.seen.get("newest", 0)
         step = newest if follows else int(scrubbed)
         updates: dict[Component, Any] = {}
-        if shown.changed("newest", newest) or run_changed:
+        # The slider's end comes down only once its value has: Gradio refuses a value, on its way here, beyond the end.
+        end = max(newest, 1) if scrubbed <= max(newest, 1) else shown.seen.get("end", 1)
+        if shown.changed("end", end) | shown.changed("newest", newest) | run_changed:
             # Its value only when it moves: an answer on its way must not undo what somebody has just chosen.
             value = {"value": newest} if follows and scrubbed != newest else {}
-            updates[parts["scrubber"]] = gr.update(maximum=max(newest, 1), **value)
+            updates[parts["scrubber"]] = gr.update(maximum=end, **value)
         drawn = view and (view.drawn if follows else step, quantity, view.created)
         if shown.changed("heatmap", drawn):
             record = view.layer_record(step) if view else None
@@ -230,6 +223,8 @@ class LearnScreen:
     def wire(self, shell) -> None:
         """Every button sends a command to the run shown, or makes a new run and shows that one."""
         parts = self.parts
+        filled = [*self.form, parts["corpus"], parts["model"], parts["preset"]]
+        shell.on(shell.id.change, self.fill, [shell.id], filled)
         gr.on([parts["quantity"].change, parts["scrubber"].input], **shell.looking())
         parts["preset"].input(lambda name: values_of(PRESETS[name]), [parts["preset"]], self.form, **shell.quietly)
         shell.on(parts["upload"].upload, self.upload, [parts["upload"]], [parts["corpus"]])

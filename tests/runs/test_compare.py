@@ -36,6 +36,7 @@ from proxsparse import (
 )
 from proxsparse.cli import main
 from proxsparse.evaluation.output_error import output_errors
+from proxsparse.files import write_json
 from proxsparse.models.forward import autocast
 from proxsparse.runs.jobs.compare import CompareJobWorker
 from proxsparse.runs.recorder import Recorder
@@ -309,7 +310,9 @@ def test_pause_resume_and_stop_then_nothing_is_measured_twice(make_job, tmp_path
     def measure_then_pause(self, name, make):
         measure(self, name, make)
         if name == "magnitude":
-            run.send("step")  # of a learner: ignored here
+            with pytest.raises(ProxSparseError, match="it takes no 'step'"):
+                run.send("step")
+            write_json(run.path / "commands" / "1.json", {"command": "step"})  # from elsewhere: ignored
             run.send("pause")
 
     def drive():
