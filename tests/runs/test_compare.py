@@ -312,7 +312,7 @@ def test_pause_resume_and_stop_then_nothing_is_measured_twice(make_job, tmp_path
         if name == "magnitude":
             with pytest.raises(ProxSparseError, match="it takes no 'step'"):
                 run.send("step")
-            write_json(run.path / "commands" / "1.json", {"command": "step"})  # from elsewhere: ignored
+            write_json(run.path / "commands" / "0.json", {"command": "step"})  # from elsewhere: ignored
             run.send("pause")
 
     def drive():
