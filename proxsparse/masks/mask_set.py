@@ -12,11 +12,13 @@ from safetensors.torch import save_file
 from torch.nn import Module
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.files import check_version
 from proxsparse.masks.mask import Mask
 
 if TYPE_CHECKING:
     from proxsparse.layers import PrunableLayer
 
+VERSION = 1  # of the file format
 MASKS_FILE = "masks.safetensors"  # beside the weights of an exported model
 
 
@@ -99,15 +101,19 @@ class MaskSet(dict[str, Mask]):
         """Write a safetensors file: one packed uint8 tensor a layer, shapes and pattern in the metadata."""
         tensors = {name: mask.packed.contiguous().cpu() for name, mask in self.items()}
         about = {name: [*mask.shape, mask.n, mask.m] for name, mask in self.items()}
-        save_file(tensors, path, metadata={"format": "pt", "content": "packed N:M masks", "masks": json.dumps(about)})
+        metadata = {"format": "pt", "content": "packed N:M masks", "version": str(VERSION), "masks": json.dumps(about)}
+        save_file(tensors, path, metadata=metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> MaskSet:
         """Read what `save` wrote. Raises ProxSparseError for a file that is not a mask file or breaks its own
-        pattern."""
+        pattern, and for one that a newer version wrote."""
         try:
             with safe_open(path, "pt") as file:
-                about = json.loads((file.metadata() or {}).get("masks", "null"))
+                metadata = file.metadata() or {}
+                # Files of before there was a version are read as those of version 1, which changed nothing else.
+                check_version(int(metadata.get("version", VERSION)), VERSION, f"The mask file {path}")
+                about = json.loads(metadata.get("masks", "null"))
                 if about is None:
                     raise ProxSparseError(f"{path} holds no packed masks: give a file that MaskSet.save wrote.")
                 masks = cls()

@@ -95,3 +95,21 @@ def test_bad_files_are_one_sentence(tmp_path):
     broken.save(path)
     with pytest.raises(ProxSparseError, match="damaged"):
         MaskSet.load(path)
+
+
+def test_a_file_of_a_newer_version_is_refused_and_one_without_is_read(tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    path = tmp_path / "masks.safetensors"
+    masks = MaskSet({"layer": Mask.project(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)))})
+    masks.save(path)
+    with safe_open(path, "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert metadata["version"] == "1"
+    save_file(tensors, path, metadata | {"version": "2"})
+    with pytest.raises(ProxSparseError, match="has the format version 2 and this proxsparse reads versions up to 1"):
+        MaskSet.load(path)
+    del metadata["version"]
+    save_file(tensors, path, metadata)
+    assert MaskSet.load(path).flips(masks) == {"layer": 0}
