@@ -51,10 +51,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, default: Any = None) -> Any:
+    """What the file holds; `default` where there is none. Raises ProxSparseError where it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return default
+    except (ValueError, RecursionError) as error:  # also what is not UTF-8, and numbers of thousands of digits
+        raise ProxSparseError(f"{path.name} is damaged: it holds no JSON ({str(error)[:80]}).") from error
 
 
 def check_version(found: object, newest: int, what: str) -> None:

@@ -102,8 +102,24 @@ def prunable_layers(model, m: int = 4) -> PrunableLayers:
     """The linear maps in the decoder blocks of a causal language model whose input dimension is a multiple of `m`.
 
     Finds `nn.Linear`, the transposed `Conv1D` of GPT-2, fused projections, and experts that share a three-dimensional
-    parameter (each expert is a layer of its own). Raises ProxSparseError when there is none, or when weights are
-    quantized.
+    parameter (each expert is a layer of its own).
+
+    Parameters
+    ----------
+    model : transformers model
+        A causal language model.
+    m : int
+        The size of a group.
+
+    Returns
+    -------
+    PrunableLayers
+        By name, in the model's order; its `skipped` says what was left dense, and why.
+
+    Raises
+    ------
+    ProxSparseError
+        When there is none, or when weights are quantized.
     """
     found = PrunableLayers()
     embeddings = {

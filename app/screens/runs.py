@@ -59,7 +59,7 @@ class RunsScreen:
         )  # fmt: skip
         self.detail = gr.HTML(elem_id="runs-detail")
         self.inputs = [self.chosen]
-        self.outputs = [self.list, self.chosen, self.command, self.detail]
+        self.outputs = [self.list, self.chosen, self.command, self.detail, self.open]
 
     def wire(self, shell) -> None:
         """Deleting asks first; opening a run that learned goes to the Learn screen."""
@@ -96,15 +96,16 @@ class RunsScreen:
         names = [row.id for row in rows]
         chosen = shown.values[self.chosen]
         chosen = chosen if chosen in names else shown.id if shown.id in names else names[0] if names else None
-        ages = tuple(html.age(row.created) for row in rows)
+        ages = tuple(html.age(row.created) if row.created else "" for row in rows)
         if shown.changed("rows", (rows, ages, chosen)):
-            updates |= {self.list: self._table(rows, chosen), self.chosen: gr.update(choices=names, value=chosen)}
+            updates |= {self.list: self._table(rows, ages, chosen), self.chosen: gr.update(choices=names, value=chosen)}
         row = next((row for row in rows if row.id == chosen), None)
         if shown.changed("chosen", row):
             updates |= {self.command: row.command if row else "", self.detail: self._detail(row)}
+            updates[self.open] = gr.update(interactive=row is not None and row.kind == "learn")
         return updates
 
-    def _table(self, rows: tuple[Row, ...], chosen: str | None) -> str:
+    def _table(self, rows: tuple[Row, ...], ages: tuple[str, ...], chosen: str | None) -> str:
         if not rows:
             return html.note(
                 "There is no run yet: press `Run` on the Learn screen, or `proxsparse learn` in a terminal."
@@ -113,15 +114,15 @@ class RunsScreen:
             (
                 f"<a href='?run={quote(row.id)}'>{escape(row.id)}</a>" if row.kind == "learn" else escape(row.id), row.kind,
                 f"<span class='status {row.status}'>{row.status}</span>", f"{row.step}{f' of {row.steps}' if row.steps else ''}",
-                html.age(row.created), html.size(row.bytes), escape(row.result) or "–",
+                age or "–", html.size(row.bytes) if row.bytes else "–", escape(row.result) or "–",
             )
-            for row in rows
+            for row, age in zip(rows, ages, strict=True)
         ]  # fmt: skip
         return html.table(COLUMNS, cells, numeric=(5,), classes=["chosen" if row.id == chosen else "" for row in rows])
 
     def _detail(self, row: Row | None) -> str:
         """The table of a comparison or a sweep, which have no screen of their own."""
-        if row is None or row.kind == "learn":
+        if row is None or row.kind not in ("compare", "sweep"):
             return ""
         run = self.operator.find_any(row.id)
         table = readable(Comparison(run).table()) if row.kind == "compare" else Sweep(run).table().round(4)

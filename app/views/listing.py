@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.html import number, with_error
 from proxsparse import ProxSparseError
-from proxsparse.runs import Comparison, Run, Sweep, list_runs
+from proxsparse.runs import Comparison, Run, Sweep, list_runs, unreadable_runs
 from proxsparse.runs.manage import command_line, size_on_disk
 
 WATCHED = ("run.json", "state.json", "perplexity.jsonl", "trials.jsonl", "layers_compared.json", "results", "export")
@@ -52,6 +52,7 @@ class Listing:
                 known[run.path] = (signature, row)
                 rows.append(row)
             self._known = known
+            rows += [_unreadable(name, reason) for name, reason in unreadable_runs(self.root).items()]
             return tuple(rows)
 
 
@@ -69,6 +70,10 @@ def _row(run: Run) -> Row:
         run.id, kind, state["status"], state["step"], steps, header["created"], size_on_disk(run), _result(run, kind),
         command_line(run),
     )  # fmt: skip
+
+
+def _unreadable(id: str, reason: str) -> Row:
+    return Row(id, "?", "unreadable", step=0, steps=None, created="", bytes=0, result=reason, command="")
 
 
 def _result(run: Run, kind: str) -> str:

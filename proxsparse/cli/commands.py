@@ -14,7 +14,7 @@ from proxsparse.cli.follow import follow
 from proxsparse.cli.settings import job_from
 from proxsparse.config import CompareJob, LearnConfig, SweepPlan, absolute
 from proxsparse.errors import ProxSparseError
-from proxsparse.runs import Run, list_runs, new_run_path
+from proxsparse.runs import Run, list_runs, new_run_path, unreadable_runs
 from proxsparse.runs.readers.comparison import check_masks, check_runs
 from proxsparse.runs.readers.sweep import check_plan
 
@@ -174,11 +174,12 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def list_all(arguments: argparse.Namespace) -> int:
-    runs = list_runs(arguments.root)
+    runs, unreadable = list_runs(arguments.root), unreadable_runs(arguments.root)
     if arguments.json:
-        print(json.dumps([run.header() | run.state() | {"id": run.id, "path": str(run.path)} for run in runs]))
+        known = [run.header() | run.state() | {"id": run.id, "path": str(run.path)} for run in runs]
+        print(json.dumps(known + [{"id": name, "unreadable": reason} for name, reason in unreadable.items()]))
         return 0
-    if not runs:
+    if not runs and not unreadable:
         print(f"No runs under {arguments.root}: start one with `proxsparse learn`.")
     for run in runs:
         header, state = run.header(), run.state()
@@ -186,6 +187,8 @@ def list_all(arguments: argparse.Namespace) -> int:
         steps = job["learn"]["steps"] if run.kind == "learn" else state.get("steps", "?")
         what = f"{run.kind:<8} {job['model']} on {job['corpus']}"
         print(f"{header['created'][:16]}  {state['status']:<12} {state['step']:>5}/{steps:<5} {run.path}  {what}")
+    for name, reason in unreadable.items():
+        print(f"unreadable        {Path(arguments.root) / name}  {reason}")
     return 0
 
 

@@ -11,8 +11,17 @@ from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, 
 
 
 def perplexities(table: pd.DataFrame) -> go.Figure:
-    """Perplexity of every method on a logarithmic axis, best at the top, with standard errors. table: as
-    `Comparison.table`."""
+    """Perplexity of every method on a logarithmic axis, best at the top, with standard errors.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `Comparison.table`.
+
+    Returns
+    -------
+    plotly Figure
+    """
     figure, title = go.Figure(), "Perplexity, ± standard error over windows"
     if len(table):
         kinds = (
@@ -40,8 +49,19 @@ def perplexities(table: pd.DataFrame) -> go.Figure:
 
 
 def overlap_matrix(overlaps: pd.DataFrame, chance: float = 0.5) -> go.Figure:
-    """Share of the kept weights that two masks have in common. overlaps: as `Comparison.overlaps`. chance: what two
-    random masks share, n/m; the colours begin there."""
+    """Share of the kept weights that two masks have in common.
+
+    Parameters
+    ----------
+    overlaps : DataFrame
+        As `Comparison.overlaps`.
+    chance : float
+        What two random masks share, n/m; the colours begin there.
+
+    Returns
+    -------
+    plotly Figure
+    """
     figure = go.Figure()
     if len(overlaps):
         figure.add_heatmap(
@@ -57,20 +77,50 @@ def overlap_matrix(overlaps: pd.DataFrame, chance: float = 0.5) -> go.Figure:
 
 
 def overlap_by_layer(layers: pd.DataFrame, ours: str) -> go.Figure:
-    """Per decoder block, the share of the kept weights that each method has in common with `ours`. layers: as
-    `Comparison.layers`."""
+    """Per decoder block, the share of the kept weights that each method has in common with `ours`.
+
+    Parameters
+    ----------
+    layers : DataFrame
+        As `Comparison.layers`.
+    ours : str
+        The method that the others are compared with.
+
+    Returns
+    -------
+    plotly Figure
+    """
     others = layers[layers["method"] != ours] if len(layers) else layers
     return _by_block(others, "overlap", f"Kept weights in common with {ours}", ".0%")
 
 
 def output_errors(layers: pd.DataFrame) -> go.Figure:
-    """Per decoder block, the mean over its layers of ‖WX − ŴX‖ / ‖WX‖, with the inputs of the dense model. layers: as
-    `Comparison.layers`."""
+    """Per decoder block, the mean over its layers of ‖WX − ŴX‖ / ‖WX‖, with the inputs of the dense model.
+
+    Parameters
+    ----------
+    layers : DataFrame
+        As `Comparison.layers`.
+
+    Returns
+    -------
+    plotly Figure
+    """
     return _by_block(layers, "output_error", "Output error of the layers: ‖WX − ŴX‖ / ‖WX‖", ".2f")
 
 
 def sweep(trials: pd.DataFrame) -> go.Figure:
-    """Perplexity over λ1, a line a learning rate; pale where fewer steps were taken. trials: as `Sweep.trials`."""
+    """Perplexity over λ1, a line a learning rate; pale where fewer steps were taken.
+
+    Parameters
+    ----------
+    trials : DataFrame
+        As `Sweep.trials`.
+
+    Returns
+    -------
+    plotly Figure
+    """
     trials = trials if len(trials) else pd.DataFrame(columns=["rung", "lambda1", "learning_rate", "perplexity"])
     figure, rungs = go.Figure(), sorted(trials["rung"].unique())
     finite = trials[trials["perplexity"] < float("inf")]

@@ -26,7 +26,19 @@ QUANTITIES = {
 
 def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame) -> go.Figure:
     """Held-out perplexity of the masked original model (log scale, dense and magnitude as lines) above the training
-    loss."""
+    loss.
+
+    Parameters
+    ----------
+    steps : DataFrame
+        As `run.table("steps")`.
+    perplexity : DataFrame
+        As `run.table("perplexity")`.
+
+    Returns
+    -------
+    plotly Figure
+    """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.6, 0.4])
     live = perplexity[perplexity["scope"] == "live"] if len(perplexity) else perplexity
     measured_on = ""
@@ -61,7 +73,17 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame) -> go.Figure:
 
 
 def composition(steps: pd.DataFrame) -> go.Figure:
-    """How many nonzero soft weights the groups have, as stacked shares over the steps."""
+    """How many nonzero soft weights the groups have, as stacked shares over the steps.
+
+    Parameters
+    ----------
+    steps : DataFrame
+        As `run.table("steps")`.
+
+    Returns
+    -------
+    plotly Figure
+    """
     figure = go.Figure()
     counts = sorted(int(name.removeprefix("nonzeros_")) for name in steps if name.startswith("nonzeros_"))
     if len(steps):
@@ -85,7 +107,17 @@ def composition(steps: pd.DataFrame) -> go.Figure:
 
 
 def strength(steps: pd.DataFrame) -> go.Figure:
-    """λ1 over the steps, and the learning rate on an axis of its own."""
+    """λ1 over the steps, and the learning rate on an axis of its own.
+
+    Parameters
+    ----------
+    steps : DataFrame
+        As `run.table("steps")`.
+
+    Returns
+    -------
+    plotly Figure
+    """
     figure = make_subplots(specs=[[{"secondary_y": True}]])
     if len(steps):
         figure.add_scatter(
@@ -110,7 +142,19 @@ def strength(steps: pd.DataFrame) -> go.Figure:
 
 
 def flips(steps: pd.DataFrame, weights: int) -> go.Figure:
-    """How much of the mask changes: a step, and since the start. weights: how many prunable weights the model has."""
+    """How much of the mask changes: a step, and since the start.
+
+    Parameters
+    ----------
+    steps : DataFrame
+        As `run.table("steps")`.
+    weights : int
+        How many prunable weights the model has.
+
+    Returns
+    -------
+    plotly Figure
+    """
     figure = go.Figure()
     if len(steps) and weights:
         for column, name, color in (("flips_from_start", "since the start", BLUE), ("flips", "in one step", ORANGE)):
@@ -127,7 +171,19 @@ def flips(steps: pd.DataFrame, weights: int) -> go.Figure:
 def layer_values(layers: pd.DataFrame, record: dict, quantity: str) -> pd.DataFrame:
     """One quantity of one step, block by projection; experts of one projection are taken together.
 
-    layers: as `Run.layers`. record: one line of `layers.jsonl`. Index: projections in model order; columns: blocks.
+    Parameters
+    ----------
+    layers : DataFrame
+        As `run.layers()`.
+    record : dict
+        One line of `layers.jsonl`.
+    quantity : str
+        A key of `QUANTITIES`.
+
+    Returns
+    -------
+    DataFrame
+        Index: projections in model order; columns: blocks.
     """
     row, projections = pd.factorize(layers["projection"])
     column, blocks = pd.factorize(layers["block"], sort=True)
@@ -148,8 +204,23 @@ def layer_heatmap(
     quantity: str = "pattern share",
     limits: tuple[float, float] | None = None,
 ) -> go.Figure:
-    """One quantity at one step over blocks and projections. limits: of the colours; give the whole run's, so that
-    steps compare."""
+    """One quantity at one step over blocks and projections.
+
+    Parameters
+    ----------
+    layers : DataFrame
+        As `run.layers()`.
+    record : dict or None
+        One line of `layers.jsonl`; None: an empty chart.
+    quantity : str
+        A key of `QUANTITIES`.
+    limits : (float, float), optional
+        Of the colours; give the whole run's, so that steps compare.
+
+    Returns
+    -------
+    plotly Figure
+    """
     meaning, form = QUANTITIES[quantity]
     figure = go.Figure()
     title = f"{quantity}, layer by layer"

@@ -35,8 +35,36 @@ def fisher(
     holds.
 
     One backward pass a window; memory for the gradient and a float32 sum of squares of every prunable weight. Equal
-    scores, such as those without any gradient, are ranked by |w|. Raises ProxSparseError without a window, or when a
-    loss is not finite.
+    scores, such as those without any gradient, are ranked by |w|.
+
+    Parameters
+    ----------
+    model : transformers model
+        A causal language model; left as it came.
+    windows : Tensor
+        Calibration text, int64 (count, length) tokens.
+    n, m : int
+        The pattern: n of every m weights along the input dimension are kept.
+    layers : PrunableLayers, optional
+        What is pruned; default: `prunable_layers(model, m)`.
+    progress : Progress
+        Called before each piece of work; what it raises ends the method.
+    precision : {"auto", "fp32", "bf16"}
+        Arithmetic of the matrix products; see `proxsparse.models.forward.autocast`.
+
+    Returns
+    -------
+    Pruned
+        Masks for the original weights.
+
+    Raises
+    ------
+    ProxSparseError
+        Without a window, or when a loss is not finite.
+
+    References
+    ----------
+    LeCun et al. 1989, "Optimal Brain Damage", NeurIPS 1989, with the empirical Fisher information for the Hessian.
     """
     check_windows(windows)
     layers = layers if layers is not None else prunable_layers(model, m)

@@ -24,8 +24,41 @@ def learned(
     budget: LearnConfig | None = None,
     **changes,
 ) -> Pruned:
-    """The projected masks of `MaskLearner` after the steps of `budget`, with n, m and `changes` (fields of LearnConfig)
-    put over it. For reports of every step, and a state that can be saved, use the learner itself."""
+    """The projected masks of `MaskLearner` after all its steps.
+
+    For reports of every step, and a state that can be saved, use the learner itself.
+
+    Parameters
+    ----------
+    model : transformers model
+        A causal language model; left as it came.
+    windows : Tensor
+        Calibration text, int64 (count, length) tokens.
+    n, m : int
+        The pattern: n of every m weights along the input dimension are kept.
+    layers : PrunableLayers, optional
+        What is pruned; default: `prunable_layers(model, m)`.
+    progress : Progress
+        Called before each piece of work; what it raises ends the method.
+    budget : LearnConfig, optional
+        How it learns; default: `LearnConfig()`.
+    **changes
+        Fields of `LearnConfig`, put over `budget`, as n and m are.
+
+    Returns
+    -------
+    Pruned
+        Masks for the original weights.
+
+    Raises
+    ------
+    ProxSparseError, DivergedError
+        As `MaskLearner`.
+
+    References
+    ----------
+    Liu et al. 2025, arXiv 2502.00258, section 3.
+    """
     config = dataclasses.replace(budget or LearnConfig(), n=n, m=m, **changes)
     with MaskLearner(model, windows, config, layers, progress) as learner:
         while not learner.done:

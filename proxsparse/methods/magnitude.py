@@ -20,7 +20,30 @@ def magnitude(
     layers: PrunableLayers | None = None,
     progress: Progress = no_progress,
 ) -> Pruned:
-    """The n largest |w| of every group of m, layer by layer. windows: not looked at, may be None."""
+    """The n largest |w| of every group of m, layer by layer.
+
+    Parameters
+    ----------
+    model : transformers model
+        A causal language model; left as it came.
+    windows : Tensor, optional
+        Not looked at, may be None.
+    n, m : int
+        The pattern: n of every m weights along the input dimension are kept.
+    layers : PrunableLayers, optional
+        What is pruned; default: `prunable_layers(model, m)`.
+    progress : Progress
+        Called before each piece of work; what it raises ends the method.
+
+    Returns
+    -------
+    Pruned
+        Masks for the original weights.
+
+    References
+    ----------
+    Han et al. 2015, arXiv 1506.02626.
+    """
     layers = layers if layers is not None else prunable_layers(model, m)
     masks = MaskSet()
     for index, (name, layer) in enumerate(layers.items()):

@@ -62,11 +62,40 @@ def maskllm(
 ) -> Pruned:
     """Learn a mask with MaskLLM on the steps, windows and tokens that `MaskLearner` would take with `budget`.
 
-    windows: int64 (count, length). prior: a mask to start from; None: SparseGPT's, as in the paper, on the
-    first PRIOR_WINDOWS windows.
-    The model is left as it came. Needs 16 bytes a pattern in every group, for 2:4 24 a weight, beside soft masks
-    and gradients as large as the weights.
-    Raises ProxSparseError for too many patterns, too little text, or a loss that is not finite.
+    Needs 16 bytes a pattern in every group, for 2:4 24 a weight, beside soft masks and gradients as large as the weights.
+
+    Parameters
+    ----------
+    model : transformers model
+        A causal language model; left as it came.
+    windows : Tensor
+        Calibration text, int64 (count, length) tokens.
+    n, m : int
+        The pattern: n of every m weights along the input dimension are kept.
+    layers : PrunableLayers, optional
+        What is pruned; default: `prunable_layers(model, m)`.
+    progress : Progress
+        Called before each piece of work; what it raises ends the method.
+    budget : LearnConfig, optional
+        Its steps, windows and tokens; default: `LearnConfig()`.
+    prior : MaskSet, optional
+        The masks to start from; default: SparseGPT's, as in the paper, on the first PRIOR_WINDOWS windows.
+    options : MaskLLMOptions, optional
+        Rates, temperatures and the weight of the prior.
+
+    Returns
+    -------
+    Pruned
+        Masks for the original weights.
+
+    Raises
+    ------
+    ProxSparseError
+        For too many patterns, too little text, or a loss that is not finite (DivergedError).
+
+    References
+    ----------
+    Fang et al. 2024, arXiv 2409.17481, section 3.
     """
     budget, options = budget or LearnConfig(), options or MaskLLMOptions()
     layers = layers if layers is not None else prunable_layers(model, m)

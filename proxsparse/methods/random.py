@@ -24,7 +24,25 @@ def random_mask(
 ) -> Pruned:
     """n of every group of m, each choice equally likely; the same seed gives the same masks on every device.
 
-    windows: not looked at, may be None.
+    Parameters
+    ----------
+    model : transformers model
+        A causal language model; left as it came.
+    windows : Tensor, optional
+        Not looked at, may be None.
+    n, m : int
+        The pattern: n of every m weights along the input dimension are kept.
+    layers : PrunableLayers, optional
+        What is pruned; default: `prunable_layers(model, m)`.
+    progress : Progress
+        Called before each piece of work; what it raises ends the method.
+    seed : int
+        Of the generator that draws.
+
+    Returns
+    -------
+    Pruned
+        Masks for the original weights.
     """
     layers = layers if layers is not None else prunable_layers(model, m)
     generator = torch.Generator().manual_seed(seed)

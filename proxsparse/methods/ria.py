@@ -33,8 +33,36 @@ def ria(
 ) -> Pruned:
     """The n largest (|w_ij| / Σ_j |w_ij| + |w_ij| / Σ_i |w_ij|)·‖x_j‖₂^power of every group of m, block by block.
 
-    power: the paper's a. Equal scores, such as those of inputs that were never active, are ranked by |w|: an expert
-    that saw no token gets its magnitude mask.
+    Equal scores, such as those of inputs that were never active, are ranked by |w|: an expert that saw no token gets its
+    magnitude mask.
+
+    Parameters
+    ----------
+    model : transformers model
+        A causal language model; left as it came.
+    windows : Tensor
+        Calibration text, int64 (count, length) tokens.
+    n, m : int
+        The pattern: n of every m weights along the input dimension are kept.
+    layers : PrunableLayers, optional
+        What is pruned; default: `prunable_layers(model, m)`.
+    progress : Progress
+        Called before each piece of work; what it raises ends the method.
+    power : float
+        The paper's a, which the norms of the inputs are raised to.
+    precision : {"auto", "fp32", "bf16"}
+        Arithmetic of the matrix products; see `proxsparse.models.forward.autocast`.
+    batch : int
+        Windows in one forward pass.
+
+    Returns
+    -------
+    Pruned
+        Masks for the original weights.
+
+    References
+    ----------
+    Zhang et al. 2024, "Plug-and-Play: An Efficient Post-training Pruning Method for Large Language Models", ICLR 2024.
     """
     layers = layers if layers is not None else prunable_layers(model, m)
     masks = MaskSet()

@@ -42,9 +42,43 @@ def sparsegpt(
     """Masks and updated weights (update=True), or the masks chosen on the way, for the original weights: then these go
     on to the next block, masked.
 
-    damping, blocksize: see `prune_columns`. An input that was never active is dropped first; equal scores are ranked by
-    the original |w|, so an expert that saw no token gets its magnitude mask and keeps its weights. Raises
-    ProxSparseError when weights or activations are not finite.
+    An input that was never active is dropped first; equal scores are ranked by the original |w|, so an expert that saw no
+    token gets its magnitude mask and keeps its weights.
+
+    Parameters
+    ----------
+    model : transformers model
+        A causal language model; left as it came.
+    windows : Tensor
+        Calibration text, int64 (count, length) tokens.
+    n, m : int
+        The pattern: n of every m weights along the input dimension are kept.
+    layers : PrunableLayers, optional
+        What is pruned; default: `prunable_layers(model, m)`.
+    progress : Progress
+        Called before each piece of work; what it raises ends the method.
+    update : bool
+        Whether the kept weights are moved to make up for the dropped ones.
+    damping, blocksize : float, int
+        See `prune_columns`.
+    precision : {"auto", "fp32", "bf16"}
+        Arithmetic of the matrix products; see `proxsparse.models.forward.autocast`.
+    batch : int
+        Windows in one forward pass.
+
+    Returns
+    -------
+    Pruned
+        Masks; with `update` the weights too.
+
+    Raises
+    ------
+    ProxSparseError
+        When weights or activations are not finite.
+
+    References
+    ----------
+    Frantar & Alistarh 2023, arXiv 2301.00774, algorithm 1.
     """
     layers = layers if layers is not None else prunable_layers(model, m)
     masks, weights = MaskSet(), {}

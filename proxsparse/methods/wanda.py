@@ -29,6 +29,32 @@ def wanda(
 
     Equal scores, such as those of inputs that were never active, are ranked by |w|: an expert that saw no token gets
     its magnitude mask.
+
+    Parameters
+    ----------
+    model : transformers model
+        A causal language model; left as it came.
+    windows : Tensor
+        Calibration text, int64 (count, length) tokens.
+    n, m : int
+        The pattern: n of every m weights along the input dimension are kept.
+    layers : PrunableLayers, optional
+        What is pruned; default: `prunable_layers(model, m)`.
+    progress : Progress
+        Called before each piece of work; what it raises ends the method.
+    precision : {"auto", "fp32", "bf16"}
+        Arithmetic of the matrix products; see `proxsparse.models.forward.autocast`.
+    batch : int
+        Windows in one forward pass.
+
+    Returns
+    -------
+    Pruned
+        Masks for the original weights.
+
+    References
+    ----------
+    Sun et al. 2023, arXiv 2306.11695, equation 1.
     """
     layers = layers if layers is not None else prunable_layers(model, m)
     masks = MaskSet()

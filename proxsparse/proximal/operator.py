@@ -70,8 +70,29 @@ WEAKEST, STRONGEST = 1e-35, 1e30  # what float32 multiplies and divides by: a we
 
 
 def prox(v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = None) -> Tensor:
-    """prox_{λR}(v): a new tensor like `v`. See `prox_`.
+    """prox_{λR}(v), the global minimum of ½‖w − v‖² + λR(w) on every group, as a new tensor.
 
+    Parameters
+    ----------
+    v, lam, n, m, scale
+        As `prox_` takes them.
+
+    Returns
+    -------
+    Tensor
+        Like `v`: shape, dtype and device.
+
+    Raises
+    ------
+    ProxSparseError
+        As `prox_`.
+
+    References
+    ----------
+    Liu et al. 2025, arXiv 2502.00258, section 3.2.
+
+    Examples
+    --------
     >>> prox(torch.tensor([[1.0, -2.0, 3.0, 4.0]]), lam=10.0)      # a large λ keeps the two largest
     tensor([[0., 0., 3., 4.]])
     """
@@ -81,11 +102,30 @@ def prox(v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = N
 def prox_(v: Tensor, lam: float, n: int = 2, m: int = 4, scale: Tensor | None = None) -> Tensor:
     """Replace `v` by prox_{λR}(v), the global minimum of ½‖w − v‖² + λR(w) on every group; returns `v`.
 
-    v: (out, in), any strides; fp32, bf16, fp16 or fp64. lam: λ ≥ 0, absolute. n, m: the pattern; 1:m and 2:m are exact,
-    for the others see `proxsparse.proximal.n_of_m`. scale: the metric, (in,) or (out, in), positive: the operator is
-    applied to u = scale·v and the result divided back.
+    Parameters
+    ----------
+    v : Tensor
+        (out, in), any strides; fp32, bf16, fp16 or fp64.
+    lam : float
+        λ ≥ 0, absolute, in the unit weight^(1−n) (weight⁻¹ for 2:4), where `scale` is given of the scaled weights.
+    n, m : int
+        The pattern. 1:m and 2:m are exact; for the others see `proxsparse.proximal.n_of_m`.
+    scale : Tensor, optional
+        The metric, (in,) or (out, in), positive: the operator is applied to u = scale·v, and the result divided back.
 
-    Raises ProxSparseError for a λ that is negative or not a number, and for weights that are not finite.
+    Returns
+    -------
+    Tensor
+        `v` itself.
+
+    Raises
+    ------
+    ProxSparseError
+        For a λ that is negative or not a number, a shape that groups of m do not fit, and weights that are not finite.
+
+    References
+    ----------
+    Liu et al. 2025, arXiv 2502.00258, section 3.2; the solver is ours, see the module's text.
     """
     if not 0 <= lam < float("inf"):
         raise ProxSparseError(f"λ is {lam}: give a number that is 0 or more.")

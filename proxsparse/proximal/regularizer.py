@@ -30,8 +30,31 @@ def elementary_symmetric(planes: Tensor, degree: int) -> Tensor:
 def regularizer(w: Tensor, n: int = 2, m: int = 4, scale: Tensor | None = None) -> Tensor:
     """R(w), summed over the groups of `w`; a scalar tensor, differentiable in `w`.
 
-    w: (out, in), groups of `m` along `in`. scale: the metric, (in,) or (out, in); then R is taken of `scale * w`.
+    Parameters
+    ----------
+    w : Tensor
+        (out, in), groups of `m` along `in`.
+    n, m : int
+        The pattern.
+    scale : Tensor, optional
+        The metric, (in,) or (out, in); then R is taken of `scale * w`.
 
+    Returns
+    -------
+    Tensor
+        A scalar, in the unit weight^(n+1).
+
+    Raises
+    ------
+    ProxSparseError
+        For a shape that groups of m do not fit.
+
+    References
+    ----------
+    Liu et al. 2025, arXiv 2502.00258, section 3.1.
+
+    Examples
+    --------
     >>> import torch
     >>> regularizer(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))     # 1·2·3 + 2·3·4 + 3·4·1 + 4·1·2
     tensor(50.)

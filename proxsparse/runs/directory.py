@@ -57,6 +57,8 @@ class RunDirectory:
     def header(self) -> dict:
         """`run.json`: version, kind, created, job, parent."""
         header = read_json(self.path / "run.json")
+        if not isinstance(header, dict) or not all(isinstance(header.get(name), str) for name in ("kind", "created")):
+            raise ProxSparseError(f"run.json of run {self.id} is damaged: it does not say what the run is.")
         check_version(header.get("version", 0), VERSION, f"Run {self.id}")
         return migrated(header)
 
@@ -76,12 +78,19 @@ class RunDirectory:
 
     def state(self) -> dict:
         """`state.json`; a run whose worker ended without saying so has the status `interrupted`."""
-        state = read_json(self.path / "state.json")
+        state = self._read_state()
         if state["status"] in ACTIVE and not self.is_alive():
-            state = read_json(self.path / "state.json")  # the worker may have ended properly between the two looks
+            state = self._read_state()  # the worker may have ended properly between the two looks
             patience = START_SECONDS if state["status"] == "starting" else 0
-            if state["status"] in ACTIVE and time.time() - state["updated"] > patience:
+            if state["status"] in ACTIVE and time.time() - state.get("updated", 0) > patience:
                 state |= {"status": "interrupted", "doing": "its worker process ended unexpectedly"}
+        return state
+
+    def _read_state(self) -> dict:
+        state = read_json(self.path / "state.json")
+        expected = {"status": str, "step": int}
+        if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in expected.items()):
+            raise ProxSparseError(f"state.json of run {self.id} is damaged: it does not say how far the run is.")
         return state
 
     def is_alive(self) -> bool:

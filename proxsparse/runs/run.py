@@ -81,7 +81,40 @@ def find_run(root: str | Path, id: str) -> Run:
 
 
 def list_runs(root: str | Path = "runs", kind: str | None = None) -> list[Run]:
-    """Every run under `root`, newest first. kind: only those of one kind."""
-    paths = [path.parent for path in Path(root).expanduser().glob("*/run.json")]
-    runs = [run for run in map(Run, paths) if kind in (None, run.kind)]
-    return sorted(runs, key=lambda run: (run.header()["created"], run.id), reverse=True)
+    """Every run under `root` that can be read, newest first.
+
+    Parameters
+    ----------
+    root : str or Path
+        The folder of the runs. Names that begin with a dot are left out: they are being deleted.
+    kind : str, optional
+        learn, export, compare or sweep: only those.
+
+    Returns
+    -------
+    list of Run
+        Without those whose `run.json` is damaged or of a newer version; `unreadable_runs` has them.
+    """
+    runs = [run for _, run in _looked_at(root) if isinstance(run, Run)]
+    return sorted(
+        (run for run in runs if kind in (None, run.kind)),
+        key=lambda run: (run.header()["created"], run.id),
+        reverse=True,
+    )
+
+
+def unreadable_runs(root: str | Path = "runs") -> dict[str, str]:
+    """The runs under `root` that cannot be read, by name, with the reason in one sentence."""
+    return {name: found for name, found in _looked_at(root) if isinstance(found, str)}
+
+
+def _looked_at(root: str | Path) -> list[tuple[str, Run | str]]:
+    found: list[tuple[str, Run | str]] = []
+    for path in sorted(Path(root).expanduser().glob("[!.]*/run.json")):
+        try:
+            run = Run(path.parent)
+            run.header(), run.state()
+            found.append((run.id, run))
+        except ProxSparseError as error:
+            found.append((path.parent.name, str(error)))
+    return found

@@ -232,3 +232,12 @@ def test_every_kind_of_run_is_listed(tmp_path):
     assert rows["swept"].command.startswith("proxsparse sweep --lambdas 0.05") and rows["compared"].result == ""
     again = {row.id: row for row in listing.rows()}
     assert all(again[id] is row for id, row in rows.items()), "what did not change is not read again"
+
+
+def test_a_run_that_cannot_be_read_is_listed_with_the_reason(tmp_path):
+    for name in ("good", "torn"):
+        shutil.copytree(EXAMPLE, tmp_path / name)
+    (tmp_path / "torn" / "run.json").write_text('{"kind": "le')
+    rows = {row.id: row for row in Listing(tmp_path).rows()}
+    assert rows["good"].kind == "learn" and rows["torn"].status == "unreadable"
+    assert rows["torn"].result.startswith("run.json is damaged")

@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from proxsparse import LearnConfig, LearnJob, ProxSparseError, Run, list_runs
 from proxsparse.files import Tail, append_record, keep_records, read_json, write_json, written_whole
-from proxsparse.runs import find_run, new_run_path
+from proxsparse.runs import find_run, new_run_path, unreadable_runs
 from proxsparse.runs.directory import numbered_file
 
 
@@ -124,3 +124,32 @@ def test_the_list_is_newest_first(run):
     assert [each.id for each in list_runs(root)] == [later.id, "first"]
     assert "some-model" in later.id
     assert json.loads((run.path / "run.json").read_text())["kind"] == "learn"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", b""),
+        ("run.json", b'{"kind": "learn", "cre'),
+        ("run.json", b"\xff\xfe"),
+        ("run.json", b"[]"),
+        ("run.json", b'{"kind": 3, "created": "2026-01-01", "version": 1}'),
+        ("run.json", b'{"kind": "learn", "created": "2026-01-01", "version": 99}'),
+        ("run.json", b"[" * 100_000),
+        ("state.json", b""),
+        ("state.json", b"null"),
+        ("state.json", b'{"status": 1}'),
+    ],
+)
+def test_a_damaged_run_hides_no_other(run, name, content):
+    second = Run.create(LearnJob(), run.path.with_name("second"))
+    (run.path / name).write_bytes(content)
+    assert [each.id for each in list_runs(run.path.parent)] == [second.id]
+    reasons = unreadable_runs(run.path.parent)
+    assert list(reasons) == [run.id] and reasons[run.id].endswith((".", "proxsparse."))
+    assert str(run.path) not in reasons[run.id]
+
+
+def test_a_run_that_is_being_deleted_is_not_listed(run):
+    run.path.rename(run.path.with_name(".deleted-1"))
+    assert list_runs(run.path.parent) == [] and unreadable_runs(run.path.parent) == {}
