@@ -81,3 +81,10 @@ def test_no_module_at_the_top_has_the_name_of_a_public_function():
     for name in proxsparse.__all__:
         if inspect.isfunction(getattr(proxsparse, name)):
             assert importlib.util.find_spec(f"proxsparse.{name}") is None, name
+
+
+def test_type_checkers_see_the_same_names_as_programs():
+    stub = ast.parse((LIBRARY / "__init__.pyi").read_text(encoding="utf-8"))
+    homes = {alias.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert homes.pop("figures") == "proxsparse"
+    assert homes == {name: f"proxsparse.{home}" for name, home in proxsparse._HOME.items()}
