@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import secrets
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
+from app import address, keyboard
+from app.keyboard import Key
 from app.operator import EXAMPLE, EXAMPLE_ID, Operator
 from app.screens.export import ExportScreen
 from app.screens.learn import LearnScreen
@@ -17,14 +21,8 @@ from app.views.run import RunSnapshot, snapshot_of
 from proxsparse import ProxSparseError
 
 TICK_SECONDS = 1.0
-# The address names the run and the screen: it can be reloaded, kept and passed on.
-REMEMBER = """(id, screen) => {
-  const address = new URL(window.location);
-  for (const [name, value] of [['run', id], ['screen', screen === 'learn' ? '' : screen]]) {
-    if (value) address.searchParams.set(name, value); else address.searchParams.delete(name);
-  }
-  window.history.replaceState(null, '', address);
-}"""
+RUN, SCREEN = "run", "screen"  # in every address
+KEYS = (Key("/", "choose another run", "#runs input", "focus"),)
 
 
 def screens(operator: Operator, listing: Listing) -> tuple[Screen, ...]:
@@ -52,8 +50,9 @@ def said_on_page(handler):
 class Shell:
     """One page. It holds no state of a visitor: that lives in the page, and the runs on disk.
 
-    id, screen: hidden fields with the run and the screen shown; tabs: which of them is selected. quietly: how every handler
-    is called.
+    id, screen: hidden fields with the run and the screen shown; tabs: which of them is selected. asked: a hidden field that is
+    filled together with the page from an address: a number that is new each time, then the names that the address gave. address:
+    where the view is written into the address. quietly: how every handler is called.
     """
 
     quietly = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}  # noqa: RUF012
@@ -64,18 +63,22 @@ class Shell:
 
     @property
     def css(self) -> str:
-        """Of all screens."""
-        return "".join(screen.css for screen in self.screens)
+        """Of all screens, and of the list of keys."""
+        return keyboard.CSS + "".join(screen.css for screen in self.screens)
 
     def build(self) -> gr.Blocks:
         """The page, wired."""
         with gr.Blocks(title="ProxSparse Explorer", fill_width=True, analytics_enabled=False) as blocks:
-            gr.HTML(
-                "<header><h1>ProxSparse Explorer</h1><p>Watch a language model learn which two of every four weights to keep."
-                "</p></header>"
-            )
+            with gr.Row(elem_id="top"):
+                gr.HTML(
+                    "<header><h1>ProxSparse Explorer</h1><p>Watch a language model learn which two of every four weights to keep."
+                    "</p></header>"
+                )
+                keyboard.keyboard([key for screen in self.screens for key in screen.keys] + [*KEYS])
             self.runs = gr.Dropdown([], label="Run shown", elem_id="runs")
-            self.id, self.screen = (gr.Textbox(visible="hidden", elem_id=name) for name in ("run-id", "screen-name"))
+            self.id, self.screen, self.asked = (
+                gr.Textbox(visible="hidden", elem_id=name) for name in ("run-id", "screen-name", "asked")
+            )
             self.seen = gr.State({})
             tabs = []
             with gr.Tabs() as self.tabs:
@@ -84,12 +87,22 @@ class Shell:
                         screen.build(self)
                     tabs.append(tab)
             timer = gr.Timer(TICK_SECONDS)
+            self.entries = {
+                screen.name: {name: address.entry(given) for name, given in screen.address.items()}
+                for screen in self.screens
+            }
+            names = dict.fromkeys([RUN, SCREEN, *(name for entries in self.entries.values() for name in entries)])
+            self.address = address.component([*names])
 
-            self._inputs = {self.id, self.screen, self.seen}.union(*(screen.inputs for screen in self.screens))
-            self._outputs = {self.seen, self.runs}.union(*(screen.outputs for screen in self.screens))
-            blocks.load(self.opened, None, [self.id, self.screen, self.tabs], **self.quietly).then(**self.looking())
+            kept = {each.component for entries in self.entries.values() for each in entries.values()}
+            self._inputs = {self.id, self.screen, self.asked, self.seen}.union(
+                kept, *(screen.inputs for screen in self.screens)
+            )
+            self._outputs = {self.seen, self.runs, self.address}.union(*(screen.outputs for screen in self.screens))
+            filled = [self.id, self.screen, self.tabs, self.asked, *kept]
+            blocks.load(self.opened, None, filled, **self.quietly).then(**self.looking())
+            self.address.visited(self.visited, [self.address], filled, **self.quietly).then(**self.looking())
             timer.tick(**self.looking())
-            gr.on([self.id.change, self.screen.change], None, [self.id, self.screen], None, js=REMEMBER)
             self.runs.input(lambda chosen: chosen or "", [self.runs], [self.id], **self.quietly).then(**self.looking())
             for screen, tab in zip(self.screens, tabs, strict=True):
                 tab.select(lambda name=screen.name: name, None, [self.screen], **self.quietly).then(**self.looking())
@@ -104,18 +117,54 @@ class Shell:
         """Call `handler` on `event`, say on the page what it refuses, and render what came of it."""
         event(said_on_page(handler), inputs, outputs, **self.quietly).then(**self.looking())
 
-    def opened(self, request: gr.Request):
-        """What a fresh page shows: the run and the screen of its address; else the newest run, or the recorded example."""
-        id, name = (request.query_params.get(key, "") for key in ("run", "screen"))
+    def opened(self, request: gr.Request) -> dict:
+        """Fill a fresh page from its address."""
+        return self.go(dict(request.query_params))
+
+    def visited(self, value: str) -> dict:
+        """Fill the page again: the browser went back or forward."""
+        return self.go(address.parts_of(value))
+
+    def go(self, asked: Mapping[str, str]) -> dict:
+        """Show what an address asks for: its run, else the newest, or the recorded example; its screen, else the first; and that
+        screen's view. Says what it cannot show, and shows the default there."""
+        id, name = asked.get(RUN, ""), asked.get(SCREEN, self.screens[0].name)
         if id:
             try:
                 self.operator.find(id)
             except ProxSparseError as error:
                 gr.Warning(str(error))
                 id = ""
-        name = name if name in [screen.name for screen in self.screens] else self.screens[0].name
+        if name not in self.entries:
+            gr.Warning(f"There is no screen {name[:40]!r}: the screens are {', '.join(self.entries)}.")
+            name = self.screens[0].name
+        filled = address.fill(self.entries[name], asked)
+        for sentence in filled.refused:
+            gr.Warning(sentence)
         choices = self._choices()
-        return id or (choices[0][1] if choices else ""), name, gr.update(selected=name)
+        id = id or (choices[0][1] if choices else "")
+        return filled.updates | {
+            self.id: id, self.screen: name, self.tabs: gr.update(selected=name),
+            self.asked: " ".join([secrets.token_hex(4), *filled.given]),
+        }  # fmt: skip
+
+    def _remembered(self, shown: Shown, name: str, seen: dict) -> dict:
+        """The update of the address, where the view changed.
+
+        What an address asked for, and what is dragged, leaves no entry in the history.
+        """
+        entries, before = self.entries[name], seen.get("address", {})
+        own = {RUN: shown.id, SCREEN: "" if name == self.screens[0].name else name}
+        view = address.written(entries, shown)
+        if shown.asked is not None:
+            view = {each: text for each, text in view.items() if each in shown.asked}
+        parts = {each: text for each, text in own.items() if text} | view
+        if parts == before and shown.asked is None:
+            return {}
+        seen["address"] = parts
+        dragged = {each for each, entry in entries.items() if entry.dragged}
+        changed = any(parts.get(each) != before.get(each) for each in {*parts, *before} - dragged)
+        return {self.address: address.as_value(parts, push=changed and shown.asked is None)}
 
     def _choices(self) -> list[tuple[str, str]]:
         rows = [(row.label, row.id) for row in self.listing.rows() if row.kind == "learn"]
@@ -138,8 +187,13 @@ class Shell:
         if seen.get("choices") != (choices, id):
             seen["choices"] = (choices, id)
             updates[self.runs] = gr.update(choices=choices, value=id or None)
-        shown = Shown(id, self._view(id), values, dict(seen.get(name, {})))
-        updates |= screen.render(shown)
+        asked = values[self.asked]
+        first = bool(asked) and seen.get("asked") != asked
+        seen["asked"] = asked
+        shown = Shown(
+            id, self._view(id), values, dict(seen.get(name, {})), frozenset(asked.split()[1:]) if first else None
+        )
+        updates |= self._remembered(shown, name, seen) | screen.render(shown)
         if shown.seen != seen.get(name):
             seen[name] = shown.seen
         if seen != values[self.seen]:

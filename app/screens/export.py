@@ -124,7 +124,7 @@ def _proof(verification: dict) -> str:
 class ExportScreen:
     """Starts an export of the run shown, and shows what came out."""
 
-    name, title = "export", "Export"
+    name, title, keys = "export", "Export", ()
     css = """
 a.download { display: inline-block; padding: 8px 16px; border-radius: 6px; background: #0072B2;
   color: #fff !important; text-decoration: none; }
@@ -143,6 +143,7 @@ a.download { display: inline-block; padding: 8px 16px; border-radius: 6px; backg
         gr.Markdown("### Load it")
         self.lines = gr.Code(language="python", label="Python", interactive=False, elem_id="export-code")
         self.inputs, self.outputs = [], [self.button, self.report, self.lines]
+        self.address = {"format": self.format}
 
     def wire(self, shell) -> None:
         """The button starts an export of the run shown."""

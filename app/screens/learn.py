@@ -8,12 +8,14 @@ import gradio as gr
 from gradio.components import Component
 
 from app import status
+from app.address import Entry, number
+from app.keyboard import Key, scrubbing
 from app.live_plot import as_value, live_plot
 from app.operator import CORPORA, EXAMPLE_ID, Operator
 from app.screens.screen import Shown
 from app.settings_form import BASIC, MACHINE, OPTIMIZER, REGULARIZER, SETTINGS, TEXT, job_from, settings, values_of
 from app.views.run import RunSnapshot
-from proxsparse import PRESETS, LearnConfig, LearnJob, figures
+from proxsparse import PRESETS, LearnConfig, LearnJob, ProxSparseError, figures
 from proxsparse.figures import QUANTITIES
 from proxsparse.runs import Run, new_run_path
 from proxsparse.settings import settings_of
@@ -43,6 +45,7 @@ class LearnScreen:
     """Starts runs, shows the one chosen, and steers it."""
 
     name, title = "learn", "Learn"
+    keys = (Key(" ", "pause the run, or let it go on", "#pause, #resume"), *scrubbing("scrubber", "step"))
     css = """
 #controls { gap: 6px; flex-wrap: wrap; }
 .chart { overflow: hidden; }
@@ -122,6 +125,7 @@ class LearnScreen:
         self.parts = parts
         self.form = [parts["settings"][name] for name in SETTINGS]
         self.inputs = [parts["quantity"], parts["scrubber"]]
+        self.address = {"quantity": parts["quantity"], "step": Entry(parts["scrubber"], _asked_step, _kept_step)}
         self.outputs = [
             *(parts[name] for name in ("banner", "tiles", "result", "log", *CHARTS, "heatmap", "scrubber", "strength")),
             *(parts[name] for name in ("run", *COMMANDS, "fork", "preset", "model", "corpus")), *self.form,
@@ -171,12 +175,15 @@ class LearnScreen:
         view, parts = shown.view, self.parts
         quantity, scrubbed = shown.values[parts["quantity"]], shown.values[parts["scrubber"]]
         newest = view.newest if view else 0
-        follows = run_changed or scrubbed >= shown.seen.get("newest", 0)
+        if shown.asked is None:
+            follows = run_changed or scrubbed >= shown.seen.get("newest", 0)
+        else:
+            follows = "step" not in shown.asked or scrubbed >= newest
         step = newest if follows else int(scrubbed)
         updates: dict[Component, Any] = {}
         # The slider's end comes down only once its value has: Gradio refuses a value, on its way here, beyond the end.
-        end = max(newest, 1) if scrubbed <= max(newest, 1) else shown.seen.get("end", 1)
-        if shown.changed("end", end) | shown.changed("newest", newest) | run_changed:
+        end = max(newest, 1) if scrubbed <= max(newest, 1) else max(scrubbed, shown.seen.get("end", 1))
+        if shown.changed("end", end) | shown.changed("newest", newest) | run_changed | (shown.asked is not None):
             # Its value only when it moves: an answer on its way must not undo what somebody has just chosen.
             value = {"value": newest} if follows and scrubbed != newest else {}
             updates[parts["scrubber"]] = gr.update(maximum=end, **value)
@@ -276,3 +283,17 @@ class LearnScreen:
         """Keep a text, and choose it."""
         name = self.operator.keep_upload(path)
         return gr.update(choices=[*CORPORA, name], value=name)
+
+
+def _asked_step(text: str):
+    """A step in the address, to the scrubber: where it ends is known when the run is looked at."""
+    step = number(text)
+    if not isinstance(step, int) or not 0 <= step <= 10**7:
+        raise ProxSparseError(f"{text!r} is no step.")
+    return gr.update(value=step, maximum=max(step, 1))
+
+
+def _kept_step(step: float, shown: Shown) -> str:
+    """The step of the scrubber, for the address; at its right end it follows the newest, and no step is meant."""
+    newest = shown.view.newest if shown.view and shown.asked is not None else shown.seen.get("newest", 0)
+    return "" if step >= newest else f"{step:.0f}"

@@ -10,6 +10,8 @@ import gradio as gr
 from gradio.components import Component
 
 from app import html
+from app.address import Entry
+from app.keyboard import Key
 from app.operator import Operator
 from app.screens.screen import Shown
 from app.views.listing import Listing, Row
@@ -25,6 +27,10 @@ class RunsScreen:
     """Lists what there is, and acts on the one that is chosen below the list."""
 
     name, title = "runs", "Runs"
+    keys = (
+        Key("/", "choose a run, a comparison or a sweep", "#runs-chosen input", "focus"),
+        Key("o", "open it", "#runs-open"),
+    )
     css = """
 #runs-list td { white-space: nowrap; } #runs-list td:last-child { white-space: normal; min-width: 12em; }
 #runs-list td a { padding: 0; }
@@ -59,6 +65,7 @@ class RunsScreen:
         )  # fmt: skip
         self.detail = gr.HTML(elem_id="runs-detail")
         self.inputs = [self.chosen]
+        self.address = {"chosen": Entry(self.chosen, self._asked, lambda id, shown: "" if id == shown.id else id or "")}
         self.outputs = [self.list, self.chosen, self.command, self.detail, self.open]
 
     def wire(self, shell) -> None:
@@ -129,6 +136,10 @@ class RunsScreen:
         cells = ([escape(str(value)) for value in line] for line in table.itertuples(index=False))
         kind = "Comparison" if row.kind == "compare" else "Sweep"
         return f"<h3>{kind} {escape(row.id)}</h3>" + html.table([escape(str(name)) for name in table.columns], cells)
+
+    def _asked(self, id: str):
+        """A run that an address names. Raises ProxSparseError where there is none."""
+        return gr.update(choices=[self._run(id).id], value=id)
 
     def _run(self, id: str | None) -> Run:
         if not id:

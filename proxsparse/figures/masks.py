@@ -263,32 +263,30 @@ def _shrunk(differs: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     return image, (sizes[0], sizes[1])
 
 
-def pattern_shares(patterns: pd.DataFrame, m: int, title: str = "Which patterns the groups have") -> go.Figure:
+def pattern_shares(patterns: pd.DataFrame, title: str = "Which patterns the groups have") -> go.Figure:
     """How many groups have each pattern, as stacked shares over the steps.
 
     Parameters
     ----------
     patterns : DataFrame
-        step, and a column for each pattern (its bit mask) with how many groups have it.
-    m : int
-        Weights in a group.
+        As `Run.patterns`: step, and a column for each pattern, such as 1100, with the share of groups that have it.
     title : str
         Of the chart.
 
     Returns
     -------
     plotly Figure
+        With many patterns the commonest in the end have a colour of their own.
     """
     figure = go.Figure()
-    codes = [name for name in patterns.columns if isinstance(name, (int, np.integer))]
-    total = patterns[codes].sum(axis=1)
-    codes.sort(key=lambda code: -patterns[code].iloc[-1] if len(patterns) else 0)
-    named, rest = sorted(codes[:NAMED_PATTERNS]), codes[NAMED_PATTERNS:]
-    for index, code in enumerate(named):
-        color = PATTERN_COLORS[index % len(PATTERN_COLORS)]
-        _stack(figure, patterns["step"], patterns[code] / total * 100, pattern_name(int(code), m), color)
+    names = [name for name in patterns.columns if set(name) <= {"0", "1"}]
+    commonest = sorted(names, key=lambda name: -patterns[name].iloc[-1])[:NAMED_PATTERNS]
+    rest = [name for name in names if name not in commonest]
+    for index, name in enumerate(name for name in names if name in commonest):
+        written = name.replace("1", "●").replace("0", "○")
+        _stack(figure, patterns["step"], patterns[name] * 100, written, PATTERN_COLORS[index % len(PATTERN_COLORS)])
     if rest:
-        _stack(figure, patterns["step"], patterns[rest].sum(axis=1) / total * 100, f"{len(rest)} other patterns", GRID)
+        _stack(figure, patterns["step"], patterns[rest].sum(axis=1) * 100, f"{len(rest)} other patterns", GRID)
     figure.update_yaxes(title_text="groups, %", range=[0, 100])
     figure.update_xaxes(title_text="step")
     return dressed(figure, title, height=300)
@@ -307,7 +305,7 @@ def agreement(patterns: pd.DataFrame, title: str = "Kept weights in common with 
     Parameters
     ----------
     patterns : DataFrame
-        step, and start, magnitude, wanda where they are known: shares of the kept weights.
+        As `Run.patterns`: step, and agreement_start, agreement_magnitude, agreement_wanda.
     title : str
         Of the chart.
 

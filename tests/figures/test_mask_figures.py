@@ -98,19 +98,22 @@ def test_a_layer_is_shrunk_without_losing_a_difference(shape):
 
 
 def test_the_shares_of_the_patterns_add_up():
-    codes = [0b0011, 0b0101, 0b0110, 0b1001, 0b1010, 0b1100]
-    counts = np.random.default_rng(3).integers(1, 100, (5, 6))
-    patterns = pd.DataFrame({"step": range(5)} | dict(zip(codes, counts.T, strict=True)))
-    figure = figures.pattern_shares(patterns, 4)
+    names = ["1100", "1010", "0110", "1001", "0101", "0011"]
+    shares = np.random.default_rng(3).dirichlet(np.ones(6), 5)
+    table = pd.DataFrame({"step": range(5)} | dict(zip(names, shares.T, strict=True)) | {"agreement_start": 0.5})
+    figure = figures.pattern_shares(table)
     assert np.sum([trace.y for trace in figure.data], axis=0) == pytest.approx([100] * 5)
-    assert [trace.name for trace in figure.data] == [figures.pattern_name(code, 4) for code in codes]
-    many = pd.DataFrame({"step": [0]} | {code: [code + 1] for code in range(40)})
-    assert len(figures.pattern_shares(many, 8).data) == figures.NAMED_PATTERNS + 1
+    assert figure.data[0].name == "●●○○" and figure.data[0].y == pytest.approx(shares[:, 0] * 100)
+    many = pd.DataFrame({"step": [0]} | {f"{code:08b}": [1 / 40] for code in range(40)})
+    assert len(figures.pattern_shares(many).data) == figures.NAMED_PATTERNS + 1
+    assert figures.pattern_shares(many).data[-1].name == "28 other patterns"
 
 
 def test_an_unknown_reference_has_no_curve():
-    patterns = pd.DataFrame({"step": [0, 1], "start": [1, 0.9], "magnitude": [0.7, 0.6], "wanda": [np.nan, np.nan]})
-    assert [trace.name for trace in figures.agreement(patterns).data] == ["start", "magnitude"]
+    names = ("agreement_start", "agreement_magnitude", "agreement_wanda")
+    table = pd.DataFrame({"step": [0, 1]} | dict(zip(names, ([1, 0.9], [0.7, 0.6], [np.nan, np.nan]), strict=True)))
+    drawn = figures.agreement(table).data
+    assert [trace.name for trace in drawn] == ["start", "magnitude"] and list(drawn[1].y) == [0.7, 0.6]
 
 
 def test_the_map_names_the_layer_of_each_cell():

@@ -1,0 +1,170 @@
+"""The address holds the view: run, screen, and what the screen in sight declares. A link reproduces it, Back and Forward
+restore it.
+
+The page and the address meet in one hidden component. What is to stand in the address is decided here, and written there
+by its script; when somebody goes back or forward the script hands over the address that the browser shows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import gradio as gr
+from gradio.components import Component
+
+from app.screens.screen import Shown
+from proxsparse import ProxSparseError
+
+LONGEST = 200  # characters of one value: an address is pasted into chats and papers
+
+SCRIPT = """
+const own = OWN;
+watch('value', () => {
+  if (!props.value) return;
+  const {query, push} = JSON.parse(props.value);
+  const address = new URL(window.location), given = new URLSearchParams(query);
+  for (const name of own) {
+    if (given.has(name)) address.searchParams.set(name, given.get(name)); else address.searchParams.delete(name);
+  }
+  if (address.href !== window.location.href) window.history[push ? 'pushState' : 'replaceState'](null, '', address);
+});
+window.addEventListener('popstate', () => {
+  props.value = JSON.stringify({query: window.location.search, push: false});
+  trigger('visited');
+});
+"""
+
+
+def as_it_stands(value: Any) -> str:
+    """A value as the address writes it, to six digits."""
+    if isinstance(value, bool):
+        return str(int(value))
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+class Entry:
+    """One name in the address, and the component that it fills.
+
+    A screen may list the component alone where its kind says all: a slider takes numbers between its ends, a radio or a
+    dropdown one of its choices, a checkbox 1 or 0, anything else a text. A dropdown without choices takes any text: the screen
+    refuses what it does not know.
+
+    Parameters
+    ----------
+    component
+        An input of the screen. Where the name is missing in an address it gets the value that it was built with.
+    read
+        The text of an address → what the component gets, a value or a `gr.update`. Raises ProxSparseError with the
+        sentence that is shown; then the component gets its first value.
+    write
+        Value and `Shown` → text; "" leaves it out. It is asked before the screen is rendered: `Shown.seen` is what the last
+        rendering left. Default: the value as it stands, left out where it is the one that the component was built with.
+    dragged
+        Whether the value changes continuously: then it leaves no entry in the history. Default: sliders are dragged.
+    """
+
+    def __init__(
+        self,
+        component: Component,
+        read: Callable[[str], Any] | None = None,
+        write: Callable[[Any, Shown], str] | None = None,
+        dragged: bool | None = None,
+    ):
+        self.component, self.first = component, component.value
+        self.read = read or (lambda text: read_for(component, text))
+        self.write = write or (lambda value, shown: "" if value == self.first else as_it_stands(value))
+        self.dragged = isinstance(component, gr.Slider) if dragged is None else dragged
+
+
+def entry(given: Component | Entry) -> Entry:
+    """What a screen lists, as an `Entry`."""
+    return given if isinstance(given, Entry) else Entry(given)
+
+
+def read_for(component: Component, text: str) -> Any:
+    """A value of the kind that the component takes. Raises ProxSparseError otherwise."""
+    if len(text) > LONGEST:
+        raise ProxSparseError(f"{text[:20]!r} … has {len(text)} characters: at most {LONGEST} can be meant.")
+    if isinstance(component, gr.Checkbox):
+        if text not in ("0", "1"):
+            raise ProxSparseError(f"{text!r} is neither 1 nor 0.")
+        return text == "1"
+    if isinstance(component, gr.Slider | gr.Number):
+        value = number(text)
+        low, high = component.minimum, component.maximum
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise ProxSparseError(f"{text!r} is not between {low:g} and {high:g}.")
+        return value
+    choices = [value for _, value in getattr(component, "choices", None) or ()]
+    if choices and text not in choices and not getattr(component, "allow_custom_value", False):
+        raise ProxSparseError(f"{text!r} is none of {', '.join(map(str, choices))}.")
+    if isinstance(component, gr.Dropdown) and not choices:
+        return gr.update(value=text, choices=[text])  # Gradio takes no value that is not among the choices
+    return text
+
+
+def number(text: str) -> float:
+    """A finite number, whole where it is. Raises ProxSparseError for other texts."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise ProxSparseError(f"{text!r} is not a number.") from None
+    if not abs(value) < float("inf"):
+        raise ProxSparseError(f"{text!r} is not a finite number.")
+    return int(value) if value.is_integer() else value
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What an address asks for. updates: of the components of one screen. given: the names that were taken. refused: a sentence
+    for each that was not."""
+
+    updates: dict[Component, Any]
+    given: dict[str, str]
+    refused: list[str]
+
+
+def fill(entries: Mapping[str, Entry], asked: Mapping[str, str]) -> Filled:
+    """Every component of a screen gets what the address says, or the value that it was built with."""
+    updates, given, refused = {}, {}, []
+    for name, each in entries.items():
+        value = each.first
+        if name in asked:
+            try:
+                value = each.read(asked[name])
+                given[name] = asked[name]
+            except ProxSparseError as error:
+                refused.append(f"The address says {name}={asked[name][:40]}: {error} The default is shown.")
+        updates[each.component] = value
+    return Filled(updates, given, refused)
+
+
+def written(entries: Mapping[str, Entry], shown: Shown) -> dict[str, str]:
+    """The names of a screen and their values, as they are to stand in the address."""
+    texts = {name: each.write(shown.values[each.component], shown) for name, each in entries.items()}
+    return {name: text for name, text in texts.items() if text}
+
+
+def component(names: list[str]) -> gr.HTML:
+    """The hidden place where page and address meet. names: all that the page writes; others, of whatever origin, are
+    left as they are. Its event `visited`: the browser went back or forward, and the value holds the address."""
+    return gr.HTML(
+        value="", html_template="<span></span>", js_on_load=SCRIPT.replace("OWN", json.dumps(names)), visible="hidden",
+        elem_id="address",
+    )  # fmt: skip
+
+
+def as_value(parts: Mapping[str, str], push: bool) -> str:
+    """What the component gets. push: whether Back leads to the address of before."""
+    return json.dumps({"query": urlencode(parts), "push": push})
+
+
+def parts_of(value: str) -> dict[str, str]:
+    """The names and values of the address that the browser shows: the value of the component after `visited`."""
+    return dict(parse_qsl(json.loads(value)["query"].removeprefix("?")))
