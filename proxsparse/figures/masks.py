@@ -150,7 +150,7 @@ def _add_borders(figure: go.Figure, m: int, corner, shape, chosen) -> None:
         )  # fmt: skip
 
 
-def group_path(tile: pd.DataFrame, flips: pd.DataFrame, n: int, title: str = "") -> go.Figure:
+def group_path(tile: pd.DataFrame, flips: pd.DataFrame, n: int, title: str = "", shown: int | None = None) -> go.Figure:
     """The weights of one group over the steps: what the gradient half and what the prox half moved, and R of the group.
 
     Parameters
@@ -163,6 +163,8 @@ def group_path(tile: pd.DataFrame, flips: pd.DataFrame, n: int, title: str = "")
         How many weights a group keeps; R is the sum over all products of n + 1 sizes.
     title : str
         Which group it is.
+    shown : int, optional
+        A step to mark.
 
     Returns
     -------
@@ -197,7 +199,7 @@ def group_path(tile: pd.DataFrame, flips: pd.DataFrame, n: int, title: str = "")
     figure.update_yaxes(title_text="|soft weight|, in the metric", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="R", rangemode="tozero", row=2, col=1)
     figure.update_xaxes(title_text="step", row=2, col=1)
-    figure = dressed(figure, title, height=430)
+    figure = marked(dressed(figure, title, height=430), shown)
     return figure.update_layout(legend_y=1.06, margin_t=80)
 
 
@@ -263,6 +265,24 @@ def _shrunk(differs: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     return image, (sizes[0], sizes[1])
 
 
+def marked(figure: go.Figure, step: int | None) -> go.Figure:
+    """The figure with a line at the step that other charts show.
+
+    Parameters
+    ----------
+    figure : plotly Figure
+        With steps along x.
+    step : int or None
+        None: no line.
+
+    Returns
+    -------
+    plotly Figure
+        The same.
+    """
+    return figure if step is None else figure.add_vline(x=step, line={"color": RED, "width": 1.5})
+
+
 def pattern_shares(patterns: pd.DataFrame, title: str = "Which patterns the groups have") -> go.Figure:
     """How many groups have each pattern, as stacked shares over the steps.
 
@@ -315,9 +335,10 @@ def agreement(patterns: pd.DataFrame, title: str = "Kept weights in common with 
     """
     figure = go.Figure()
     for name, color, dash in (("start", BLUE, "solid"), ("magnitude", RED, "dash"), ("wanda", GREEN, "dot")):
-        if name in patterns and patterns[name].notna().any():
+        shares, name = patterns[f"agreement_{name}"], name.replace("wanda", "Wanda")
+        if shares.notna().any():
             figure.add_scatter(
-                x=patterns["step"], y=patterns[name], name=name if name != "wanda" else "Wanda", mode="lines",
+                x=patterns["step"], y=shares, name=name, mode="lines",
                 line={"color": color, "width": 2, "dash": dash},
                 hovertemplate="step %{x}: %{y:.2%} in common<extra>" + name + "</extra>",
             )  # fmt: skip
