@@ -90,6 +90,20 @@ class RunSnapshot:
         """The layers at the recorded step nearest to `step`, read from disk."""
         return self._layer_records.nearest(step)
 
+    def compositions(self, layer: int) -> pd.DataFrame:
+        """How many nonzero soft weights the groups of one layer have: step, nonzeros_k; of a long run at some hundred steps.
+
+        layer: its row in `layers`.
+        """
+        index = self._layer_records
+        count = len(index.steps)
+        chosen = sorted({*range(0, count, max(1, count // SAMPLED)), *range(max(0, count - 1), count)})
+        records = filter(None, map(index.record, chosen))
+        return pd.DataFrame(
+            {"step": record["step"]} | {name: record[name][layer] for name in record if name.startswith("nonzeros_")}
+            for record in records
+        )
+
 
 class RunView:
     """Keeps up with one run. Shared by everybody who looks at it; `snapshot` is cheap when nothing happened."""

@@ -103,7 +103,7 @@ def mask_tile(
     _add_borders(figure, m, corner, (rows, columns), chosen)
     figure.update_xaxes(title_text="input (column)", showgrid=False, tickformat="d", constrain="domain")
     figure.update_yaxes(title_text="output (row)", showgrid=False, tickformat="d", autorange="reversed")
-    return dressed(figure, title, height=150 + 24 * rows)
+    return dressed(figure, title, height=170 + 32 * rows)
 
 
 def _categories(kept: np.ndarray, m: int, coloring: str, other: np.ndarray | None):
@@ -140,7 +140,7 @@ def _add_borders(figure: go.Figure, m: int, corner, shape, chosen) -> None:
             x1=edge - 0.5,
             y0=top - 0.5,
             y1=top + rows - 0.5,
-            line={"color": INK, "width": 1.4},
+            line={"color": INK, "width": 3},
         )
     if chosen is not None:
         row, group = chosen
@@ -233,7 +233,8 @@ def layer_picture(kept: np.ndarray, other: np.ndarray, names: tuple[str, str], t
     )  # fmt: skip
     x, y = (np.arange(count) * size for count, size in ((image.shape[1], width), (image.shape[0], height)))
     figure.add_heatmap(
-        z=np.rint(image * 100).astype(np.uint8), x=x, y=y, colorscale="Cividis", zmin=0, row=2, col=1,
+        z=np.rint(image * 100).astype(np.uint8), x=x, y=y, zmin=0, zmax=max(100 * float(image.max()), 1), row=2, col=1,
+        colorscale="Cividis",
         hovertemplate=f"rows %{{y}} to +{height}, columns %{{x}} to +{width}: %{{z}}% differ<extra></extra>",
         colorbar={"ticksuffix": "%", "thickness": 12, "outlinewidth": 0, "len": 0.8, "y": 0.4},
     )  # fmt: skip
@@ -375,7 +376,8 @@ def layer_map(layers: pd.DataFrame, values: pd.Series, meaning: str, title: str)
     figure = go.Figure()
     figure.add_heatmap(
         z=means.to_numpy(), x=[f"{block}" for block in means.columns], y=order, customdata=names.to_numpy(), xgap=1, ygap=1,
-        colorscale="Cividis", zmin=0, colorbar={"tickformat": ".0%", "thickness": 12, "outlinewidth": 0},
+        colorscale="Cividis", zmin=0, zmax=float(np.nanmax([*values, 0.01])),
+        colorbar={"tickformat": ".0%", "thickness": 12, "outlinewidth": 0},
         hovertemplate="%{customdata}<br>" + meaning + ": %{z:.1%}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(title_text="decoder block", type="category", showgrid=False)

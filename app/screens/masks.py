@@ -1,0 +1,356 @@
+"""The Masks screen: from the map of the layers to one layer, one tile of it, and one group of four weights."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.components import Component
+
+from app import html
+from app.address import Entry, number
+from app.keyboard import Key, scrubbing
+from app.live_plot import as_value, live_plot
+from app.operator import EXAMPLE, EXAMPLE_ID, Operator
+from app.screens.screen import Shown
+from app.views.listing import Listing
+from app.views.masks import MasksView, masks_of
+from proxsparse import ProxSparseError, figures
+
+INTRODUCTION = """
+A **mask** keeps two of every group of four neighbouring weights. Below is every mask of the run shown, at every step: **click** a cell
+of the map to open a layer, a weight of the tile to follow its group, a point of a curve to go to its step.
+"""
+HOW_TO_READ = """
+- **The map** has a cell for each layer. The brighter, the more of the weights that the learned mask keeps are dropped by the mask it
+  is compared with.
+- **The tile** is a small piece of the layer: each square is a weight, the lines are the borders of the groups. Slide the step: where
+  a square changes, learning changed its mind about that weight.
+- **The group's curves**: each line is the size of one weight, in the metric in which sizes are compared. Dotted pieces are what the
+  gradient half moved, solid ones what the prox half did. The mask keeps the largest. A dashed line is a change of the pattern. R is the
+  regularizer of this group: 0 as soon as it has no more nonzero weights than its pattern keeps.
+- **The whole layer** as an image: each pixel is the share of a small rectangle in which the two masks differ. Stripes are inputs or
+  outputs that learning treats unlike the other mask.
+"""
+AGAINST = {"magnitude": "magnitude", "Wanda": "wanda", "the start": "start"}
+OTHER_STEP, OTHER_RUN = "another step", "another run"
+PLAY_SECONDS = 0.7
+CHARTS = ("map", "tile", "group", "layer", "patterns", "agreement", "composition")
+
+
+class MasksScreen:
+    """Shows the masks that a run recorded."""
+
+    name, title = "masks", "Masks"
+    keys = (
+        Key(" ", "play the steps, or stop playing", "#masks-play"),
+        *scrubbing("masks-step", "step"),
+        Key("/", "search a layer", "#masks-layer-name input", "focus"),
+    )
+    css = """
+#masks-facts .tiles { margin-bottom: 4px; }
+#masks-play { min-width: 96px; align-self: end; }
+"""
+
+    def __init__(self, operator: Operator, listing: Listing):
+        self.operator, self.listing = operator, listing
+
+    def build(self, shell) -> None:
+        """Controls, then the map, then the layer from coarse to fine."""
+        gr.Markdown(INTRODUCTION)
+        self.note = gr.HTML(elem_id="masks-note")
+        with gr.Row():
+            self.layer = gr.Dropdown(
+                [], label="Layer", elem_id="masks-layer-name", info="or click a cell of the map", scale=2
+            )
+            self.against = gr.Dropdown(
+                [*AGAINST, OTHER_STEP, OTHER_RUN], value="magnitude", label="Compared with the mask of",
+                elem_id="masks-against", info="in the map, the tile and the picture of the layer",
+            )  # fmt: skip
+            self.other_run = gr.Dropdown([], label="Run compared with", elem_id="masks-other-run", visible=False)
+            self.other_step = gr.Slider(
+                0, 1, value=0, step=1, label="Step compared with", elem_id="masks-other-step", visible=False
+            )
+        with gr.Row():
+            self.play = gr.Button("Play", size="sm", elem_id="masks-play", scale=0)
+            self.step = gr.Slider(
+                0, 1, value=1, step=1, label="Step shown (at the right end: the newest)", elem_id="masks-step"
+            )
+        self.facts = gr.HTML(elem_id="masks-facts")
+        self.charts = {"map": live_plot("chart-masks-map", 320)}
+        self.coloring = gr.Radio(
+            list(figures.COLORINGS), value="kept or dropped", label="Colour the tile by", elem_id="masks-coloring"
+        )
+        with gr.Row():
+            for name, height in (("tile", 430), ("group", 430)):
+                with gr.Column(min_width=320):
+                    self.charts[name] = live_plot(f"chart-masks-{name}", height)
+        self.charts["layer"] = live_plot("chart-masks-layer", 440)
+        with gr.Row():
+            for name in ("patterns", "agreement", "composition"):
+                with gr.Column(min_width=320):
+                    self.charts[name] = live_plot(f"chart-masks-{name}", 300)
+        with gr.Accordion("How to read these charts", open=False):
+            gr.Markdown(HOW_TO_READ)
+        self.group = gr.Textbox(visible="hidden", elem_id="masks-group")  # "row.group" in the layer
+        self.clock = gr.Timer(PLAY_SECONDS, active=False)
+
+        self.inputs = [self.layer, self.against, self.other_run, self.other_step, self.step, self.coloring, self.group]
+        self.outputs = [
+            self.note, self.facts, self.layer, self.against, self.other_run, self.other_step, self.step, *self.charts.values(),
+        ]  # fmt: skip
+        self.address = {
+            "layer": self.layer,
+            "step": Entry(self.step, _asked_step, _kept_step),
+            "against": self.against,
+            "otherrun": self.other_run,
+            "otherstep": Entry(self.other_step, _asked_step),
+            "colour": self.coloring,
+            "group": Entry(self.group, _asked_group),
+        }
+
+    def wire(self, shell) -> None:
+        """Every choice renders; a click on a chart is a choice."""
+        gr.on(
+            [self.layer.input, self.against.input, self.other_run.input, self.other_step.input, self.step.input,
+             self.coloring.input],
+            **shell.looking(),
+        )  # fmt: skip
+        for name, handler, target in (
+            ("map", picked_layer, self.layer), ("tile", picked_group, self.group), ("group", picked_step, self.step),
+            ("patterns", picked_step, self.step), ("agreement", picked_step, self.step), ("composition", picked_step, self.step),
+        ):  # fmt: skip
+            shell.on(self.charts[name].select, handler, None, [target])
+        playing = [self.clock, self.play]
+        self.play.click(lambda: (gr.update(active=True), "Stop"), None, playing, **shell.quietly)
+        shell.on(self.clock.tick, self.advance, [shell.id, self.step], [self.step, *playing])
+
+    def advance(self, id: str, step: float) -> list:
+        """Go to the next recorded step; at the last one, stop playing."""
+        later = [each for each in self._masks(id).steps if each > step]
+        go_on = len(later) > 1
+        return [later[0] if later else gr.skip(), gr.update(active=go_on), "Stop" if go_on else "Play"]
+
+    # Looking
+
+    def render(self, shown: Shown) -> dict[Component, Any]:
+        """What depends on what changed: nothing on most ticks."""
+        run_changed = shown.changed("run", (shown.id, shown.view and shown.view.created))
+        masks = self._masks(shown.id) if shown.view else None
+        if masks is None or masks.history is None:
+            return self._nothing(shown, "There is no run to show." if masks is None else masks.why)
+        updates: dict[Component, Any] = {self.note: ""} if shown.changed("note", "") else {}
+        step = self._scrub(shown, masks, run_changed, updates)
+        layer = self._layer(shown, masks, run_changed, updates)
+        name, other = self._compared(shown, masks, updates), None
+        row_group = _group_in_tile(shown.values[self.group], masks, layer)
+        look = (shown.id, shown.view.created, layer, step, name)
+        coloring = shown.values[self.coloring]
+        try:
+            other = self._other_mask(shown, masks, layer, name)
+        except ProxSparseError as error:
+            if shown.changed("refused", (look, str(error))):
+                updates[self.note] = html.failure(str(error))
+                shown.seen.pop("note")
+        if shown.changed("map", (shown.id, step, name, layer)):
+            updates[self.charts["map"]] = as_value(self._map(shown, masks, step, name))
+        if shown.changed("tile", (look, coloring, row_group, other is None)):
+            updates[self.charts["tile"]] = as_value(self._tile(masks, layer, step, coloring, other, name, row_group))
+        if shown.changed("group", (look[:4], row_group, len(masks.steps))):
+            updates[self.charts["group"]] = as_value(self._group(masks, layer, step, row_group))
+        if shown.changed("layer", (look, other is None)):
+            mine = masks.mask(layer, step)
+            updates[self.charts["layer"]] = "" if other is None else as_value(self._picture(mine, other, step, name))
+            updates[self.facts] = self._facts(masks, layer, step, mine, other, name)
+        if shown.changed("curves", (look[:4], len(masks.steps))):
+            updates |= self._curves(shown, masks, layer, step)
+        return updates
+
+    def _masks(self, id: str) -> MasksView:
+        return masks_of(self.operator.find(id))
+
+    def _nothing(self, shown: Shown, why: str) -> dict[Component, Any]:
+        if not shown.changed("note", why):
+            return {}
+        shown.seen.update(dict.fromkeys(("map", "tile", "group", "layer", "curves")))
+        return {self.note: html.note(why), self.facts: ""} | dict.fromkeys(self.charts.values(), "")
+
+    def _scrub(self, shown: Shown, masks: MasksView, run_changed: bool, updates: dict) -> int:
+        """The step shown; the slider's end follows the newest, and so does its value where it stands at the end."""
+        newest, at = masks.steps[-1], shown.values[self.step]
+        asked = shown.asked is not None
+        at_end = at >= (newest if asked else shown.seen.get("newest", 0))
+        follows = at_end or ("step" not in shown.asked if asked else run_changed)
+        step = newest if follows else masks.recorded_step(int(at))
+        # The slider's end comes down only once its value has: Gradio refuses a value, on its way here, beyond the end.
+        end = max(newest, 1) if at <= max(newest, 1) else max(int(at), shown.seen.get("end", 1))
+        if shown.changed("end", end) | shown.changed("newest", newest) | run_changed | (shown.asked is not None):
+            updates[self.step] = gr.update(maximum=end, **({"value": newest} if follows and at != newest else {}))
+            updates[self.other_step] = gr.update(maximum=end)
+        return step
+
+    def _layer(self, shown: Shown, masks: MasksView, run_changed: bool, updates: dict) -> str:
+        layer, known = shown.values[self.layer], list(masks.layers)
+        chosen = layer if layer in known else known[0]
+        if shown.changed("layers", known) or run_changed or chosen != layer:
+            updates[self.layer] = gr.update(choices=known, value=chosen)
+        return chosen
+
+    def _compared(self, shown: Shown, masks: MasksView, updates: dict) -> str:
+        """With which mask: a reference, or another step or run; their controls appear when they are chosen."""
+        name = shown.values[self.against]
+        if shown.changed("against", name):
+            updates[self.other_step] = gr.update(visible=name in (OTHER_STEP, OTHER_RUN), maximum=shown.seen["end"])
+            updates[self.other_run] = gr.update(visible=name == OTHER_RUN)
+        if name == OTHER_RUN:
+            runs = [row.id for row in self.listing.rows() if row.kind == "learn" and row.id != shown.id]
+            runs += [EXAMPLE_ID] if shown.id != EXAMPLE_ID and (EXAMPLE / "run.json").is_file() else []
+            if shown.changed("runs", runs):
+                chosen = shown.values[self.other_run]
+                chosen = chosen if chosen in runs else runs[0] if runs else None
+                updates[self.other_run] = gr.update(visible=True, choices=runs, value=chosen)
+        return name
+
+    def _other_mask(self, shown: Shown, masks: MasksView, layer: str, name: str) -> np.ndarray | None:
+        """The mask compared with, None where it is still to be chosen. Raises ProxSparseError where it is not known."""
+        if name in AGAINST:
+            return masks.reference_mask(layer, AGAINST[name])
+        at = int(shown.values[self.other_step])
+        if name == OTHER_STEP:
+            return masks.mask(layer, masks.recorded_step(at))
+        id = shown.values[self.other_run]
+        if not id:
+            return None
+        others = self._masks(id)
+        if others.history is None:
+            raise ProxSparseError(others.why)
+        mask = others.mask(layer, others.recorded_step(at))
+        if mask.shape != masks.mask(layer, 0).shape or others.history.m != masks.history.m:
+            raise ProxSparseError(f"Run {id} has another model or pattern: its {layer} has the shape {mask.shape}.")
+        return mask
+
+    # Drawing
+
+    def _map(self, shown: Shown, masks: MasksView, step: int, name: str):
+        reference = AGAINST.get(name, "start")
+        values = masks.differing(reference, step)
+        if values.isna().all():
+            reference, values = "start", masks.differing("start", step)
+        called = {"start": "the start", "wanda": "Wanda", "magnitude": "magnitude"}[reference]
+        worst = values.idxmax()
+        title = f"Step {step}: the mask differs most from {called} in {_short(worst)} ({values[worst]:.0%} of the kept weights)"
+        return figures.layer_map(shown.view.layers, values, f"kept weights that {called} drops", title)
+
+    def _tile(self, masks: MasksView, layer: str, step: int, coloring: str, other, name: str, row_group):
+        row, column, rows, columns = masks.history.tile_position(layer)
+        inside = np.s_[row : row + rows, column : column + columns]
+        tile = masks.tile(layer)
+        now = tile[(tile["step"] == step) & (tile["half"] == "prox")]
+        weights = now["weight"].to_numpy().reshape(rows, columns) if len(now) else None
+        against = f" against {name}" if coloring == "against another mask" else ""
+        return figures.mask_tile(
+            masks.mask(layer, step)[inside], masks.history.m, coloring, weights, None if other is None else other[inside],
+            (row, column), row_group, f"Step {step}: {rows} × {columns} weights of {_short(layer)}{against}",
+        ).update_layout(uirevision=layer)  # fmt: skip
+
+    def _group(self, masks: MasksView, layer: str, step: int, row_group):
+        m = masks.history.m
+        tile, flips = masks.tile(layer), masks.flips(layer)
+        chosen = tile[(tile["row"] == row_group[0]) & (tile["column"] // m == row_group[1])]
+        flips = flips[(flips["row"] == row_group[0]) & (flips["group"] == row_group[1])]
+        changes = {0: "its pattern never changed", 1: "its pattern changed once"}
+        said = changes.get(len(flips), f"its pattern changed {len(flips)} times")
+        title = f"Row {row_group[0]}, group {row_group[1]}: {said}"
+        return figures.group_path(chosen, flips, masks.history.n, title, step).update_layout(
+            uirevision=f"{layer} {row_group}"
+        )
+
+    def _picture(self, mine: np.ndarray, other: np.ndarray, step: int, name: str):
+        differs = (mine != other).mean()
+        title = f"Step {step}: the mask and that of {name} differ in {differs:.1%} of the layer's weights"
+        return figures.layer_picture(mine, other, ("this mask", name), title).update_layout(uirevision=mine.shape[0])
+
+    def _curves(self, shown: Shown, masks: MasksView, layer: str, step: int) -> dict[Component, str]:
+        patterns, view = masks.patterns(layer), shown.view
+        names = list(view.layers["name"])
+        records = masks._once(("composition", layer), lambda: view.compositions(names.index(layer)))
+        drawn = {
+            "patterns": figures.pattern_shares(patterns, f"Patterns of the groups of {_short(layer)}"),
+            "agreement": figures.agreement(patterns),
+            "composition": figures.composition(records).update_layout(
+                title_text=f"How many soft weights of {_short(layer)}'s groups are not zero"
+            ),
+        }
+        return {self.charts[name]: as_value(figures.marked(figure, step)) for name, figure in drawn.items()}
+
+    def _facts(self, masks: MasksView, layer: str, step: int, mine: np.ndarray, other, name: str) -> str:
+        rows, columns = mine.shape
+        m, start = masks.history.m, masks.reference_mask(layer, "start")
+        changed = (mine != start).reshape(rows, columns // m, m).any(-1).mean()
+        flips = masks.flips(layer)
+        now = int((flips["step"] == step).sum())
+        tiles = [
+            html.tile("layer", f"{rows} × {columns}", f"{escape(layer)}: {rows * columns // m:,} groups"),
+            html.tile("changed since the start", f"{changed:.1%}", f"of the groups keep other weights at step {step}"),
+            html.tile("changed at this step", f"{now:,}", "groups that took another pattern"),
+        ]
+        if other is not None:
+            kept = (mine & other).sum() / mine.sum()
+            tiles.insert(
+                1, html.tile(f"in common with {escape(name)}", f"{kept:.1%}", "of the kept weights", lead=True)
+            )
+        return f"<div class='tiles'>{''.join(tiles)}</div>"
+
+
+def picked_layer(event: gr.EventData) -> str:
+    """The layer of the cell that was clicked."""
+    return event.customdata
+
+
+def picked_group(event: gr.EventData) -> str:
+    """The group of the weight that was clicked."""
+    return f"{int(event.y)}.{int(event.customdata)}"
+
+
+def picked_step(event: gr.EventData) -> int:
+    """The step of the point that was clicked."""
+    return int(np.ceil(event.x))
+
+
+def _short(layer: str) -> str:
+    """The end of a layer's name that tells it from others: its block's number and what follows."""
+    found = re.search(r"(\d+)\.(.+)$", layer)
+    return f"block {found[1]}, {found[2].rsplit('.', 1)[-1]}" if found else layer
+
+
+def _group_in_tile(text: str | None, masks: MasksView, layer: str) -> tuple[int, int]:
+    """(row, group) as they were chosen, if they lie in the layer's tile; else its first."""
+    row, column, rows, columns = masks.history.tile_position(layer)
+    m = masks.history.m
+    if text:
+        chosen_row, group = map(int, text.split("."))
+        if row <= chosen_row < row + rows and column // m <= group < (column + columns) // m:
+            return chosen_row, group
+    return row, column // m
+
+
+def _asked_group(text: str) -> str:
+    if not re.fullmatch(r"\d{1,7}\.\d{1,7}", text):
+        raise ProxSparseError(f"{text!r} is no group: row.group is meant, such as 288.70.")
+    return text
+
+
+def _asked_step(text: str):
+    """A step in the address, to the slider: where it ends is known when the run is looked at."""
+    step = number(text)
+    if not isinstance(step, int) or not 0 <= step <= 10**7:
+        raise ProxSparseError(f"{text!r} is no step.")
+    return gr.update(value=step, maximum=max(step, 1))
+
+
+def _kept_step(step: float, shown: Shown) -> str:
+    """For the address; at its right end the slider follows the newest, and no step is meant."""
+    return "" if step >= shown.seen.get("newest", 0) and shown.asked is None else f"{step:.0f}"
