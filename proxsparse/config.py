@@ -103,6 +103,20 @@ class LearnJob:
     live_windows: int = setting(2, "held-out windows measured while the run goes on", "windows", ge=1)
     evaluate_every: int = setting(10, "steps between two live measurements; 0: only at the end", "steps", ge=0)
     checkpoint_every: int = setting(40, "steps between two checkpoints; 0: only when paused or ended", "steps", ge=0)
+    history: float = setting(
+        1000.0,
+        "largest size on disk of the history of the masks, which near this limit takes fewer steps; 0: none is recorded",
+        "MB",
+        ge=0,
+    )
+    history_blocks: int = setting(
+        1,
+        "the history takes one decoder block in so many; more where the start masks would fill half the limit",
+        "blocks",
+        ge=1,
+    )
+    tile_rows: int = setting(8, "rows of the tile of each layer whose soft weights the history tracks", "rows", ge=1)
+    tile_columns: int = setting(16, "columns of that tile, rounded up to whole groups", "columns", ge=1)
     device: str | None = setting(None, "cpu, cuda, or cuda:1; default: cuda where there is one")
     learn: LearnConfig = pydantic.Field(default_factory=LearnConfig)
 

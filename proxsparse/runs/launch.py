@@ -15,6 +15,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.files import read_json, write_json
 from proxsparse.runs.commands import require, waiting
 from proxsparse.runs.directory import VERSION, RunDirectory
+from proxsparse.runs.history.reader import carry_over
 from proxsparse.settings import given_settings
 
 # A step allocates and frees gigabytes. glibc gives large blocks back to the system at once, and each step then pays
@@ -80,6 +81,7 @@ def fork(run: RunDirectory, path: str | Path, step: int | None = None, **changes
     for name in CARRIED_OVER:
         if (run.path / name).exists():
             shutil.copyfile(run.path / name, child.path / name)
+    carry_over(run.path, child.path, step)
     write_json(child.path / "state.json", {"status": "stopped", "step": step, "doing": "ready to go on"})
 
 

@@ -8,10 +8,14 @@ import subprocess
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs import commands, launch
 from proxsparse.runs.directory import RunDirectory
+from proxsparse.runs.history.reader import History
 
 
 class Run(RunDirectory):
@@ -60,6 +64,36 @@ class Run(RunDirectory):
         """
         launch.fork(self, path, step, **changes)
         return Run(path)
+
+    # What it remembers of its masks; many looks at one run are quicker on one `History`.
+
+    def history(self) -> History:
+        """What the run remembers of its masks. Raises ProxSparseError where nothing was recorded."""
+        return History(self.path)
+
+    def mask(self, layer: str, step: int) -> np.ndarray:
+        """The mask of a layer after a step: bool (rows, columns), exact. See `History.mask`."""
+        return self.history().mask(layer, step)
+
+    def flips(self, layer: str) -> pd.DataFrame:
+        """Every change of a group's pattern: step, row, group, before, after. See `History.flips`."""
+        return self.history().flips(layer)
+
+    def tile(self, layer: str) -> pd.DataFrame:
+        """The tracked soft weights: step, half, row, column, weight, moved. See `History.tile`."""
+        return self.history().tile(layer)
+
+    def tile_position(self, layer: str) -> tuple[int, int, int, int]:
+        """(row, column, rows, columns) of the tracked tile in the layer."""
+        return self.history().tile_position(layer)
+
+    def patterns(self, layer: str) -> pd.DataFrame:
+        """Shares of the patterns and agreement with other masks at each recorded step. See `History.patterns`."""
+        return self.history().patterns(layer)
+
+    def reference_mask(self, layer: str, name: str) -> np.ndarray:
+        """The mask `start`, `magnitude` or `wanda` of a layer: bool (rows, columns). See `History.reference_mask`."""
+        return self.history().reference_mask(layer, name)
 
     def export(self) -> Run | None:
         """The run's export, itself a run directory; its `model/` is what can be downloaded."""

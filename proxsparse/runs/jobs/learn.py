@@ -33,6 +33,7 @@ class LearnJobWorker(Job):
         from proxsparse.learning.learner import MaskLearner
         from proxsparse.methods import magnitude
         from proxsparse.models.load import load_model
+        from proxsparse.runs.history.recorder import HistoryRecorder
         from proxsparse.text import load_windows
 
         lm = load_model(self.job.model, self.job.device)
@@ -50,6 +51,8 @@ class LearnJobWorker(Job):
             self._take_on_forked_strength()
         self.replay = self._strengths_set_since(self.learner.step_index)
         self.recorder.forget_after(self.learner.step_index)
+        self.recorder.update(doing="preparing the history of the masks", step=self.learner.step_index)
+        self.history = HistoryRecorder.of(self.recorder, self.learner, self.magnitude, self.job)
         self._show_position()
         self.recorder.event("resumed" if checkpoint else "started")
         if self.learner.unseen and not checkpoint:
@@ -80,6 +83,8 @@ class LearnJobWorker(Job):
                 self.measure_if_due()
                 self.recorder.update(status="paused" if self.paused else "running", doing="gradient half")
                 self.learner.gradient_step()
+                if self.history:
+                    self.history.after_gradient()
                 self.allowed = None if self.allowed == "gradient" else self.allowed
                 self._show_position()
             else:
@@ -91,6 +96,8 @@ class LearnJobWorker(Job):
         report = self.learner.prox_step()
         self.recorder.record("layers", report.layer_record())
         self.recorder.record("steps", report.record() | {"time": time.time()})
+        if self.history:
+            self.history.after_prox()
         self._show_position()
         every = self.job.checkpoint_every
         if self.learner.done or (every and self.learner.step_index % every == 0):

@@ -1,0 +1,187 @@
+"""Recording what a run remembers of its masks, between two steps of its learner."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from proxsparse.config import LearnJob
+from proxsparse.errors import ProxSparseError
+from proxsparse.learning.learner import MaskLearner
+from proxsparse.masks.mask import Mask
+from proxsparse.masks.mask_set import MaskSet
+from proxsparse.runs.history import coding
+from proxsparse.runs.history.changes import KnownMasks
+from proxsparse.runs.history.frames import Frames
+from proxsparse.runs.history.layout import MASKS, Layout, RecordedLayer, recorded_blocks
+from proxsparse.runs.history.reader import FOLDER, History
+from proxsparse.runs.history.tiles import Tiles, original_tile, tile_of, unit_of
+from proxsparse.runs.recorder import Recorder, free_bytes
+
+MB = 1e6
+# Measured on the embedded model, and only used to foresee sizes: bytes of a coded mask over those of a packed one, and
+# bytes of a step's flips over those of all packed masks.
+CODED_START, CODED_MAGNITUDE, CODED_FLIPS = 0.66, 0.5, 0.01
+LATELY = 8  # recorded steps whose size foretells that of the next
+
+
+class HistoryRecorder:
+    """Adds a row to the history after each step that is due, and keeps the history under its limit.
+
+    A run that goes on from a checkpoint goes on with its history, cut back to the checkpoint's step, of the blocks and tiles
+    with which it began. What a step costs is measured by `benchmarks/history.py`.
+
+    Raises
+    ------
+    ProxSparseError
+        Where the disk has no room for the history, or its limit none for the start masks of a single block.
+    """
+
+    def __init__(self, recorder: Recorder, learner: MaskLearner, magnitude: MaskSet, job: LearnJob):
+        self.recorder, self.learner, self.limit = recorder, learner, job.history * MB
+        self.directory = recorder.run.path / FOLDER
+        layout = Layout.load(self.directory)
+        begins = layout is None or not (self.directory / "frames.index").exists()
+        if begins:
+            layout = self._plan(magnitude, job)
+            self._require_disk(layout)
+            self._write_masks(layout, magnitude)
+        self.layout = layout
+        self.frames = Frames(self.directory, layout.parts)
+        self.frames.cut(learner.step_index)
+        self.every = int(self.frames.every[-1]) if len(self.frames) else 1
+        self.full = False
+        self._tiles = Tiles(learner, list(layout.recorded.values()))
+        self._magnitude = magnitude
+        if not len(self.frames):
+            self._known = KnownMasks(learner.start, learner.start, magnitude)
+            self._append(0, [], [], self._known.counts, self._tiles.originals()[None])
+        else:
+            self._known = KnownMasks(self._last_recorded(), learner.start, magnitude)
+        self._before, self._middle = self._tiles.read(), None
+
+    @classmethod
+    def of(cls, recorder: Recorder, learner: MaskLearner, magnitude: MaskSet, job: LearnJob) -> HistoryRecorder | None:
+        """The recorder of a run; None where none is asked for, or groups are too large to be recorded."""
+        if job.history == 0:
+            return None
+        if job.learn.m > coding.MOST_WEIGHTS:
+            recorder.event("no history of masks", why=f"groups of more than {coding.MOST_WEIGHTS} weights")
+            return None
+        return cls(recorder, learner, magnitude, job)
+
+    def after_gradient(self) -> None:
+        """Call between the two halves of a step."""
+        self._middle = self._tiles.read()
+
+    def after_prox(self) -> None:
+        """Call after a step: records it, if it is due."""
+        step, after = self.learner.step_index, self._tiles.read()
+        before, self._before = self._before, after
+        if self.full or (step % self.every and not self.learner.done):
+            return
+        tile = (
+            None if self._middle is None else torch.stack([self._middle, self._middle - before, after - self._middle])
+        )
+        changed = self._known.advance(self.learner.masks())
+        self._append(step, changed.groups, changed.changes, changed.counts, tile)
+        self._keep_under_the_limit()
+
+    def _append(self, step: int, groups, changes, counts: np.ndarray, tile) -> None:
+        flips, tiles, done = [], [], 0
+        values = None if tile is None else tile.cpu().numpy()
+        first = dict(zip(self.layout.by_name, self._known.first_groups.tolist(), strict=False))
+        for layers in self.layout.blocks.values():
+            begin = first[layers[0].name]
+            end = begin + sum(layer.rows * layer.columns for layer in layers) // self.layout.m
+            chosen = slice(*np.searchsorted(groups, [begin, end]))
+            flips.append(coding.coded_flips(groups[chosen] - begin, changes[chosen]) if len(groups) else b"")
+            size = sum(layer.weights_in_tile for layer in layers)
+            tiles.append(b"" if values is None else coding.coded_tile(values[:, done : done + size]))
+            done += size
+        parts = [coding.coded_summary(counts), *flips, *tiles]
+        if self._used() + sum(map(len, parts)) > self.limit and step > 0:
+            self.full = True
+            self.recorder.event("history of masks full", megabytes=round(self._used() / MB, 1))
+        else:
+            self.frames.append(step, self.every, parts)
+
+    def _used(self) -> int:
+        return self.frames.bytes + (self.directory / MASKS).stat().st_size
+
+    def _keep_under_the_limit(self) -> None:
+        """Record fewer of the steps to come, once half of the limit is used and what remains would not hold them all."""
+        left = self.learner.config.steps - self.learner.step_index
+        size, room, before = self.frames.lately(LATELY), self.limit - self._used(), self.every
+        while self._used() > self.limit / 2 and left // self.every * size > room and self.every < left:
+            self.every *= 2
+        if self.every != before:
+            self.recorder.event("history of masks near its limit", every=self.every)
+
+    # Where it begins
+
+    def _plan(self, magnitude: MaskSet, job: LearnJob) -> Layout:
+        """Every block if that leaves half of the limit for what changes; else as many as do."""
+        learner, layers = self.learner, []
+        for layer in learner.layers.values():
+            tile = tile_of(layer, job.tile_rows, job.tile_columns, job.learn.m)
+            unit = unit_of(original_tile(learner, layer.name, tile))
+            layers.append(RecordedLayer(layer.name, layer.block, layer.out_features, layer.in_features, tile, unit))
+        wanda, stride = job.learn.metric == "activation", job.history_blocks
+        blocks = len({layer.block for layer in layers})
+        coded = CODED_START + (CODED_MAGNITUDE if wanda else 0)
+
+        def start_bytes(stride: int) -> float:
+            blocks = recorded_blocks(layers, stride).values()
+            return coded * sum(math.prod(learner.start[layer.name].packed.shape) for block in blocks for layer in block)
+
+        while start_bytes(stride) > self.limit / 2 and stride < blocks:
+            stride += 1
+        if start_bytes(stride) > self.limit:
+            raise ProxSparseError(
+                f"history is {job.history:g} MB and the masks of one block alone take {start_bytes(stride) / MB:.3g} MB: give "
+                "more, or 0 to record none."
+            )
+        if stride > job.history_blocks:
+            self.recorder.event("history of masks of few blocks", block_stride=stride)
+        return Layout(job.learn.n, job.learn.m, wanda, stride, tuple(layers))
+
+    def _require_disk(self, layout: Layout) -> None:
+        """Raise ProxSparseError where the disk has no room for what the history will probably take."""
+        recorded = layout.recorded
+        packed = sum(math.prod(self.learner.start[name].packed.shape) for name in recorded)
+        tile = 6 * sum(layer.weights_in_tile for layer in recorded.values())
+        a_step = CODED_FLIPS * packed + tile + 4 * len(layout.layers) * (2 + len(layout.patterns()))
+        coded = (CODED_START + CODED_MAGNITUDE) * packed
+        needed = min(self.limit, coded + a_step * self.learner.config.steps)
+        free = free_bytes(self.recorder.run.path)
+        if free < needed:
+            raise ProxSparseError(
+                f"The history of the masks takes about {needed / MB:,.3g} MB and {free / MB:,.3g} MB are free at "
+                f"{self.recorder.run.path}: free some space, or set history to fewer MB (0: none)."
+            )
+
+    def _write_masks(self, layout: Layout, magnitude: MaskSet) -> None:
+        tensors = {}
+        for name in layout.recorded:
+            start = self.learner.start[name].packed
+            stored = {"start": start}
+            if layout.wanda:
+                stored["magnitude"] = start ^ magnitude[name].packed
+            for kind, packed in stored.items():
+                tensors[f"{kind}/{name}"] = np.frombuffer(coding.squeezed(packed.cpu().numpy().tobytes()), np.uint8)
+        layout.save(self.directory, tensors)
+
+    def _last_recorded(self) -> MaskSet:
+        """The masks of the last recorded step. Of blocks that are not recorded, those of now: in the summary their changes
+        since then are missing until the next row, and right from it on."""
+        masks, last = self.learner.masks(), int(self.frames.steps[-1])
+        if last < self.learner.step_index:
+            history = History(Path(self.recorder.run.path))
+            for name in self.layout.recorded:
+                packed = torch.from_numpy(coding.packed(history.mask(name, last))).to(self.learner.device)
+                masks[name] = Mask(packed, masks[name].shape, masks[name].n, masks[name].m)
+        return masks
