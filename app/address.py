@@ -21,11 +21,14 @@ from proxsparse import ProxSparseError
 
 LONGEST = 200  # characters of one value: an address is pasted into chats and papers
 
+# A visit is a move of the browser in its history. What comes of an earlier one is not written over the address of a later one.
 SCRIPT = """
 const own = OWN;
+let visits = 0;
 watch('value', () => {
   if (!props.value) return;
-  const {query, push} = JSON.parse(props.value);
+  const {query, push, visit} = JSON.parse(props.value);
+  if (visit !== visits) return;
   const address = new URL(window.location), given = new URLSearchParams(query);
   for (const name of own) {
     if (given.has(name)) address.searchParams.set(name, given.get(name)); else address.searchParams.delete(name);
@@ -33,7 +36,8 @@ watch('value', () => {
   if (address.href !== window.location.href) window.history[push ? 'pushState' : 'replaceState'](null, '', address);
 });
 window.addEventListener('popstate', () => {
-  props.value = JSON.stringify({query: window.location.search, push: false});
+  visits += 1;
+  props.value = JSON.stringify({query: window.location.search, push: false, visit: visits});
   trigger('visited');
 });
 """
@@ -67,6 +71,8 @@ class Entry:
         rendering left. Default: the value as it stands, left out where it is the one that the component was built with.
     dragged
         Whether the value changes continuously: then it leaves no entry in the history. Default: sliders are dragged.
+    fills
+        False where the screen itself moves the component, by `Shown.asked`, because what it may hold depends on the run.
     """
 
     def __init__(
@@ -75,8 +81,9 @@ class Entry:
         read: Callable[[str], Any] | None = None,
         write: Callable[[Any, Shown], str] | None = None,
         dragged: bool | None = None,
+        fills: bool = True,
     ):
-        self.component, self.first = component, component.value
+        self.component, self.first, self.fills = component, component.value, fills
         self.read = read or (lambda text: read_for(component, text))
         self.write = write or (lambda value, shown: "" if value == self.first else as_it_stands(value))
         self.dragged = isinstance(component, gr.Slider) if dragged is None else dragged
@@ -141,7 +148,8 @@ def fill(entries: Mapping[str, Entry], asked: Mapping[str, str]) -> Filled:
                 given[name] = asked[name]
             except ProxSparseError as error:
                 refused.append(f"The address says {name}={asked[name][:40]}: {error} The default is shown.")
-        updates[each.component] = value
+        if each.fills:
+            updates[each.component] = value
     return Filled(updates, given, refused)
 
 
@@ -160,11 +168,13 @@ def component(names: list[str]) -> gr.HTML:
     )  # fmt: skip
 
 
-def as_value(parts: Mapping[str, str], push: bool) -> str:
-    """What the component gets. push: whether Back leads to the address of before."""
-    return json.dumps({"query": urlencode(parts), "push": push})
+def as_value(parts: Mapping[str, str], push: bool, visit: int) -> str:
+    """What the component gets. push: whether Back leads to the address of before. visit: the one that the page was filled from."""
+    return json.dumps({"query": urlencode(parts), "push": push, "visit": visit})
 
 
-def parts_of(value: str) -> dict[str, str]:
-    """The names and values of the address that the browser shows: the value of the component after `visited`."""
-    return dict(parse_qsl(json.loads(value)["query"].removeprefix("?")))
+def visited(value: str) -> tuple[dict[str, str], int]:
+    """The names and values of the address that the browser shows, and the number of the visit: the component's value after
+    `visited`."""
+    given = json.loads(value)
+    return dict(parse_qsl(given["query"].removeprefix("?"))), int(given["visit"])

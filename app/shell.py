@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import secrets
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,9 +52,10 @@ def said_on_page(handler):
 class Shell:
     """One page. It holds no state of a visitor: that lives in the page, and the runs on disk.
 
-    id, screen: hidden fields with the run and the screen shown; tabs: which of them is selected. asked: a hidden field that is
-    filled together with the page from an address: a number that is new each time, then the names that the address gave. address:
-    where the view is written into the address. quietly: how every handler is called.
+    id, screen: hidden fields with the run and the screen shown; tabs: which of them is selected. filling, asked: hidden fields
+    with what an address asked for, and the number of the visit; the second gets it when all components have theirs, and while the
+    two differ nothing is rendered. address: where the view is written into the address. quietly: how every handler is
+    called.
     """
 
     quietly = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}  # noqa: RUF012
@@ -78,8 +79,8 @@ class Shell:
                 )
                 keyboard.keyboard([key for screen in self.screens for key in screen.keys] + [*KEYS])
             self.runs = gr.Dropdown([], label="Run shown", elem_id="runs")
-            self.id, self.screen, self.asked = (
-                gr.Textbox(visible="hidden", elem_id=name) for name in ("run-id", "screen-name", "asked")
+            self.id, self.screen, self.filling, self.asked = (
+                gr.Textbox(visible="hidden", elem_id=name) for name in ("run-id", "screen-name", "filling", "asked")
             )
             self.seen = gr.State({})
             tabs = []
@@ -96,15 +97,18 @@ class Shell:
             names = dict.fromkeys([RUN, SCREEN, *(name for entries in self.entries.values() for name in entries)])
             self.address = address.component([*names])
 
-            kept = {each.component for entries in self.entries.values() for each in entries.values()}
-            self._inputs = {self.id, self.screen, self.asked, self.seen}.union(
-                kept, *(screen.inputs for screen in self.screens)
+            kept = [each for entries in self.entries.values() for each in entries.values()]
+            self._inputs = {self.id, self.screen, self.filling, self.asked, self.seen}.union(
+                (each.component for each in kept), *(screen.inputs for screen in self.screens)
             )
             self._outputs = {self.seen, self.runs, self.address}.union(*(screen.outputs for screen in self.screens))
-            filled = [self.id, self.screen, self.tabs, self.asked, *kept]
-            blocks.load(self.opened, None, filled, **self.quietly).then(**self.looking())
-            self.address.visited(self.visited, [self.address], filled, **self.quietly).then(**self.looking())
-            timer.tick(**self.looking())
+            filled = {self.id, self.screen, self.tabs}.union(each.component for each in kept if each.fills)
+            for event, handler, given in (
+                (blocks.load, self.opened, None), (self.address.visited, self.visited, [self.address]),
+            ):  # fmt: skip
+                went = event(handler, given, [self.filling, *filled], trigger_mode="always_last", **self.quietly)
+                went.then(None, [self.filling], [self.asked], js="(filled) => filled").then(**self.looking())
+            timer.tick(**self.looking() | {"trigger_mode": "once"})
             self.runs.input(lambda chosen: chosen or "", [self.runs], [self.id], **self.quietly).then(**self.looking())
             for screen, tab in zip(self.screens, tabs, strict=True):
                 tab.select(lambda name=screen.name: name, None, [self.screen], **self.quietly).then(**self.looking())
@@ -112,8 +116,9 @@ class Shell:
         return blocks
 
     def looking(self) -> dict[str, Any]:
-        """How an event asks for the screen in sight to be rendered."""
-        return {"fn": self.show, "inputs": self._inputs, "outputs": list(self._outputs), **self.quietly}
+        """How an event asks for the screen in sight to be rendered: of what comes while it is, the last counts."""
+        answer = {"fn": self.show, "inputs": self._inputs, "outputs": list(self._outputs)}
+        return {**answer, "trigger_mode": "always_last", **self.quietly}
 
     def on(self, event, handler, inputs, outputs=None) -> None:
         """Call `handler` on `event`, say on the page what it refuses, and render what came of it."""
@@ -121,13 +126,13 @@ class Shell:
 
     def opened(self, request: gr.Request) -> dict:
         """Fill a fresh page from its address."""
-        return self.go(dict(request.query_params))
+        return self.go(dict(request.query_params), 0)
 
     def visited(self, value: str) -> dict:
         """Fill the page again: the browser went back or forward."""
-        return self.go(address.parts_of(value))
+        return self.go(*address.visited(value))
 
-    def go(self, asked: Mapping[str, str]) -> dict:
+    def go(self, asked: Mapping[str, str], visit: int) -> dict:
         """Show what an address asks for: its run, else the newest, or the recorded example; its screen, else the first; and that
         screen's view. Says what it cannot show, and shows the default there."""
         id, name = asked.get(RUN, ""), asked.get(SCREEN, self.screens[0].name)
@@ -147,10 +152,10 @@ class Shell:
         id = id or (choices[0][1] if choices else "")
         return filled.updates | {
             self.id: id, self.screen: name, self.tabs: gr.update(selected=name),
-            self.asked: " ".join([secrets.token_hex(4), *filled.given]),
+            self.filling: json.dumps([visit, filled.given]),
         }  # fmt: skip
 
-    def _remembered(self, shown: Shown, name: str, seen: dict) -> dict:
+    def _remembered(self, shown: Shown, name: str, seen: dict, visit: int) -> dict:
         """The update of the address, where the view changed.
 
         What an address asked for, and what is dragged, leaves no entry in the history.
@@ -166,7 +171,7 @@ class Shell:
         seen["address"] = parts
         dragged = {each for each, entry in entries.items() if entry.dragged}
         changed = any(parts.get(each) != before.get(each) for each in {*parts, *before} - dragged)
-        return {self.address: address.as_value(parts, push=changed and shown.asked is None)}
+        return {self.address: address.as_value(parts, changed and shown.asked is None, visit)}
 
     def _choices(self) -> list[tuple[str, str]]:
         rows = [(row.label, row.id) for row in self.listing.rows() if row.kind == "learn"]
@@ -182,20 +187,19 @@ class Shell:
     def show(self, values: dict) -> dict:
         """What is to be updated on the page: nothing at all where nothing changed."""
         id, name, seen = values[self.id] or "", values[self.screen], dict(values[self.seen])
-        if not name:  # the timer was faster than the answer to what the address names
+        asked = values[self.asked]
+        if not asked or asked != values[self.filling]:  # the page is being filled from its address
             return gr.skip()
         screen = next(screen for screen in self.screens if screen.name == name)
         updates, choices = {}, self._choices()
         if seen.get("choices") != (choices, id):
             seen["choices"] = (choices, id)
             updates[self.runs] = gr.update(choices=choices, value=id or None)
-        asked = values[self.asked]
-        first = bool(asked) and seen.get("asked") != asked
-        seen["asked"] = asked
-        shown = Shown(
-            id, self._view(id), values, dict(seen.get(name, {})), frozenset(asked.split()[1:]) if first else None
-        )
-        updates |= self._remembered(shown, name, seen) | screen.render(shown)
+        visit, given = json.loads(asked)
+        given = given if seen.get("visit") != visit else None
+        seen["visit"] = visit
+        shown = Shown(id, self._view(id), values, dict(seen.get(name, {})), given)
+        updates |= self._remembered(shown, name, seen, visit) | screen.render(shown)
         if shown.seen != seen.get(name):
             seen[name] = shown.seen
         if seen != values[self.seen]:

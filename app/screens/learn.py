@@ -125,7 +125,10 @@ class LearnScreen:
         self.parts = parts
         self.form = [parts["settings"][name] for name in SETTINGS]
         self.inputs = [parts["quantity"], parts["scrubber"]]
-        self.address = {"quantity": parts["quantity"], "step": Entry(parts["scrubber"], _asked_step, _kept_step)}
+        self.address = {
+            "quantity": parts["quantity"],
+            "step": Entry(parts["scrubber"], _asked_step, _kept_step, fills=False),
+        }
         self.outputs = [
             *(parts[name] for name in ("banner", "tiles", "result", "log", *CHARTS, "heatmap", "scrubber", "strength")),
             *(parts[name] for name in ("run", *COMMANDS, "fork", "preset", "model", "corpus")), *self.form,
@@ -175,17 +178,18 @@ class LearnScreen:
         view, parts = shown.view, self.parts
         quantity, scrubbed = shown.values[parts["quantity"]], shown.values[parts["scrubber"]]
         newest = view.newest if view else 0
-        if shown.asked is None:
-            follows = run_changed or scrubbed >= shown.seen.get("newest", 0)
-        else:
-            follows = "step" not in shown.asked or scrubbed >= newest
-        step = newest if follows else int(scrubbed)
+        follows, wanted = run_changed or scrubbed >= shown.seen.get("newest", 0), scrubbed
+        if shown.asked is not None:
+            wanted = _asked_step(shown.asked.get("step", str(newest)))
+            follows = wanted >= newest
+        step = newest if follows else int(wanted)
         updates: dict[Component, Any] = {}
         # The slider's end comes down only once its value has: Gradio refuses a value, on its way here, beyond the end.
-        end = max(newest, 1) if scrubbed <= max(newest, 1) else max(scrubbed, shown.seen.get("end", 1))
+        end = max(newest, 1) if scrubbed <= max(newest, 1) else shown.seen.get("end", 1)
         if shown.changed("end", end) | shown.changed("newest", newest) | run_changed | (shown.asked is not None):
             # Its value only when it moves: an answer on its way must not undo what somebody has just chosen.
-            value = {"value": newest} if follows and scrubbed != newest else {}
+            moved = (follows or shown.asked is not None) and scrubbed != step
+            value = {"value": step} if moved else {}
             updates[parts["scrubber"]] = gr.update(maximum=end, **value)
         drawn = view and (view.drawn if follows else step, quantity, view.created)
         if shown.changed("heatmap", drawn):
@@ -285,15 +289,16 @@ class LearnScreen:
         return gr.update(choices=[*CORPORA, name], value=name)
 
 
-def _asked_step(text: str):
-    """A step in the address, to the scrubber: where it ends is known when the run is looked at."""
+def _asked_step(text: str) -> int:
+    """The step that an address asks for. Raises ProxSparseError where it is none."""
     step = number(text)
-    if not isinstance(step, int) or not 0 <= step <= 10**7:
+    if not isinstance(step, int) or step < 0:
         raise ProxSparseError(f"{text!r} is no step.")
-    return gr.update(value=step, maximum=max(step, 1))
+    return step
 
 
 def _kept_step(step: float, shown: Shown) -> str:
     """The step of the scrubber, for the address; at its right end it follows the newest, and no step is meant."""
-    newest = shown.view.newest if shown.view and shown.asked is not None else shown.seen.get("newest", 0)
-    return "" if step >= newest else f"{step:.0f}"
+    if shown.asked is not None:
+        return shown.asked.get("step", "")
+    return "" if step >= shown.seen.get("newest", 0) else f"{step:.0f}"

@@ -21,15 +21,16 @@ class Shown:
     """What a screen is to show now.
 
     id, view: the run shown, "" and None where there is none. values: of the components that the screen listed as inputs.
-    seen: what the screen remembers of its last rendering on this page, empty at first; it may change it. asked: the names that an
-    address gave, in the first rendering after it filled the screen (a page was opened, or somebody went back or forward); else None.
+    seen: what the screen remembers of its last rendering on this page, empty at first; it may change it. asked: what an address
+    gave of the view, name → text, in the first rendering after it filled the screen (a page was opened, or somebody went back or
+    forward); else None.
     """
 
     id: str
     view: RunSnapshot | None
     values: dict[Component, Any]
     seen: dict[str, Any] = field(default_factory=dict)
-    asked: frozenset[str] | None = None
+    asked: Mapping[str, str] | None = None
 
     def changed(self, name: str, value: Any) -> bool:
         """Whether `value` differs from what was seen under `name`; it is remembered."""

@@ -20,6 +20,10 @@ class Page:
         self.screen = next(each for each in self.shell.screens if each.name == screen)
         self.values = {component: getattr(component, "value", None) for component in self.shell._inputs}
         self.values |= {self.shell.id: id, self.shell.screen: screen, self.shell.seen: {}}
+        self.values |= {
+            self.shell.filling: '["", {}]',
+            self.shell.asked: '["", {}]',
+        }  # filled from an address without more
 
     def tick(self):
         """Let a second pass; returns what was sent."""
