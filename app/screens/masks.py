@@ -64,11 +64,11 @@ class MasksScreen:
         self.note = gr.HTML(elem_id="masks-note")
         with gr.Row():
             self.layer = gr.Dropdown(
-                [], label="Layer", elem_id="masks-layer-name", info="or click a cell of the map", scale=2
+                [], label="Layer", elem_id="masks-layer-name", info="or click a cell of the map", scale=2, min_width=300
             )
             self.against = gr.Dropdown(
                 [*AGAINST, OTHER_STEP, OTHER_RUN], value="magnitude", label="Compared with the mask of",
-                elem_id="masks-against", info="in the map, the tile and the picture of the layer",
+                elem_id="masks-against", info="in the map, the tile and the picture of the layer", min_width=280,
             )  # fmt: skip
             self.other_run = gr.Dropdown([], label="Run compared with", elem_id="masks-other-run", visible=False)
             self.other_step = gr.Slider(
@@ -77,7 +77,13 @@ class MasksScreen:
         with gr.Row():
             self.play = gr.Button("Play", size="sm", elem_id="masks-play", scale=0)
             self.step = gr.Slider(
-                0, 1, value=1, step=1, label="Step shown (at the right end: the newest)", elem_id="masks-step"
+                0,
+                1,
+                value=1,
+                step=1,
+                label="Step shown (at the right end: the newest)",
+                elem_id="masks-step",
+                min_width=260,
             )
         self.facts = gr.HTML(elem_id="masks-facts")
         self.charts = {"map": live_plot("chart-masks-map", 320)}

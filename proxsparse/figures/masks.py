@@ -335,12 +335,15 @@ def agreement(patterns: pd.DataFrame, title: str = "Kept weights in common with 
     plotly Figure
     """
     figure = go.Figure()
-    for name, color, dash in (("start", BLUE, "solid"), ("magnitude", RED, "dash"), ("wanda", GREEN, "dot")):
-        shares, name = patterns[f"agreement_{name}"], name.replace("wanda", "Wanda")
+    start, wanda = patterns["agreement_start"], patterns["agreement_wanda"]
+    is_wanda = start.equals(wanda)  # of a run in the metric `activation`
+    drawn = [("start, which is Wanda's" if is_wanda else "start", start, BLUE, "solid")]
+    drawn += [("magnitude", patterns["agreement_magnitude"], RED, "dash")]
+    drawn += [] if is_wanda else [("Wanda", wanda, GREEN, "dot")]
+    for name, shares, color, dash in drawn:
         if shares.notna().any():
             figure.add_scatter(
-                x=patterns["step"], y=shares, name=name, mode="lines",
-                line={"color": color, "width": 2, "dash": dash},
+                x=patterns["step"], y=shares, name=name, mode="lines", line={"color": color, "width": 2, "dash": dash},
                 hovertemplate="step %{x}: %{y:.2%} in common<extra>" + name + "</extra>",
             )  # fmt: skip
     figure.update_yaxes(title_text="kept weights in common", tickformat=".0%")

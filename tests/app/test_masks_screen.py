@@ -138,7 +138,9 @@ def test_a_click_leads_from_the_map_to_a_layer_to_a_group(page, recorded):
     tile, m = run.tile(layer), 4
     group = tile[(tile["row"] == row + rows - 1) & (tile["column"] // m == (column + columns - 1) // m)]
     end = group[(group["step"] == STEPS) & (group["half"] == "prox")].sort_values("column")["weight"].abs()
-    drawn = [array(trace.y)[-2] for trace in page.chart("group").data if trace.name.startswith("weight") and trace.showlegend]
+    drawn = [
+        array(trace.y)[-2] for trace in page.chart("group").data if trace.name.startswith("weight") and trace.showlegend
+    ]
     assert drawn == pytest.approx(end.to_list())
     assert picked_step(SimpleNamespace(x=2.5)) == 3
 
@@ -163,7 +165,14 @@ def test_the_address_reproduces_the_view(page, folder, recorded):
     layer = recorded[0].history().layers[3]
     page.choose(layer=layer, step=2, coloring="pattern", against="Wanda", group="")
     page.choose(against="the start")
-    asked = {"run": "learned", "screen": "masks", "layer": layer, "step": "2", "against": "the start", "colour": "pattern"}
+    asked = {
+        "run": "learned",
+        "screen": "masks",
+        "layer": layer,
+        "step": "2",
+        "against": "the start",
+        "colour": "pattern",
+    }
     again = Page(folder, **asked)
     assert again.charts.keys() == page.charts.keys()
     for name in again.charts:
@@ -205,7 +214,7 @@ def test_in_a_browser_a_layer_and_a_group_are_found_by_clicking(browser, folder,
         name = f"Row {row + rows - 1}, group {(column + columns - 1) // 4}"
         expect(page.locator("#chart-masks-group .chart-title")).to_contain_text(name, timeout=20_000)
         assert tile.evaluate("node => node.mark") == "the same node"
-        expect(page).to_have_url(lambda url: "group=" in url and f"step={STEPS - 1}" in url, timeout=20_000)
+        page.wait_for_url(lambda url: "group=" in url and f"step={STEPS - 1}" in url, timeout=20_000)
         link = page.url
         second = browser.new_page(viewport={"width": 1440, "height": 1000})
         second.goto(link)

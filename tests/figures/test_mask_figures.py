@@ -114,6 +114,8 @@ def test_an_unknown_reference_has_no_curve():
     table = pd.DataFrame({"step": [0, 1]} | dict(zip(names, ([1, 0.9], [0.7, 0.6], [np.nan, np.nan]), strict=True)))
     drawn = figures.agreement(table).data
     assert [trace.name for trace in drawn] == ["start", "magnitude"] and list(drawn[1].y) == [0.7, 0.6]
+    drawn = figures.agreement(table.assign(agreement_wanda=table["agreement_start"])).data
+    assert [trace.name for trace in drawn] == ["start, which is Wanda's", "magnitude"]
 
 
 def test_the_map_names_the_layer_of_each_cell():
