@@ -1,8 +1,8 @@
 """The address holds the view: run, screen, and what the screen in sight declares. A link reproduces it, Back and Forward
 restore it.
 
-The page and the address meet in one hidden component. What is to stand in the address is decided here, and written there
-by its script; when somebody goes back or forward the script hands over the address that the browser shows.
+The page and the address meet in two hidden components. What is to stand in the address is decided here, and the script of the
+one writes it; when somebody goes back or forward the script of the other hands over the address that the browser shows.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from proxsparse import ProxSparseError
 LONGEST = 200  # characters of one value: an address is pasted into chats and papers
 
 # A visit is a move of the browser in its history. What comes of an earlier one is not written over the address of a later one.
-SCRIPT = """
+WRITE = """
 const own = OWN;
 let visits = 0;
+window.addEventListener('popstate', () => { visits += 1; });
 watch('value', () => {
-  if (!props.value) return;
   const {query, push, visit} = JSON.parse(props.value);
   if (visit !== visits) return;
   const address = new URL(window.location), given = new URLSearchParams(query);
@@ -35,9 +35,12 @@ watch('value', () => {
   }
   if (address.href !== window.location.href) window.history[push ? 'pushState' : 'replaceState'](null, '', address);
 });
+"""
+READ = """
+let visits = 0;
 window.addEventListener('popstate', () => {
   visits += 1;
-  props.value = JSON.stringify({query: window.location.search, push: false, visit: visits});
+  props.value = JSON.stringify({query: window.location.search, visit: visits});
   trigger('visited');
 });
 """
@@ -159,22 +162,25 @@ def written(entries: Mapping[str, Entry], shown: Shown) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text}
 
 
-def component(names: list[str]) -> gr.HTML:
-    """The hidden place where page and address meet. names: all that the page writes; others, of whatever origin, are
-    left as they are. Its event `visited`: the browser went back or forward, and the value holds the address."""
-    return gr.HTML(
-        value="", html_template="<span></span>", js_on_load=SCRIPT.replace("OWN", json.dumps(names)), visible="hidden",
-        elem_id="address",
-    )  # fmt: skip
+def components(names: list[str]) -> tuple[gr.HTML, gr.HTML]:
+    """The hidden places where page and address meet.
+
+    The first takes what `as_value` makes. names: all that the page writes; others, of whatever origin, are left as they are. The
+    second has the event `visited`: the browser went back or forward; what its value says, `visited` reads.
+    """
+    written, read = (
+        gr.HTML(value="", html_template="<span></span>", js_on_load=script, visible="hidden", elem_id=id)
+        for id, script in (("address", WRITE.replace("OWN", json.dumps(names))), ("visits", READ))
+    )
+    return written, read
 
 
 def as_value(parts: Mapping[str, str], push: bool, visit: int) -> str:
-    """What the component gets. push: whether Back leads to the address of before. visit: the one that the page was filled from."""
+    """What the first component gets. push: whether Back leads to the address of before. visit: the one that the page was filled from."""
     return json.dumps({"query": urlencode(parts), "push": push, "visit": visit})
 
 
 def visited(value: str) -> tuple[dict[str, str], int]:
-    """The names and values of the address that the browser shows, and the number of the visit: the component's value after
-    `visited`."""
+    """The names and values of the address that the browser shows, and the number of the visit: the second component's value."""
     given = json.loads(value)
     return dict(parse_qsl(given["query"].removeprefix("?"))), int(given["visit"])

@@ -95,7 +95,7 @@ class Shell:
                 for screen in self.screens
             }
             names = dict.fromkeys([RUN, SCREEN, *(name for entries in self.entries.values() for name in entries)])
-            self.address = address.component([*names])
+            self.address, visits = address.components([*names])
 
             kept = [each for entries in self.entries.values() for each in entries.values()]
             self._inputs = {self.id, self.screen, self.filling, self.asked, self.seen}.union(
@@ -104,14 +104,15 @@ class Shell:
             self._outputs = {self.seen, self.runs, self.address}.union(*(screen.outputs for screen in self.screens))
             filled = {self.id, self.screen, self.tabs}.union(each.component for each in kept if each.fills)
             for event, handler, given in (
-                (blocks.load, self.opened, None), (self.address.visited, self.visited, [self.address]),
+                (blocks.load, self.opened, None), (visits.visited, self.visited, [visits]),
             ):  # fmt: skip
                 went = event(handler, given, [self.filling, *filled], trigger_mode="always_last", **self.quietly)
                 went.then(None, [self.filling], [self.asked], js="(filled) => filled").then(**self.looking())
             timer.tick(**self.looking() | {"trigger_mode": "once"})
             self.runs.input(lambda chosen: chosen or "", [self.runs], [self.id], **self.quietly).then(**self.looking())
             for screen, tab in zip(self.screens, tabs, strict=True):
-                tab.select(lambda name=screen.name: name, None, [self.screen], **self.quietly).then(**self.looking())
+                # In the page, at once: an answer of the server could arrive after the next choice.
+                tab.select(None, None, [self.screen], js=f"() => {json.dumps(screen.name)}").then(**self.looking())
                 screen.wire(self)
         return blocks
 

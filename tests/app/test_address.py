@@ -189,6 +189,10 @@ def test_links_back_forward_and_keys_in_the_browser(tmp_path, browser):  # noqa:
 
         page.get_by_role("tab", name="Runs").click()
         page.wait_for_url("**screen=runs**", timeout=60_000)
+        page.go_back()
+        expect(title).to_be_visible(timeout=60_000)
+        page.go_forward()
+        expect(title).to_be_hidden(timeout=60_000)
         page.get_by_role("tab", name="Learn").click()
         page.wait_for_url("**step=3**", timeout=60_000)
         assert "screen=" not in page.url and "from=paper" in page.url, "what others put into the address stays"
@@ -203,6 +207,7 @@ def test_links_back_forward_and_keys_in_the_browser(tmp_path, browser):  # noqa:
         page.go_forward()
         page.go_forward()  # at once: the answer to the first is overtaken
         expect(title).to_contain_text("flips at step 3", timeout=60_000)
+        expect(title).to_be_visible()
         page.wait_for_timeout(1500)  # ticks later, nothing has been added to the history
         page.go_back()
         expect(title).to_contain_text("drift at step 3", timeout=60_000)
