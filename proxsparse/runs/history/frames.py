@@ -71,6 +71,10 @@ class Frames:
         """Mean bytes of the last rows, the first of all left out."""
         return float(self._lengths[1:][-rows:].sum(1).mean()) if len(self) > 1 else 0.0
 
+    def part_bytes(self) -> np.ndarray:
+        """int64 (parts,): what each part takes on disk over all rows."""
+        return self._lengths.sum(0)
+
     def cut(self, step: int) -> None:
         """Drop the rows after `step`, and what was left half written."""
         keep = int(np.searchsorted(self.steps, step, side="right"))

@@ -88,7 +88,6 @@ class HistoryRecorder:
         )
         changed = self._known.advance(self.learner.masks())
         self._append(step, changed.groups, changed.changes, changed.counts, tile)
-        self._keep_under_the_limit()
 
     def _append(self, step: int, groups, changes, counts: np.ndarray, tile) -> None:
         flips, tiles, done = [], [], 0
@@ -103,23 +102,25 @@ class HistoryRecorder:
             tiles.append(b"" if values is None else coding.coded_tile(values[:, done : done + size]))
             done += size
         parts = [coding.coded_summary(counts), *flips, *tiles]
-        if self._used() + sum(map(len, parts)) > self.limit and step > 0:
+        used = self.frames.bytes + (self.directory / MASKS).stat().st_size + sum(map(len, parts))
+        if used > self.limit and step > 0:
             self.full = True
-            self.recorder.event("history of masks full", megabytes=round(self._used() / MB, 1))
-        else:
-            self.frames.append(step, self.every, parts)
-
-    def _used(self) -> int:
-        return self.frames.bytes + (self.directory / MASKS).stat().st_size
-
-    def _keep_under_the_limit(self) -> None:
-        """Record fewer of the steps to come, once half of the limit is used and what remains would not hold them all."""
-        left = self.learner.config.steps - self.learner.step_index
-        size, room, before = self.frames.lately(LATELY), self.limit - self._used(), self.every
-        while self._used() > self.limit / 2 and left // self.every * size > room and self.every < left:
-            self.every *= 2
+            self.recorder.event("history of masks full", megabytes=round(self.limit / MB, 1))
+            return
+        before = self.every
+        self.every = self._affordable_every(used, sum(map(len, parts)))
+        self.frames.append(step, self.every, parts)
         if self.every != before:
             self.recorder.event("history of masks near its limit", every=self.every)
+
+    def _affordable_every(self, used: int, size: int) -> int:
+        """Every how many of the steps to come there is room for: fewer once half of the limit is used and the rest would not
+        hold them all, each taking `size` bytes or what the last ones took."""
+        left, every = self.learner.config.steps - self.learner.step_index, self.every
+        size = max(size, self.frames.lately(LATELY))
+        while used > self.limit / 2 and left / every * size > self.limit - used and every < left:
+            every *= 2
+        return every
 
     # Where it begins
 
