@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import address, keyboard
+from app import address, keyboard, tour
 from app.keyboard import Key
 from app.operator import EXAMPLE, EXAMPLE_ID, Operator
 from app.screens.export import ExportScreen
@@ -66,8 +66,8 @@ class Shell:
 
     @property
     def css(self) -> str:
-        """Of all screens, and of the list of keys."""
-        return keyboard.CSS + "".join(screen.css for screen in self.screens)
+        """Of all screens, of the list of keys, and of the tour."""
+        return keyboard.CSS + tour.CSS + "".join(screen.css for screen in self.screens)
 
     def build(self) -> gr.Blocks:
         """The page, wired."""
@@ -77,6 +77,7 @@ class Shell:
                     "<header><h1>ProxSparse Explorer</h1><p>Watch a language model learn which two of every four weights to keep."
                     "</p></header>"
                 )
+                tour.tour([screen.name for screen in self.screens])
                 keyboard.keyboard([key for screen in self.screens for key in screen.keys] + [*KEYS])
             self.runs = gr.Dropdown([], label="Run shown", elem_id="runs")
             self.id, self.screen, self.filling, self.asked = (
