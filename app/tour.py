@@ -75,15 +75,15 @@ def stops() -> list[Stop]:
         ),
         Stop(
             "What λ does here",
-            f"λ grows by a factor of {learn.ramp:g} over the run. Weak at first, it lets the loss move the weights; strong in the end, it makes "
-            "the groups 2:4. Watch the share of groups with two nonzero weights in the composition.",
+            f"λ grows by a factor of {learn.ramp:g} over the run. Weak at first, it lets the loss move the weights; strong in the end, it "
+            "makes the groups 2:4. Watch the share of groups with two nonzero weights in the composition.",
             {"screen": "learn", "quantity": "pattern share"},
         ),
         Stop(
             "What λ does for the result",
-            "With this preset the loss is taken at the masked weights, and λ mostly decides when groups become 2:4: a "
-            "run with λ = 0 ends at about the same perplexity (docs/quality.md). With the paper's own method the loss is taken at the soft weights, and λ decides the "
-            "result: choose its preset on this screen and see for yourself.",
+            "With this preset the loss is taken at the masked weights, and λ mostly decides when groups become 2:4: in one measured "
+            "pair of runs λ = 0 ended at a perplexity of 57.4 on this held-out text, and the preset at 58.3. With the paper's own "
+            "method the loss is taken at the soft weights, and λ decides the result: choose its preset here and see.",
             {"screen": "learn", "quantity": "regularizer"},
         ),
         Stop(
