@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -16,7 +15,9 @@ from app.keyboard import Key, scrubbing
 from app.live_plot import as_value, live_plot
 from app.operator import EXAMPLE, EXAMPLE_ID, Operator
 from app.screens.screen import Shown
+from app.views import mask_charts
 from app.views.listing import Listing
+from app.views.mask_charts import REFERENCES
 from app.views.masks import MasksView, masks_of
 from proxsparse import ProxSparseError, figures
 
@@ -35,7 +36,6 @@ HOW_TO_READ = """
 - **The whole layer** as an image: each pixel is the share of a small rectangle in which the two masks differ. Stripes are inputs or
   outputs that learning treats unlike the other mask.
 """
-AGAINST = {"magnitude": "magnitude", "Wanda": "wanda", "the start": "start"}
 OTHER_STEP, OTHER_RUN = "another step", "another run"
 PLAY_SECONDS = 0.7
 CHARTS = ("map", "tile", "group", "layer", "patterns", "agreement", "composition")
@@ -67,7 +67,7 @@ class MasksScreen:
                 [], label="Layer", elem_id="masks-layer-name", info="or click a cell of the map", scale=2, min_width=300
             )
             self.against = gr.Dropdown(
-                [*AGAINST, OTHER_STEP, OTHER_RUN], value="magnitude", label="Compared with the mask of",
+                [*REFERENCES, OTHER_STEP, OTHER_RUN], value="magnitude", label="Compared with the mask of",
                 elem_id="masks-against", info="in the map, the tile and the picture of the layer", min_width=280,
             )  # fmt: skip
             self.other_run = gr.Dropdown([], label="Run compared with", elem_id="masks-other-run", visible=False)
@@ -152,7 +152,7 @@ class MasksScreen:
         step = self._scrub(shown, masks, run_changed, updates)
         layer = self._layer(shown, masks, run_changed, updates)
         name, other = self._compared(shown, masks, updates), None
-        row_group = _group_in_tile(shown.values[self.group], masks, layer)
+        chosen = _group_in_tile(shown.values[self.group], masks, layer)
         look = (shown.id, shown.view.created, layer, step, name)
         coloring = shown.values[self.coloring]
         try:
@@ -162,17 +162,20 @@ class MasksScreen:
                 updates[self.note] = html.failure(str(error))
                 shown.seen.pop("note")
         if shown.changed("map", (shown.id, step, name, layer)):
-            updates[self.charts["map"]] = as_value(self._map(shown, masks, step, name))
-        if shown.changed("tile", (look, coloring, row_group, other is None)):
-            updates[self.charts["tile"]] = as_value(self._tile(masks, layer, step, coloring, other, name, row_group))
-        if shown.changed("group", (look[:4], row_group, len(masks.steps))):
-            updates[self.charts["group"]] = as_value(self._group(masks, layer, step, row_group))
+            updates[self.charts["map"]] = as_value(mask_charts.network(shown.view, masks, step, name))
+        if shown.changed("tile", (look, coloring, chosen, other is None)):
+            updates[self.charts["tile"]] = as_value(mask_charts.tile(masks, layer, step, coloring, other, name, chosen))
+        if shown.changed("group", (look[:4], chosen, len(masks.steps))):
+            updates[self.charts["group"]] = as_value(mask_charts.group(masks, layer, step, chosen))
         if shown.changed("layer", (look, other is None)):
             mine = masks.mask(layer, step)
-            updates[self.charts["layer"]] = "" if other is None else as_value(self._picture(mine, other, step, name))
-            updates[self.facts] = self._facts(masks, layer, step, mine, other, name)
+            updates[self.charts["layer"]] = (
+                "" if other is None else as_value(mask_charts.whole(mine, other, step, name))
+            )
+            updates[self.facts] = mask_charts.facts(masks, layer, step, mine, other, name)
         if shown.changed("curves", (look[:4], len(masks.steps))):
-            updates |= self._curves(shown, masks, layer, step)
+            drawn = mask_charts.curves(shown.view, masks, layer, step)
+            updates |= {self.charts[each]: as_value(figure) for each, figure in drawn.items()}
         return updates
 
     def _masks(self, id: str) -> MasksView:
@@ -222,8 +225,8 @@ class MasksScreen:
 
     def _other_mask(self, shown: Shown, masks: MasksView, layer: str, name: str) -> np.ndarray | None:
         """The mask compared with, None where it is still to be chosen. Raises ProxSparseError where it is not known."""
-        if name in AGAINST:
-            return masks.reference_mask(layer, AGAINST[name])
+        if name in REFERENCES:
+            return masks.reference_mask(layer, REFERENCES[name])
         at = int(shown.values[self.other_step])
         if name == OTHER_STEP:
             return masks.mask(layer, masks.recorded_step(at))
@@ -237,78 +240,6 @@ class MasksScreen:
         if mask.shape != masks.mask(layer, 0).shape or others.history.m != masks.history.m:
             raise ProxSparseError(f"Run {id} has another model or pattern: its {layer} has the shape {mask.shape}.")
         return mask
-
-    # Drawing
-
-    def _map(self, shown: Shown, masks: MasksView, step: int, name: str):
-        reference = AGAINST.get(name, "start")
-        values = masks.differing(reference, step)
-        if values.isna().all():
-            reference, values = "start", masks.differing("start", step)
-        called = {"start": "the start", "wanda": "Wanda", "magnitude": "magnitude"}[reference]
-        worst = values.idxmax()
-        title = f"Step {step}: the mask differs most from {called} in {_short(worst)} ({values[worst]:.0%} of the kept weights)"
-        return figures.layer_map(shown.view.layers, values, f"kept weights that {called} drops", title)
-
-    def _tile(self, masks: MasksView, layer: str, step: int, coloring: str, other, name: str, row_group):
-        row, column, rows, columns = masks.history.tile_position(layer)
-        inside = np.s_[row : row + rows, column : column + columns]
-        tile = masks.tile(layer)
-        now = tile[(tile["step"] == step) & (tile["half"] == "prox")]
-        weights = now["weight"].to_numpy().reshape(rows, columns) if len(now) else None
-        against = f" against {name}" if coloring == "against another mask" else ""
-        return figures.mask_tile(
-            masks.mask(layer, step)[inside], masks.history.m, coloring, weights, None if other is None else other[inside],
-            (row, column), row_group, f"Step {step}: {rows} × {columns} weights of {_short(layer)}{against}",
-        ).update_layout(uirevision=layer)  # fmt: skip
-
-    def _group(self, masks: MasksView, layer: str, step: int, row_group):
-        m = masks.history.m
-        tile, flips = masks.tile(layer), masks.flips(layer)
-        chosen = tile[(tile["row"] == row_group[0]) & (tile["column"] // m == row_group[1])]
-        flips = flips[(flips["row"] == row_group[0]) & (flips["group"] == row_group[1])]
-        changes = {0: "its pattern never changed", 1: "its pattern changed once"}
-        said = changes.get(len(flips), f"its pattern changed {len(flips)} times")
-        title = f"Row {row_group[0]}, group {row_group[1]}: {said}"
-        return figures.group_path(chosen, flips, masks.history.n, title, step).update_layout(
-            uirevision=f"{layer} {row_group}"
-        )
-
-    def _picture(self, mine: np.ndarray, other: np.ndarray, step: int, name: str):
-        differs = (mine != other).mean()
-        title = f"Step {step}: the mask and that of {name} differ in {differs:.1%} of the layer's weights"
-        return figures.layer_picture(mine, other, ("this mask", name), title).update_layout(uirevision=mine.shape[0])
-
-    def _curves(self, shown: Shown, masks: MasksView, layer: str, step: int) -> dict[Component, str]:
-        patterns, view = masks.patterns(layer), shown.view
-        names = list(view.layers["name"])
-        records = masks._once(("composition", layer), lambda: view.compositions(names.index(layer)))
-        drawn = {
-            "patterns": figures.pattern_shares(patterns, f"Patterns of the groups of {_short(layer)}"),
-            "agreement": figures.agreement(patterns),
-            "composition": figures.composition(records).update_layout(
-                title_text=f"How many soft weights of {_short(layer)}'s groups are not zero"
-            ),
-        }
-        return {self.charts[name]: as_value(figures.marked(figure, step)) for name, figure in drawn.items()}
-
-    def _facts(self, masks: MasksView, layer: str, step: int, mine: np.ndarray, other, name: str) -> str:
-        rows, columns = mine.shape
-        m, start = masks.history.m, masks.reference_mask(layer, "start")
-        changed = (mine != start).reshape(rows, columns // m, m).any(-1).mean()
-        flips = masks.flips(layer)
-        now = int((flips["step"] == step).sum())
-        tiles = [
-            html.tile("layer", f"{rows} × {columns}", f"{escape(layer)}: {rows * columns // m:,} groups"),
-            html.tile("changed since the start", f"{changed:.1%}", f"of the groups keep other weights at step {step}"),
-            html.tile("changed at this step", f"{now:,}", "groups that took another pattern"),
-        ]
-        if other is not None:
-            kept = (mine & other).sum() / mine.sum()
-            tiles.insert(
-                1, html.tile(f"in common with {escape(name)}", f"{kept:.1%}", "of the kept weights", lead=True)
-            )
-        return f"<div class='tiles'>{''.join(tiles)}</div>"
 
 
 def picked_layer(event: gr.EventData) -> str:
@@ -324,12 +255,6 @@ def picked_group(event: gr.EventData) -> str:
 def picked_step(event: gr.EventData) -> int:
     """The step of the point that was clicked."""
     return int(np.ceil(event.x))
-
-
-def _short(layer: str) -> str:
-    """The end of a layer's name that tells it from others: its block's number and what follows."""
-    found = re.search(r"(\d+)\.(.+)$", layer)
-    return f"block {found[1]}, {found[2].rsplit('.', 1)[-1]}" if found else layer
 
 
 def _group_in_tile(text: str | None, masks: MasksView, layer: str) -> tuple[int, int]:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from app.views.run import RunSnapshot
 from proxsparse import ProxSparseError, Run
-from proxsparse.runs.history.reader import REFERENCES, History
+from proxsparse.runs.history.reader import History
 
 KEPT = 48  # masks and tables that stay in memory; the largest mask of a 7B model has 45 MB
 
@@ -71,9 +72,10 @@ class MasksView:
         table = self._once(("agreement", name), lambda: self._read().agreement(name))
         return 1 - table.loc[self.recorded_step(step)]
 
-    def known_references(self) -> list[str]:
-        """Of start, magnitude and Wanda, those whose masks are known."""
-        return [name for name in REFERENCES if name != "wanda" or self.differing(name, 0).notna().any()]
+    def composition(self, view: RunSnapshot, layer: str) -> pd.DataFrame:
+        """How many nonzero soft weights the layer's groups have, over the steps; see `RunSnapshot.compositions`."""
+        place = list(view.layers["name"]).index(layer)
+        return self._once(("composition", layer), lambda: view.compositions(place))
 
     def _read(self) -> History:
         if self.history is None:

@@ -1,17 +1,11 @@
 """Figures, drawn from tables; the app, the command line and the notebooks all draw with these."""
 
 from proxsparse.figures.comparison import output_errors, overlap_by_layer, overlap_matrix, perplexities, sweep
-from proxsparse.figures.masks import (
-    COLORINGS,
-    agreement,
-    group_path,
-    layer_map,
-    layer_picture,
-    marked,
-    mask_tile,
-    pattern_shares,
-)
+from proxsparse.figures.group_paths import group_path
+from proxsparse.figures.look import marked
 from proxsparse.figures.run import QUANTITIES, composition, flips, layer_heatmap, layer_values, learning_curve, strength
+from proxsparse.figures.tiles import COLORINGS, mask_tile
+from proxsparse.figures.whole_masks import agreement, layer_map, layer_picture, pattern_shares
 
 __all__ = [
     "COLORINGS",

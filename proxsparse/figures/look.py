@@ -35,3 +35,21 @@ def dressed(figure: go.Figure, title: str, height: int) -> go.Figure:
     figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, title_standoff=6)
     figure.update_yaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, title_standoff=6)
     return figure
+
+
+def marked(figure: go.Figure, step: int | None) -> go.Figure:
+    """The figure with a line at the step that other charts show.
+
+    Parameters
+    ----------
+    figure : plotly Figure
+        With steps along x.
+    step : int or None
+        None: no line.
+
+    Returns
+    -------
+    plotly Figure
+        The same.
+    """
+    return figure if step is None else figure.add_vline(x=step, line={"color": RED, "width": 1.5})

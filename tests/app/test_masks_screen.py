@@ -16,7 +16,7 @@ from tiny_models import tiny_model
 from app.screens.masks import picked_group, picked_layer, picked_step
 from app.views.masks import masks_of
 from proxsparse import magnitude
-from proxsparse.figures.masks import AGAINST
+from proxsparse.figures.tiles import AGAINST
 
 STEPS = 6
 

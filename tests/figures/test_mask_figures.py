@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from proxsparse.figures import masks as figures
+from proxsparse import figures
+from proxsparse.figures import tiles, whole_masks
 
 ROWS, COLUMNS, M = 6, 16, 4
 
@@ -23,10 +24,10 @@ def kept(weights):
 
 
 def test_a_pattern_is_written_as_the_positions_it_keeps(kept):
-    assert figures.pattern_name(0b0011, 4) == "●●○○" and figures.pattern_name(0b1000, 4) == "○○○●"
-    codes = figures.pattern_codes(kept, M)
+    assert tiles.pattern_name(0b0011, 4) == "●●○○" and tiles.pattern_name(0b1000, 4) == "○○○●"
+    codes = tiles.pattern_codes(kept, M)
     for row, group in np.ndindex(codes.shape):
-        name = figures.pattern_name(int(codes[row, group]), M)
+        name = tiles.pattern_name(int(codes[row, group]), M)
         assert [letter == "●" for letter in name] == kept[row, group * M : (group + 1) * M].tolist()
 
 
@@ -58,7 +59,7 @@ def test_soft_weights_are_drawn_as_they_are_and_what_is_dropped_is_crossed_out(k
 
 def test_patterns_are_told_apart_group_by_group(kept):
     figure = figures.mask_tile(kept, M, "pattern")
-    cells, codes = np.array(figure.data[0].z), figures.pattern_codes(kept, M)
+    cells, codes = np.array(figure.data[0].z), tiles.pattern_codes(kept, M)
     for code in np.unique(codes):
         assert len(np.unique(cells[np.repeat(codes == code, M, axis=1)])) == 1
 
@@ -89,8 +90,8 @@ def test_a_group_moves_by_both_halves_and_its_regularizer_is_the_sum_of_products
 def test_a_layer_is_shrunk_without_losing_a_difference(shape):
     differs = np.random.default_rng(2).random(shape) < 0.1
     kept = np.zeros(shape, dtype=bool)
-    image, (height, width) = figures._shrunk(differs)
-    assert max(image.shape) <= figures.MOST_PIXELS
+    image, (height, width) = whole_masks._shrunk(differs)
+    assert max(image.shape) <= whole_masks.MOST_PIXELS
     for row, column in ((0, 0), (image.shape[0] - 1, image.shape[1] - 1)):
         part = differs[row * height : (row + 1) * height, column * width : (column + 1) * width]
         assert image[row, column] == pytest.approx(part.mean())
@@ -105,7 +106,7 @@ def test_the_shares_of_the_patterns_add_up():
     assert np.sum([trace.y for trace in figure.data], axis=0) == pytest.approx([100] * 5)
     assert figure.data[0].name == "●●○○" and figure.data[0].y == pytest.approx(shares[:, 0] * 100)
     many = pd.DataFrame({"step": [0]} | {f"{code:08b}": [1 / 40] for code in range(40)})
-    assert len(figures.pattern_shares(many).data) == figures.NAMED_PATTERNS + 1
+    assert len(figures.pattern_shares(many).data) == whole_masks.NAMED_PATTERNS + 1
     assert figures.pattern_shares(many).data[-1].name == "28 other patterns"
 
 

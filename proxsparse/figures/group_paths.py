@@ -1,0 +1,71 @@
+"""One group of weights over the steps, as `Run.tile` and `Run.flips` remember it."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from proxsparse.figures.look import INK, dressed, marked
+from proxsparse.figures.tiles import PATTERN_COLORS, pattern_name
+
+
+def group_path(tile: pd.DataFrame, flips: pd.DataFrame, n: int, title: str = "", shown: int | None = None) -> go.Figure:
+    """The weights of one group over the steps: what the gradient half and what the prox half moved, and R of the group.
+
+    Parameters
+    ----------
+    tile : DataFrame
+        The rows of `Run.tile` that belong to the group: step, half, column, weight.
+    flips : DataFrame
+        The rows of `Run.flips` that belong to it: step, before, after.
+    n : int
+        How many weights a group keeps; R is the sum over all products of n + 1 sizes.
+    title : str
+        Which group it is.
+    shown : int, optional
+        A step to mark.
+
+    Returns
+    -------
+    plotly Figure
+        The size of each weight, |soft weight in the metric|; thin where the gradient moved it, thick where the prox did.
+    """
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.72, 0.28])
+    tile = tile.assign(at=tile["step"] - np.where(tile["half"] == "gradient", 0.5, 0.0)).sort_values("at")
+    for index, (_, rows) in enumerate(tile.groupby("column")):
+        color, name = PATTERN_COLORS[index % len(PATTERN_COLORS)], f"weight {index + 1}"
+        at, size, half = rows["at"].to_numpy(), rows["weight"].abs().to_numpy(), rows["half"].to_numpy()
+        for kind, width, dash in (("gradient", 1.2, "dot"), ("prox", 3, "solid")):
+            ends = np.flatnonzero(half[1:] == kind) + 1
+            figure.add_scatter(
+                x=_segments(at, ends), y=_segments(size, ends), mode="lines", name=name, legendgroup=name,
+                showlegend=kind == "prox", line={"color": color, "width": width, "dash": dash},
+                hovertemplate=f"{name}, {kind} half<br>step %{{x}}: %{{y:.4g}}<extra></extra>", row=1, col=1,
+            )  # fmt: skip
+    m = tile["column"].nunique()
+    sizes = tile.pivot_table(index="at", columns="column", values="weight").abs()
+    products = (sizes.to_numpy()[:, list(chosen)].prod(axis=1) for chosen in itertools.combinations(range(m), n + 1))
+    figure.add_scatter(
+        x=sizes.index, y=sum(products), mode="lines", name="R of the group", line={"color": INK, "width": 1.5},
+        hovertemplate="step %{x}: R = %{y:.3g}<extra></extra>", row=2, col=1,
+    )  # fmt: skip
+    for step, before, after in flips[["step", "before", "after"]].itertuples(index=False):
+        figure.add_vline(x=step, line={"color": INK, "width": 1, "dash": "dash"})
+        figure.add_annotation(
+            x=step, y=1, yref="paper", yanchor="bottom", showarrow=False, font={"size": 10},
+            text=f"{pattern_name(int(before), m)} → {pattern_name(int(after), m)}" if len(flips) <= 4 else "",
+        )  # fmt: skip
+    figure.update_yaxes(title_text="|soft weight|, in the metric", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title_text="R", rangemode="tozero", row=2, col=1)
+    figure.update_xaxes(title_text="step", row=2, col=1)
+    figure = marked(dressed(figure, title, height=430), shown)
+    return figure.update_layout(legend_y=1.06, margin_t=80)
+
+
+def _segments(values: np.ndarray, ends: np.ndarray) -> list:
+    """start, end, gap, for every move that ends at one of `ends`."""
+    return [entry for end in ends for entry in (float(values[end - 1]), float(values[end]), None)]
