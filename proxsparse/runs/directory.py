@@ -10,12 +10,13 @@ events.jsonl      what happened: started, paused, lambda1 set, checkpoint …  (
 commands/         one file a command, deleted once handled
 checkpoints/      step-000040.safetensors: everything needed to go on exactly
 masks/            step-000040.safetensors: packed masks
+history/          every change of the masks, tracked tiles, summaries: see `proxsparse.runs.history`  (append-only)
 export/           a run directory of its own (kind "export"); its model/ is the download
 worker.log        what the worker process printed
 lock              held by the worker as long as it lives
 
 A resumed run takes steps again: the append-only records are then cut back to the checkpoint, so that they tell one
-history.
+history. A fork takes them over, the history of the masks up to its step.
 """
 
 from __future__ import annotations

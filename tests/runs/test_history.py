@@ -286,7 +286,7 @@ def test_some_blocks_are_recorded_and_all_are_summarized(tmp_path):
 def test_a_small_limit_takes_fewer_blocks_and_one_that_is_too_small_is_refused(tmp_path):
     made = Recorded(tmp_path / "run", history=0.004)
     assert made.run.history().block_stride == 2 and "history of masks of few blocks" in made.events()
-    with pytest.raises(ProxSparseError, match=r"history is 0.0001 MB and the masks of one block alone take"):
+    with pytest.raises(ProxSparseError, match=r"history is 0\.0001 MB and the masks of one block alone take"):
         Recorded(tmp_path / "small", history=0.0001)
 
 

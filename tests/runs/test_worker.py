@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from waiting import until
 
@@ -84,6 +85,19 @@ def test_a_run_from_start_to_end(undisturbed):
     assert state["step"] == 12 and state["elapsed"] > 0 and state["error"] is None
 
 
+def assert_history_is_that_of_the_masks(run):
+    """At every step whose masks are on disk, each layer's mask is read back from the history."""
+    history = run.history()
+    for step, path in run.masks().items():
+        for name, mask in MaskSet.load(path).items():
+            assert np.array_equal(history.mask(name, step), mask.dense().numpy()), f"{name} at step {step}"
+
+
+def test_the_history_leads_to_every_mask_on_disk(undisturbed):
+    assert undisturbed.history().steps == list(range(13))
+    assert_history_is_that_of_the_masks(undisturbed)
+
+
 def test_killed_and_resumed_it_ends_with_the_same_masks(undisturbed, job, tmp_path):
     run = Run.create(job(), tmp_path / "killed")
     worker = run.start()
@@ -97,6 +111,8 @@ def test_killed_and_resumed_it_ends_with_the_same_masks(undisturbed, job, tmp_pa
     assert_same_masks(run, undisturbed, 8, 10, 12)
     assert run.table("steps")["step"].tolist() == list(range(1, 13)), "no step is missing and none is there twice"
     assert run.table("steps")["loss"].tolist() == undisturbed.table("steps")["loss"].tolist()
+    assert run.history().steps == list(range(13))
+    assert_history_is_that_of_the_masks(run)
 
 
 def test_pause_steps_halves_strength_and_stop(job, tmp_path):
@@ -206,6 +222,8 @@ def test_a_fork_goes_on_with_its_own_strength(undisturbed, tmp_path):
     assert steps.index.tolist() == list(range(1, 12))
     assert steps["lambda1"].tolist() == [0.05] * 8 + [0.4] * 3
     assert steps["loss"].tolist()[:9] == undisturbed.table("steps")["loss"].tolist()[:9]
+    assert child.history().steps == list(range(12)) and undisturbed.history().steps == list(range(13))
+    assert_history_is_that_of_the_masks(child)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,9 @@ class KnownMasks:
     """
 
     def __init__(self, masks: MaskSet, start: MaskSet, magnitude: MaskSet):
-        self.n, self.m = masks.n, masks.m
+        self.n, self.m, self._names = masks.n, masks.m, list(masks)
+        # Bytes that a group may touch: rows begin with a byte, and groups of 2, 4 or 8 then never lie across two.
+        self._window = 1 if 8 % self.m == 0 else (self.m + 6) // 8 + 1
         self.references = (start, magnitude)
         self._batches = _in_batches(masks)
         self._known = [_flat(masks, names) for names in self._batches]
@@ -60,13 +62,13 @@ class KnownMasks:
 
     def _advance(self, batch: int, masks: MaskSet) -> tuple[np.ndarray, np.ndarray]:
         now, known = _flat(masks, self._batches[batch]), self._known[batch]
-        words = (now.view(torch.int64) != known.view(torch.int64)).nonzero()
-        places = (words * WORD + torch.arange(WORD, device=now.device)).flatten()
-        differences = now[places] ^ known[places]
-        differs = differences != 0
-        places, differences = places[differs].cpu().numpy(), differences[differs].cpu().numpy()
-        if not len(places):
+        self._known[batch] = now
+        words = (now != known).nonzero().flatten()
+        differences = (now[words] ^ known[words]).cpu().numpy().view(np.uint8)
+        if not len(differences):
             return np.zeros(0, np.int64), np.zeros(0, code_type(self.m))
+        differs = np.flatnonzero(differences)
+        places, differences = words.cpu().numpy()[differs // WORD] * WORD + differs % WORD, differences[differs]
         layers = self._layers_of(batch)
         ends = self._bytes[layers].cumsum()
         inside = np.searchsorted(ends, places, side="right")
@@ -78,18 +80,24 @@ class KnownMasks:
         first = np.flatnonzero(np.diff(groups, prepend=-1))  # a group's changed weights follow one another
         changes = np.bitwise_or.reduceat(1 << column % self.m, first)
         groups, entry, column = groups[first], entry[first], column[first] // self.m * self.m
-        begins = (places - byte)[entry] + column // 8
-        codes = self._codes_at(begins, column % 8, batch, now)
-        self._recount(layer[entry], codes[0] ^ changes, codes)
-        self._known[batch] = now
+        layer, begins = layer[entry], (at - byte)[entry] + column // 8
+        codes = self._codes_at(layer, begins, column % 8, masks)
+        self._recount(layer, codes[0] ^ changes, codes)
         return groups, changes.astype(code_type(self.m))
 
-    def _codes_at(self, begins: np.ndarray, shift: np.ndarray, batch: int, now: Tensor) -> np.ndarray:
-        """The codes of some groups now and in the references, (3, groups). A group of 16 lies in at most three bytes."""
-        window = torch.from_numpy(begins[None] + np.arange(3)[:, None]).to(now.device)
-        flats = (now, *(_flat(masks, self._batches[batch]) for masks in self.references))
-        low, middle, high = torch.stack([flat[window] for flat in flats], 1).cpu().numpy().astype(np.int64)
-        return (low | middle << 8 | high << 16) >> shift & ((1 << self.m) - 1)
+    def _codes_at(self, layer: np.ndarray, begins: np.ndarray, shift: np.ndarray, masks: MaskSet) -> np.ndarray:
+        """The codes of some groups now and in the references, (3, groups); begins: the byte of the layer in which each
+        begins."""
+        last = self._bytes[layer] - 1  # what would lie beyond it belongs to no group
+        window = np.minimum(begins + np.arange(self._window)[:, None], last)
+        window = torch.from_numpy(window).to(next(iter(masks.values())).packed.device)
+        found, bounds = [], np.flatnonzero(np.diff(layer, prepend=-1, append=-1))
+        for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            name, inside = self._names[layer[begin]], window[:, begin:end]
+            found.append(torch.stack([each[name].packed.take(inside) for each in (masks, *self.references)]))
+        parts = torch.cat(found, 2).cpu().numpy().astype(np.int64)
+        whole = sum(parts[:, k] << 8 * k for k in range(self._window))
+        return whole >> shift & ((1 << self.m) - 1)
 
     def _recount(self, layer: np.ndarray, before: np.ndarray, codes: np.ndarray) -> None:
         after, size = codes[0], len(self.counts)
@@ -136,7 +144,7 @@ def _in_batches(masks: MaskSet) -> list[list[str]]:
 
 
 def _flat(masks: MaskSet, names: list[str]) -> Tensor:
-    """The packed masks one after the other, and zeros: to a whole word, and then for a window at the end."""
+    """The packed masks one after the other, and zeros to a whole word; int64."""
     packed = [masks[name].packed.reshape(-1) for name in names]
     size = sum(each.numel() for each in packed)
-    return torch.cat([*packed, packed[0].new_zeros(-size % WORD + WORD)])
+    return torch.cat([*packed, packed[0].new_zeros(-size % WORD)]).view(torch.int64)

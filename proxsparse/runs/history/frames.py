@@ -32,6 +32,10 @@ class Frames:
 
     def __init__(self, directory: Path, parts: int):
         self.directory, self.parts = directory, parts
+        self._load()
+
+    def _load(self) -> None:
+        directory, parts = self.directory, self.parts
         try:
             raw = (directory / INDEX).read_bytes()
             size = (directory / DATA).stat().st_size
@@ -51,7 +55,7 @@ class Frames:
         return len(self.steps)
 
     def read(self, part: int, last: int | None = None) -> list[bytes]:
-        """One part of every row up to step `last` (default: all), decompressed; empty where a row has none."""
+        """One part of every row up to step `last` (default: all), decompressed; empty where a row has none of it."""
         count = len(self) if last is None else int(np.searchsorted(self.steps, last, side="right"))
         found = []
         with open(self.directory / DATA, "rb") as file:
@@ -83,7 +87,7 @@ class Frames:
         data = self.directory / DATA
         if data.exists():
             os.truncate(data, int(self._lengths[:keep].sum()))
-        self.__init__(self.directory, self.parts)
+        self._load()
 
     def append(self, step: int, every: int, parts: list[bytes]) -> None:
         """Add a row: first its data, then its place in the index. Call `cut` once before the first row is added."""

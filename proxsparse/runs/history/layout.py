@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,8 +73,8 @@ class Layout:
 
     def flips_part(self, layer: RecordedLayer) -> tuple[int, int]:
         """The part of a recorded layer's flips, and the index in it of the layer's first group."""
-        before = [other for other in self._before(layer)]
-        return 1 + self._place(layer), sum(other.rows * other.columns for other in before) // self.m
+        before = sum(other.rows * other.columns for other in self._before(layer))
+        return 1 + self._place(layer), before // self.m
 
     def tile_part(self, layer: RecordedLayer) -> tuple[int, int]:
         """The part of a recorded layer's tile, and the index in it of the tile's first weight."""
@@ -116,9 +117,9 @@ class Layout:
             ) from error
 
 
-def recorded_blocks(layers, stride: int) -> dict[int, list]:
+def recorded_blocks(layers: Iterable[RecordedLayer], stride: int) -> dict[int, list[RecordedLayer]]:
     """{block: its layers} of every `stride`-th decoder block that has layers, from the first."""
-    found: dict[int, list] = {}
+    found: dict[int, list[RecordedLayer]] = {}
     for layer in layers:
         found.setdefault(layer.block, []).append(layer)
     return {block: found[block] for block in list(found)[::stride]}

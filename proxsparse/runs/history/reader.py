@@ -40,13 +40,13 @@ class History:
     def __init__(self, run_path: Path):
         self.path = Path(run_path) / FOLDER
         layout = Layout.load(self.path)
-        self._frames = Frames(self.path, layout.parts) if layout else None
-        if layout is None or not len(self._frames):
+        frames = Frames(self.path, layout.parts) if layout else None
+        if layout is None or frames is None or not len(frames):
             raise ProxSparseError(
                 f"Run {Path(run_path).name} recorded no masks: it is older than the recording, learned nothing yet, or had "
                 "history set to 0. Start a run with history above 0."
             )
-        self._layout = layout
+        self._layout, self._frames = layout, frames
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -138,18 +138,21 @@ class History:
         part, first = self._layout.tile_part(about)
         size = sum(other.weights_in_tile for other in self._layout.blocks[about.block])
         chosen = slice(first, first + about.weights_in_tile)
-        steps, halves, weights, moved = [], [], [], []
+        steps: list[int] = []
+        halves: list[int] = []
+        weights: list[np.ndarray] = []
+        moved: list[np.ndarray] = []
         for step, raw in zip(self.steps, self._frames.read(part), strict=True):
-            if not raw:
-                continue
             kinds = coding.read_tile(raw, size)[:, chosen] * about.unit
             if len(kinds) == 1:
-                kinds = np.stack([kinds[0], np.zeros_like(kinds[0]), np.zeros_like(kinds[0])])
+                taken = [(1, kinds[0], np.zeros_like(kinds[0]))]
             else:
-                steps, halves = [*steps, step], [*halves, 0]
-                weights, moved = [*weights, kinds[0]], [*moved, kinds[1]]
-            steps, halves = [*steps, step], [*halves, 1]
-            weights, moved = [*weights, kinds[0] + kinds[2]], [*moved, kinds[2]]
+                taken = [(0, kinds[0], kinds[1]), (1, kinds[0] + kinds[2], kinds[2])]
+            for half, weight, by in taken:
+                steps.append(step)
+                halves.append(half)
+                weights.append(weight)
+                moved.append(by)
         row, column, rows, columns = about.tile
         each = about.weights_in_tile
         return pd.DataFrame(
@@ -158,8 +161,8 @@ class History:
                 "half": pd.Categorical.from_codes(np.repeat(halves, each), ["gradient", "prox"]),
                 "row": np.tile(np.repeat(np.arange(row, row + rows), columns), len(steps)),
                 "column": np.tile(np.arange(column, column + columns), rows * len(steps)),
-                "weight": np.concatenate(weights) if weights else [],
-                "moved": np.concatenate(moved) if moved else [],
+                "weight": np.concatenate(weights),
+                "moved": np.concatenate(moved),
             }
         )
 

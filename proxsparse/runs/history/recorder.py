@@ -15,7 +15,7 @@ from proxsparse.masks.mask import Mask
 from proxsparse.masks.mask_set import MaskSet
 from proxsparse.runs.history import coding
 from proxsparse.runs.history.changes import KnownMasks
-from proxsparse.runs.history.frames import Frames
+from proxsparse.runs.history.frames import INDEX, Frames
 from proxsparse.runs.history.layout import MASKS, Layout, RecordedLayer, recorded_blocks
 from proxsparse.runs.history.reader import FOLDER, History
 from proxsparse.runs.history.tiles import Tiles, original_tile, tile_of, unit_of
@@ -44,8 +44,8 @@ class HistoryRecorder:
         self.recorder, self.learner, self.limit = recorder, learner, job.history * MB
         self.directory = recorder.run.path / FOLDER
         layout = Layout.load(self.directory)
-        begins = layout is None or not (self.directory / "frames.index").exists()
-        if begins:
+        if layout is None or not (self.directory / INDEX).exists():
+            (self.directory / INDEX).unlink(missing_ok=True)  # of masks that are gone
             layout = self._plan(magnitude, job)
             self._require_disk(layout)
             self._write_masks(layout, magnitude)
@@ -55,13 +55,13 @@ class HistoryRecorder:
         self.every = int(self.frames.every[-1]) if len(self.frames) else 1
         self.full = False
         self._tiles = Tiles(learner, list(layout.recorded.values()))
-        self._magnitude = magnitude
         if not len(self.frames):
             self._known = KnownMasks(learner.start, learner.start, magnitude)
-            self._append(0, [], [], self._known.counts, self._tiles.originals()[None])
+            none = np.zeros(0, np.int64)
+            self._append(0, none, none, self._known.counts, self._tiles.originals()[None])
         else:
             self._known = KnownMasks(self._last_recorded(), learner.start, magnitude)
-        self._before, self._middle = self._tiles.read(), None
+        self._before = self._middle = self._tiles.read()
 
     @classmethod
     def of(cls, recorder: Recorder, learner: MaskLearner, magnitude: MaskSet, job: LearnJob) -> HistoryRecorder | None:
@@ -83,23 +83,23 @@ class HistoryRecorder:
         before, self._before = self._before, after
         if self.full or (step % self.every and not self.learner.done):
             return
-        tile = (
-            None if self._middle is None else torch.stack([self._middle, self._middle - before, after - self._middle])
-        )
+        tile = torch.stack([self._middle, self._middle - before, after - self._middle])
         changed = self._known.advance(self.learner.masks())
         self._append(step, changed.groups, changed.changes, changed.counts, tile)
 
-    def _append(self, step: int, groups, changes, counts: np.ndarray, tile) -> None:
+    def _append(
+        self, step: int, groups: np.ndarray, changes: np.ndarray, counts: np.ndarray, tile: torch.Tensor
+    ) -> None:
         flips, tiles, done = [], [], 0
-        values = None if tile is None else tile.cpu().numpy()
-        first = dict(zip(self.layout.by_name, self._known.first_groups.tolist(), strict=False))
+        values = tile.cpu().numpy()
+        first = dict(zip(self.layout.by_name, self._known.first_groups.tolist(), strict=False))  # and the end
         for layers in self.layout.blocks.values():
             begin = first[layers[0].name]
             end = begin + sum(layer.rows * layer.columns for layer in layers) // self.layout.m
             chosen = slice(*np.searchsorted(groups, [begin, end]))
-            flips.append(coding.coded_flips(groups[chosen] - begin, changes[chosen]) if len(groups) else b"")
+            flips.append(coding.coded_flips(groups[chosen] - begin, changes[chosen]))
             size = sum(layer.weights_in_tile for layer in layers)
-            tiles.append(b"" if values is None else coding.coded_tile(values[:, done : done + size]))
+            tiles.append(coding.coded_tile(values[:, done : done + size]))
             done += size
         parts = [coding.coded_summary(counts), *flips, *tiles]
         used = self.frames.bytes + (self.directory / MASKS).stat().st_size + sum(map(len, parts))
@@ -117,8 +117,8 @@ class HistoryRecorder:
         """Every how many of the steps to come there is room for: fewer once half of the limit is used and the rest would not
         hold them all, each taking `size` bytes or what the last ones took."""
         left, every = self.learner.config.steps - self.learner.step_index, self.every
-        size = max(size, self.frames.lately(LATELY))
-        while used > self.limit / 2 and left / every * size > self.limit - used and every < left:
+        each = max(size, self.frames.lately(LATELY))
+        while used > self.limit / 2 and left / every * each > self.limit - used and every < left:
             every *= 2
         return every
 
