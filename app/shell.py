@@ -14,6 +14,7 @@ from app.keyboard import Key
 from app.operator import EXAMPLE, EXAMPLE_ID, Operator
 from app.screens.export import ExportScreen
 from app.screens.learn import LearnScreen
+from app.screens.regularizer import RegularizerScreen
 from app.screens.runs import RunsScreen
 from app.screens.screen import Screen, Shown
 from app.views.listing import Listing
@@ -29,6 +30,7 @@ def screens(operator: Operator, listing: Listing) -> tuple[Screen, ...]:
     """All screens in the order of their tabs: a new one is one more line."""
     return (
         LearnScreen(operator),
+        RegularizerScreen(),
         RunsScreen(operator, listing),
         ExportScreen(operator),
     )
