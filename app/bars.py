@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import gradio as gr
 
 CSS = """
-.bars > div { display: flex; gap: 6px; justify-content: space-around; align-items: end; padding: 4px 0; }
-.bars label { flex: 1 1 0; min-width: 34px; max-width: 90px; display: flex; flex-direction: column; align-items: center; gap: 2px;
+.bars > div { display: flex; gap: 4px; justify-content: space-around; align-items: end; padding: 4px 0; }
+.bars label { flex: 1 1 0; min-width: 0; max-width: 90px; display: flex; flex-direction: column; align-items: center; gap: 2px;
   color: var(--body-text-color); font-size: .9rem; }
+.bars label:nth-child(n+5), .bars label:has(~ label:nth-child(n+5)) { font-size: .72rem; }
 .bars output { font-variant-numeric: tabular-nums; font-weight: 600; }
 .bars .well { position: relative; width: 100%; height: 190px; border-radius: 4px; background: rgba(128, 128, 128, .12); }
 .bars .well::after { content: ''; position: absolute; left: 0;
