@@ -15,6 +15,7 @@ from app.operator import EXAMPLE, EXAMPLE_ID, Operator
 from app.screens.export import ExportScreen
 from app.screens.learn import LearnScreen
 from app.screens.masks import MasksScreen
+from app.screens.regularizer import RegularizerScreen
 from app.screens.runs import RunsScreen
 from app.screens.screen import Screen, Shown
 from app.views.listing import Listing
@@ -31,6 +32,7 @@ def screens(operator: Operator, listing: Listing) -> tuple[Screen, ...]:
     return (
         LearnScreen(operator),
         MasksScreen(operator, listing),
+        RegularizerScreen(),
         RunsScreen(operator, listing),
         ExportScreen(operator),
     )

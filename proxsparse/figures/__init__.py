@@ -3,6 +3,13 @@
 from proxsparse.figures.comparison import output_errors, overlap_by_layer, overlap_matrix, perplexities, sweep
 from proxsparse.figures.group_paths import group_path
 from proxsparse.figures.look import marked
+from proxsparse.figures.regularizer import (
+    best_by_nonzeros,
+    phase_diagram,
+    proximal_path,
+    proximal_point,
+    regularizer_slice,
+)
 from proxsparse.figures.run import QUANTITIES, composition, flips, layer_heatmap, layer_values, learning_curve, strength
 from proxsparse.figures.tiles import COLORINGS, mask_tile
 from proxsparse.figures.whole_masks import agreement, layer_map, layer_picture, pattern_shares
@@ -11,6 +18,7 @@ __all__ = [
     "COLORINGS",
     "QUANTITIES",
     "agreement",
+    "best_by_nonzeros",
     "composition",
     "flips",
     "group_path",
@@ -26,6 +34,10 @@ __all__ = [
     "overlap_matrix",
     "pattern_shares",
     "perplexities",
+    "phase_diagram",
+    "proximal_path",
+    "proximal_point",
+    "regularizer_slice",
     "strength",
     "sweep",
-]  # fmt: skip
+]

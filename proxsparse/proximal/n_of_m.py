@@ -34,10 +34,18 @@ RISING = tuple(step / 80 for step in range(1, 80))  # shares of the strength, on
 SWEEPS, TOLERANCE = 200, 1e-7
 
 
-def one_of_m(u: Tensor, lam: float) -> Tensor:
-    """argmin over x ≥ 0 of ½‖x − u‖² + λ e2(x), column by column. u, result: (m, groups), u ≥ 0."""
+def one_of_m(u: Tensor, lam: float | Tensor) -> Tensor:
+    """argmin over x ≥ 0 of ½‖x − u‖² + λ e2(x), column by column. u, result: (m, groups), u ≥ 0. lam: one λ, or one a group,
+    (groups,)."""
+    if isinstance(lam, Tensor):
+        return torch.where(lam >= 1, one_of_m(u, 1.0), _soft(u, torch.where(lam < 1, lam.double(), 0.0)))
     if lam >= 1:
         return torch.zeros_like(u).scatter_(0, first_largest(u), u.amax(0, keepdim=True))
+    return _soft(u, lam)
+
+
+def _soft(u: Tensor, lam: float | Tensor) -> Tensor:
+    """The soft threshold of λ < 1."""
     wide = u.double()
     gaps = (wide.amax(0, keepdim=True) - wide) / (1 - lam)
     ordered = gaps.sort(dim=0).values

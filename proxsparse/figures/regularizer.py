@@ -1,0 +1,196 @@
+"""Figures of one group of weights under the regularizer, drawn from what `proxsparse.proximal.explain` computes.
+
+Each returns a plotly figure whose title states what is to be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, made
+
+WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight")
+LINES = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, INK, BLUE)
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "solid", "dash", "dot")
+
+
+def number_word(count: int) -> str:
+    """A count as a sentence begins with it."""
+    return WORDS[count] if count < len(WORDS) else str(count)
+
+
+def proximal_point(weights: Sequence[float], point: Sequence[float], lam: float) -> go.Figure:
+    """The weights of a group, and the proximal point beside them. weights, point: (m,)."""
+    names = _names(len(weights))
+    zeroed = [name for name, before, after in zip(names, weights, point, strict=True) if before != 0 and after == 0]
+    moved = np.abs(np.subtract(weights, point)).max() > 1e-3
+    said = (
+        f"sets {_listed(zeroed)} to zero" if zeroed else "shrinks weights and drops none" if moved else "moves nothing"
+    )
+    data = [
+        {
+            "type": "bar", "x": names, "y": list(values), "name": name, "marker": {"color": color},
+            "text": [_short(value) for value in values], "textposition": "outside", "cliponaxis": False,
+            "hovertemplate": "%{x}: %{y:.4f}<extra>" + name + "</extra>",
+        }
+        for name, values, color in (("weight v", weights, INK), ("prox(v)", point, BLUE))
+    ]  # fmt: skip
+    most = 1.25 * max(np.abs(weights).max(), np.abs(point).max(), 0.1)
+    title = f"At λ = {lam:.3g} one proximal step {said}"
+    return made(
+        data, title, 300, {"title": "position in the group"},
+        {"title": "weight", "range": [-most, most], "zeroline": True, "zerolinecolor": INK}, barmode="group", bargap=0.25,
+    )  # fmt: skip
+
+
+def best_by_nonzeros(table: pd.DataFrame, left: int) -> go.Figure:
+    """What allowing only k nonzeros costs. table: as `explain.by_nonzeros`. left: how many the operator leaves."""
+    n, tied = int(table["nonzeros"].iloc[0]), table["above"].iloc[0] <= 1e-12
+    if tied:
+        title = f"{number_word(left)} nonzeros win: no point with more is better"
+    else:
+        title = (
+            f"{number_word(left)} nonzeros win: the best point with at most {n} costs {table['above'].iloc[0]:.3g} more"
+        )
+    kept = max(left, n)
+    data = {
+        "type": "bar", "x": list(table["above"]), "y": [f"at most {k}" for k in table["nonzeros"]], "orientation": "h",
+        "marker": {"color": [BLUE if k == kept else INK for k in table["nonzeros"]]},
+        "text": [
+            "best" if k == kept else "no better" if k > kept else f"+{above:.3g}"
+            for k, above in zip(table["nonzeros"], table["above"], strict=True)
+        ],
+        "textposition": "outside", "cliponaxis": False, "customdata": list(table["objective"]),
+        "hovertemplate": "%{y} nonzeros: objective %{customdata:.5g}, %{x:.3g} above the least<extra></extra>",
+    }  # fmt: skip
+    most = max(float(table["above"].max()), 1e-12)
+    return made(
+        [data], title, 300,
+        {"title": "½‖w − v‖² + λR(w), above the least", "range": [0, 1.3 * most], "nticks": 5, "showticklabels": not tied},
+        {"title": "nonzeros", "autorange": "reversed", "type": "category", "automargin": True, "showgrid": False},
+    )  # fmt: skip
+
+
+def proximal_path(lams: Sequence[float], points: np.ndarray, lam: float) -> go.Figure:
+    """The weights of the proximal point as λ grows. points: (λ, m). lam: where the group is now, a line."""
+    names = _names(points.shape[1])
+    data = [
+        {
+            "type": "scatter", "x": list(lams), "y": points[:, index], "name": name, "mode": "lines",
+            "line": {"color": LINES[index % 8], "dash": DASHES[index % 8], "width": 2.2},
+            "hovertemplate": "λ = %{x:.3g}: %{y:.4f}<extra>" + name + "</extra>",
+        }
+        for index, name in enumerate(names)
+    ]  # fmt: skip
+    zero = points == 0
+    gone = sorted(
+        (float(lams[int(column.argmax())]), name)
+        for name, column in zip(names, zero.T, strict=True)
+        if column.any() and not column.all()
+    )
+    said = ", ".join(f"{name} at {at:.2g}" for at, name in gone[:4]) + (" …" if len(gone) > 4 else "")
+    title = f"As λ grows, weights reach zero: {said}" if gone else "As λ grows, no weight of this group reaches zero"
+    here = {
+        "type": "line",
+        "x0": lam,
+        "x1": lam,
+        "y0": 0,
+        "y1": 1,
+        "yref": "paper",
+        "line": {"color": ORANGE, "width": 2},
+    }
+    return made(
+        data, title, 300, {"title": "λ", "type": "log", "dtick": 1}, {"title": "weight after the step"}, shapes=[here]
+    )
+
+
+def phase_diagram(
+    lams: Sequence[float], shapes: Sequence[float], counts: np.ndarray, lam: float, shape: float, n: int, m: int
+) -> go.Figure:
+    """How many weights the operator leaves, over λ and the shape of the group. counts: (shapes, λ). lam, shape: where the
+    group is now, a mark."""
+    kinds = list(range(int(min(counts.min(), n)), m + 1))
+    between = iter((SKY, GREEN, ORANGE, RED, PURPLE, INK))
+    colors = [INK if k < n else BLUE if k == n else "#c9ccd1" if k == m else next(between) for k in kinds]
+    steps = [[edge / len(kinds), color] for i, color in enumerate(colors) for edge in (i, i + 1)]
+    areas = {
+        "type": "heatmap", "x": list(lams), "y": list(shapes), "z": counts.astype(np.int8), "colorscale": steps,
+        "zmin": kinds[0] - 0.5, "zmax": kinds[-1] + 0.5, "showscale": False,
+        "hovertemplate": "λ = %{x:.3g}, ratio %{y:.2f}: %{z} weights left<extra></extra>",
+    }  # fmt: skip
+    names = [  # what the colours mean: a legend, since a scale of colours would suggest values in between
+        {
+            "type": "scatter", "x": [None], "y": [None], "mode": "markers", "name": f"{k} left",
+            "marker": {"symbol": "square", "size": 12, "color": color},
+        }
+        for k, color in zip(kinds, colors, strict=True)
+    ]  # fmt: skip
+    rings = [
+        {
+            "type": "scatter", "x": [lam], "y": [shape], "mode": "markers", "showlegend": False, "cliponaxis": False,
+            "marker": {"symbol": "circle", "size": size, "color": color},
+            "hovertemplate": "this group: λ = %{x:.3g}, ratio %{y:.2f}<extra></extra>",
+        }
+        for size, color in ((17, "#000"), (11, "#fff"))
+    ]  # fmt: skip
+    title = f"How many weights are left, over λ and the ratio of the {_ordinal(n + 1)} to the {_ordinal(n)} magnitude"
+    ends = [float(np.log10(lams[0])), float(np.log10(lams[-1]))]
+    return made(
+        [areas, *names, *rings], title, 340, {"title": "λ", "type": "log", "showgrid": False, "range": ends, "dtick": 1},
+        {"title": f"{_ordinal(n + 1)} ÷ {_ordinal(n)} magnitude", "showgrid": False, "range": [0, 1]},
+    )  # fmt: skip
+
+
+def regularizer_slice(
+    first: Sequence[float],
+    second: Sequence[float],
+    values: np.ndarray,
+    weights: Sequence[float],
+    point: Sequence[float],
+) -> go.Figure:
+    """R over the last two weights, the others fixed. values: (second, first). weights, point: before and after the step."""
+    x_name, y_name = _names(len(weights))[-2:]
+    surface = {
+        "type": "contour", "x": list(first), "y": list(second), "z": values, "colorscale": "Cividis", "zmin": 0,
+        "line": {"width": 0.5}, "ncontours": 14,
+        "hovertemplate": f"{x_name} = %{{x:.2f}}, {y_name} = %{{y:.2f}}: R = %{{z:.3g}}<extra></extra>",
+        "colorbar": {"title": {"text": "R", "side": "top"}, "thickness": 12, "outlinewidth": 0},
+    }  # fmt: skip
+    step = {
+        "type": "scatter", "x": [weights[-2], point[-2]], "y": [weights[-1], point[-1]], "mode": "lines+markers",
+        "showlegend": False, "line": {"color": "#fff", "width": 2}, "text": ["v", "prox(v)"],
+        "marker": {
+            "symbol": ["circle", "diamond"], "size": 12, "color": ["#fff", ORANGE], "line": {"color": "#000", "width": 1.5},
+        },
+        "hovertemplate": f"%{{text}}: {x_name} = %{{x:.3f}}, {y_name} = %{{y:.3f}}<extra></extra>",
+    }  # fmt: skip
+    others = ", ".join(
+        f"{name} = {_short(value)}" for name, value in zip(_names(len(weights)), weights[:-2], strict=False)
+    )
+    fixed = f" ({others} fixed)" if others else ""
+    title = f"R over {x_name} and {y_name}{fixed}: least where they vanish, with kinks on the axes"
+    return made(
+        [surface, step], title, 340, {"title": x_name, "showgrid": False, "range": [first[0], first[-1]]},
+        {"title": y_name, "showgrid": False, "range": [second[0], second[-1]]},
+    )  # fmt: skip
+
+
+def _names(m: int) -> list[str]:
+    return [f"w{position}" for position in range(1, m + 1)]
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _short(value: float) -> str:
+    return "0" if value == 0 else f"{value:.2f}"
+
+
+def _ordinal(rank: int) -> str:
+    words = ("largest", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+    return words[rank - 1] if rank <= len(words) else f"{rank}th"
