@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from proxsparse import ProxSparseError
+from proxsparse.cli.output import write_in_any_encoding
 from proxsparse.cli.settings import Parser
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DIR",
         help="folder whose models and texts may be named in the browser; repeatable",
     )
+    write_in_any_encoding()
     try:
         options = parser.parse_args(arguments)
     except ProxSparseError as error:
@@ -71,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _runs_folder(name: str) -> Path:
-    path = Path(name).resolve()
+    path = Path(name).expanduser().resolve()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -6,6 +6,7 @@ line of a record may be torn by a crash, and readers leave it out.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from safetensors import SafetensorError
 
 from proxsparse.errors import ProxSparseError
 
@@ -32,6 +35,34 @@ def written_whole(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+LFS_BYTES = 1024  # a pointer has fewer
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Raise ProxSparseError where a file is only Git LFS's pointer to it, which a clone without LFS leaves in its place."""
+    if not path.is_file() or path.stat().st_size >= LFS_BYTES:
+        return
+    with open(path, "rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ProxSparseError(
+                f"{path} is a Git LFS pointer and not the file itself: run `git lfs pull` where it was cloned, or download it."
+            )
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a write failed for want of room: no space, a quota, or a limit on a file's size."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, SafetensorError):  # it only says so in words
+        return any(f"os error {number})" in str(error) for number in numbers)
+    return isinstance(error, OSError) and error.errno in numbers
+
+
+def why_not_written(error: BaseException) -> str:
+    """The reason of a failed write, in few words."""
+    return "the disk is full" if is_full_disk(error) else getattr(error, "strerror", None) or str(error)
 
 
 def _finite(value: Any) -> Any:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from proxsparse.bundled import ROOT
 from proxsparse.errors import ProxSparseError
+from proxsparse.files import refuse_lfs_pointer
 
 BUNDLED = ROOT / "assets" / "corpus"
 CALIBRATION_SHARE = 0.8  # of a user's own file; the rest is held out
@@ -131,6 +132,7 @@ def load_corpus(corpus: str) -> Corpus:
 
 def read_documents(path: Path) -> list[str]:
     """The paragraphs of a .txt file, or the `text` fields of a .jsonl file."""
+    refuse_lfs_pointer(path)
     try:
         content = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:

@@ -15,6 +15,8 @@ from proxsparse.cli.settings import job_from
 from proxsparse.config import CompareJob, LearnConfig, SweepPlan, absolute
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs import Run, list_runs, new_run_path, unreadable_runs
+from proxsparse.runs.commands import require
+from proxsparse.runs.places import move
 from proxsparse.runs.readers.comparison import check_masks, check_runs
 from proxsparse.runs.readers.sweep import check_plan
 
@@ -64,6 +66,8 @@ def resume(arguments: argparse.Namespace) -> int:
     if run.state()["status"] == "done":
         more = "to take more steps, fork it with more --steps" if run.kind == "learn" else "start a new one"
         raise ProxSparseError(f"Run {run.id} is done: {more}.")
+    require(run, "start")
+    move(run, model=arguments.model, corpus=arguments.corpus)
     return _start(run, arguments)
 
 
@@ -142,7 +146,7 @@ def export(arguments: argparse.Namespace) -> int:
                 f"Run {run.id} has no masks of step {what}: choose {', '.join(map(str, run.masks()))}."
             )
     with _bar("export") as progress:
-        report = write(run, what, Path(arguments.to), progress, arguments.format)
+        report = write(run, what, Path(arguments.to), progress, arguments.format, arguments.model)
     if arguments.json:
         print(json.dumps(report))
         return 0

@@ -9,6 +9,7 @@ import sys
 from proxsparse.cli import commands
 from proxsparse.cli.app import app
 from proxsparse.cli.bench import bench
+from proxsparse.cli.output import write_in_any_encoding
 from proxsparse.cli.settings import Parser, add_settings
 from proxsparse.config import EXPORT_FORMATS, METHODS, PRESETS, CompareJob, LearnConfig, LearnJob, SweepPlan
 from proxsparse.errors import ProxSparseError
@@ -31,6 +32,7 @@ EXIT_CODES = (
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    write_in_any_encoding()
     try:
         if arguments[:1] == ["app"]:  # what follows are the explorer's own options
             return app(arguments[1:])
@@ -118,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--tasks", nargs="+", metavar="TASK", default=argparse.SUPPRESS,
         help="zero-shot tasks of lm-eval, by name or as .yaml files; paper: the seven of the ProxSparse paper "
-        "(pip install -r requirements-eval.txt)",
+        "(pip install 'proxsparse[eval]')",
     )  # fmt: skip
     add_detach(compare)
     add_json(compare)
@@ -156,6 +158,8 @@ def build_parser() -> argparse.ArgumentParser:
         "proxsparse resume runs/first",
     )  # fmt: skip
     resume.add_argument("directory", metavar="RUN")
+    resume.add_argument("--model", metavar="MODEL", help="where its model lies now (default: where its run.json says)")
+    resume.add_argument("--corpus", metavar="TEXT", help="where its text lies now (default: where its run.json says)")
     add_detach(resume)
     add_json(resume)
 
@@ -205,6 +209,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     export.add_argument("directory", metavar="RUN")
     export.add_argument("--to", required=True, metavar="DIR", help="a new or empty directory")
+    export.add_argument("--model", metavar="MODEL", help="where its model lies now (default: where its run.json says)")
     export.add_argument("--step", type=int, metavar="N", help="of which step the masks are taken (default: the last)")
     export.add_argument("--method", metavar="NAME", help="of a comparison: the method whose mask is taken")
     export.add_argument(

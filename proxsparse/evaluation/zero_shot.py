@@ -1,4 +1,4 @@
-"""Zero-shot accuracy through EleutherAI's lm-eval, an optional extra (`pip install -r requirements-eval.txt`).
+"""Zero-shot accuracy through EleutherAI's lm-eval, an optional extra (`pip install 'proxsparse[eval]'`).
 
 Tasks are lm-eval's own, by name (their data come from the Hub), or .yaml files of its format, whose data may lie beside
 them: then nothing reaches a network. No code that comes with a data set or a model is run.
@@ -38,7 +38,7 @@ def check_tasks(tasks: Iterable[str]) -> None:
     tasks = named_tasks(tasks)
     if importlib.util.find_spec("lm_eval") is None:
         raise ProxSparseError(
-            f"The tasks {', '.join(tasks)} need lm-eval, which is not installed: pip install -r requirements-eval.txt."
+            f"The tasks {', '.join(tasks)} need lm-eval, which is not installed: pip install 'proxsparse[eval]'."
         )
     for task in tasks:
         if _is_file(task):
@@ -88,7 +88,7 @@ def _measure(lm, task: str, tell: Callable[[], None]) -> dict[str, dict]:
 
 def _load(task: str) -> dict:
     try:
-        return _manager(not _is_file(task)).load([str(Path(task).resolve()) if _is_file(task) else task])
+        return _manager(not _is_file(task)).load([str(Path(task).expanduser().resolve()) if _is_file(task) else task])
     except Exception as error:  # the network, the disk, or what stands in the task's file
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
         raise ProxSparseError(
@@ -135,10 +135,10 @@ def _is_file(task: str) -> bool:
 def _check_file(task: str) -> None:
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    if not Path(task).is_file():
+    if not Path(task).expanduser().is_file():
         raise ProxSparseError(f"There is no task file {task!r}: check the path, or give a task of lm-eval by its name.")
     try:
-        content = load_yaml(task, resolve_func=False)
+        content = load_yaml(str(Path(task).expanduser()), resolve_func=False)
     except Exception as error:  # YAML has many ways to be wrong
         reason = " ".join(str(error).split())
         raise ProxSparseError(f"{task} is no task file ({reason}): write it in the format of lm-eval.") from error

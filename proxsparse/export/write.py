@@ -9,13 +9,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from proxsparse import __version__
 from proxsparse.config import check_format
 from proxsparse.errors import ProxSparseError
 from proxsparse.export.card import model_card, what_runs_it
 from proxsparse.export.compact import stored_tensors, write_compact
 from proxsparse.export.verification import PROVENANCE_FILE, verify
-from proxsparse.files import write_json
+from proxsparse.files import why_not_written, write_json
 from proxsparse.layers import prunable_layers
 from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
 from proxsparse.models.compact import COMPACT_FILE
@@ -112,9 +114,10 @@ def export_model(
         if directory.exists():
             directory.rmdir()
         temporary.rename(directory)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ProxSparseError(
-            f"The model cannot be written to {directory}: {error.strerror or error}; free some space, or choose another directory."
+            f"The model cannot be written to {directory}: {why_not_written(error)}; free some space, or choose another "
+            "directory."
         ) from error
     finally:
         if temporary is not None:

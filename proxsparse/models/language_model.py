@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -40,6 +41,24 @@ def dtype_name(dtype: torch.dtype) -> str:
     'bfloat16'
     """
     return str(dtype).removeprefix("torch.")
+
+
+SAMPLED = 1024  # values of each tensor that a fingerprint is made of
+
+
+def fingerprint(model) -> str:
+    """What tells the weights of one model from another's: a sha256 of the names, types and shapes of all tensors, of the sum
+    of the bits of each, which a change of any one value changes, and of some values, evenly spaced. It does not depend on
+    the device."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        values = tensor.detach().flatten()
+        as_bytes = values.view(torch.uint8)
+        words = as_bytes.view(torch.int32) if len(as_bytes) % 4 == 0 else as_bytes
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {int(words.sum(dtype=torch.int64))}\n".encode())
+        some = values[:: max(1, len(values) // SAMPLED)][:SAMPLED].cpu().contiguous()
+        digest.update(some.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -11,6 +11,16 @@ import torch
 from safetensors import SafetensorError
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.models.checks import (
+    ADAPTER_FILES,
+    adapter_error,
+    check_causal,
+    check_decoder,
+    check_directory,
+    check_loading,
+    check_tokenizer,
+    drop_quantization_mark,
+)
 from proxsparse.models.compact import is_compact, load_compact
 from proxsparse.models.gguf import converted, embedded_gguf
 from proxsparse.models.language_model import (
@@ -27,7 +37,9 @@ HUB_SECONDS = 5  # in which the Hub has to answer
 def load_model(name: str = "embedded", device: str | None = None, dtype: torch.dtype | None = None) -> LanguageModel:
     """Load `embedded`, a Hub id, a local directory (of transformers, or a compact export) or a .gguf file.
 
-    Only safetensors are read, and no code that comes with a model is run.
+    Only safetensors are read, and no code that comes with a model is run. A model is loaded as its checkpoint holds it, or
+    refused: tensors that are missing or left over, an adapter beside it, an encoder-decoder or a model that is not causal,
+    and a tokenizer that is not the model's are errors.
 
     Parameters
     ----------
@@ -47,13 +59,14 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
     Raises
     ------
     ProxSparseError
-        For a model that is not there, cannot be read or does not fit into the device's memory.
+        For a model that is not there, is not what it has to be, cannot be read, or does not fit into the device's memory.
 
     Examples
     --------
     >>> lm = load_model("embedded")  # doctest: +SKIP
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import find_adapter_config_file
 
     device, is_local = resolve_device(device), True
     try:
@@ -62,16 +75,33 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
         with quiet_transformers():
             source, is_local = _source(name)
             no_network = is_local or not hub_answers()
+            if not is_local and find_adapter_config_file(source, local_files_only=no_network):
+                raise adapter_error(name, ADAPTER_FILES[0])
+            check_decoder(name, AutoConfig.from_pretrained(source, local_files_only=no_network))
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=no_network)
-            model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype or "auto", use_safetensors=True, local_files_only=no_network
-            )
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype or "auto", use_safetensors=True, local_files_only=no_network,
+                ignore_mismatched_sizes=True, output_loading_info=True,
+            )  # fmt: skip
+        check_loading(name, model, info)
+        check_tokenizer(name, model, tokenizer)
+        drop_quantization_mark(model)
         model.to(device).eval()
+        check_causal(name, model)
     except torch.cuda.OutOfMemoryError:
         raise ProxSparseError(
             f"{name} does not fit into the memory of {device}: choose device cpu or a smaller model."
         ) from None
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        ImportError,
+        RuntimeError,
+        TypeError,
+        AssertionError,
+        SafetensorError,
+    ) as error:
         raise loading_error(name, is_local, error) from error
     return LanguageModel(model, tokenizer, name, source, context_of(model))
 
@@ -86,6 +116,7 @@ def _source(name: str) -> tuple[str, bool]:
             raise ProxSparseError(f"There is no file {name!r}: check the path.")
         return str(converted(path)), True
     if name and path.is_dir():
+        check_directory(name, path)
         if not (path / "config.json").is_file():
             run = (
                 "it is a run, export it first" if (path / "run.json").is_file() else "give that of a transformers model"

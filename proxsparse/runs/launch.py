@@ -16,6 +16,7 @@ from proxsparse.files import read_json, write_json
 from proxsparse.runs.commands import require, waiting
 from proxsparse.runs.directory import VERSION, RunDirectory
 from proxsparse.runs.history.reader import carry_over
+from proxsparse.runs.places import check_places
 from proxsparse.settings import given_settings
 
 # A step allocates and frees gigabytes. glibc gives large blocks back to the system at once, and each step then pays
@@ -46,6 +47,7 @@ def create(path: str | Path, kind: str, content: dict) -> None:
 def start(run: RunDirectory) -> subprocess.Popen:
     """Start a worker process for `run`, or go on from its last checkpoint. It outlives its parent."""
     require(run, "start")
+    check_places(run)
     for path, _ in waiting(run):  # meant for a worker that is gone
         path.unlink()
     state = read_json(run.path / "state.json", default={})

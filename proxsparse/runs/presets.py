@@ -23,7 +23,7 @@ def read_preset(path: str | Path) -> LearnJob:
     A file without a version is read as one of version 1: presets of before there was a version name every setting.
     Raises ProxSparseError for a file that is no preset, or one that a newer version wrote.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     file = path / PRESET_FILE if path.is_dir() else path
     try:
         values = read_json(file)

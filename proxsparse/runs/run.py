@@ -104,7 +104,7 @@ class Run(RunDirectory):
 def new_run_path(root: str | Path, label: str) -> Path:
     """A fresh directory name such as `runs/20260131-142530-embedded-1f3a`."""
     label = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(label).name).strip("-.")[:40] or "run"
-    return Path(root) / f"{datetime.now():%Y%m%d-%H%M%S}-{label}-{secrets.token_hex(2)}"
+    return Path(root).expanduser() / f"{datetime.now():%Y%m%d-%H%M%S}-{label}-{secrets.token_hex(2)}"
 
 
 def find_run(root: str | Path, id: str) -> Run:

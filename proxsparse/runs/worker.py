@@ -3,15 +3,13 @@ records."""
 
 from __future__ import annotations
 
-import errno
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from proxsparse.errors import ProxSparseError
+from proxsparse.files import is_full_disk
 from proxsparse.runs.lock import held
 from proxsparse.runs.recorder import Recorder, free_bytes
 from proxsparse.runs.run import Run
@@ -66,16 +64,9 @@ def explain(error: Exception, run: Run) -> str:
             f"Memory ran out with {job.learn.batch} windows of {job.length} tokens in a pass: fork the run with a smaller batch "
             "and more accumulation, or choose shorter windows or a smaller model."
         )
-    if _is_full_disk(error):
+    if is_full_disk(error):
         return (
             f"The disk is full ({free_bytes(run.path) / 1e6:.0f} MB left at {run.path}): free some space and resume; the last "
             "checkpoint is kept."
         )
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}; see worker.log."
-
-
-def _is_full_disk(error: Exception) -> bool:
-    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if isinstance(error, SafetensorError):  # it only says so in words
-        return any(f"os error {number})" in str(error) for number in numbers)
-    return isinstance(error, OSError) and error.errno in numbers

@@ -14,7 +14,7 @@ from proxsparse import ProxSparseError, magnitude, prunable_layers
 from proxsparse.evaluation.zero_shot import PAPER_TASKS, accuracies, check_data, check_tasks, named_tasks
 from proxsparse.models.language_model import LanguageModel
 
-pytest.importorskip("lm_eval", reason="the optional extra: pip install -r requirements-eval.txt")
+pytest.importorskip("lm_eval", reason="the optional extra: pip install 'proxsparse[eval]'")
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_bad_tasks_are_one_sentence(lm, task_file, tmp_path, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "lm_eval" else found(name, *rest)
     )
-    with pytest.raises(ProxSparseError, match=r"piqa need lm-eval, .*pip install -r requirements-eval.txt"):
+    with pytest.raises(ProxSparseError, match=r"piqa need lm-eval, .*pip install 'proxsparse\[eval\]'"):
         check_tasks(["piqa"])
     with pytest.raises(ProxSparseError, match="which is not installed"):
         accuracies(lm, ["piqa"])

@@ -7,6 +7,7 @@ import time
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json
+from proxsparse.runs.places import check_weights
 from proxsparse.runs.recorder import Recorder
 from proxsparse.runs.run import Run
 
@@ -45,15 +46,17 @@ class Job:
     def work(self) -> None:
         raise NotImplementedError
 
-    def describe(self, layers, text) -> None:
-        """Write down what is worked on. Raises ProxSparseError where a run that goes on finds another text than it began
-        with: its figures would not belong together."""
+    def describe(self, layers, text, model) -> None:
+        """Write down what is worked on. Raises ProxSparseError where a run that goes on finds another text or model than it
+        began with: its figures would not belong together."""
+        weights = check_weights(self.run, model)
         begun_with = self.run.corpus()
         if begun_with and begun_with["sha256"] != text.sha256:
             raise ProxSparseError(
                 f"The text {text.name} is not the one that run {self.run.id} began with: put that one back, or start anew."
             )
         described = {"layers": layers.describe(), "skipped": layers.skipped, "corpus": text.describe()}
+        described["weights_sha256"] = weights
         write_json(self.run.path / "layers.json", described)
 
     def stop(self) -> None:

@@ -74,7 +74,7 @@ class CompareJobWorker(Job):
         self.heldout = text.heldout_windows(job.windows)
         self.calibration = text.calibration
         self.layers = prunable_layers(self.lm.model, job.m)
-        self.describe(self.layers, text)
+        self.describe(self.layers, text, self.lm.model)
         self.entries: dict[str, Callable[[], Pruned | None]] = {"dense": lambda: None}
         self.entries |= {name: partial(self.prune, name) for name in job.methods}
         self.entries |= {name: partial(self.masks_of, path) for name, path in job.run_names().items()}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsparse.config import CompareJob, LearnJob, check_format
+from proxsparse.config import CompareJob, LearnJob, absolute, check_format
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json
 from proxsparse.progress import Progress, no_progress
 from proxsparse.runs.commands import require
 from proxsparse.runs.directory import ACTIVE
 from proxsparse.runs.lock import held
+from proxsparse.runs.places import check_places, check_weights
 from proxsparse.runs.readers.comparison import OURS, Comparison
 from proxsparse.runs.run import Run
 
@@ -73,8 +75,15 @@ def export_run(job: Run, recorder: Recorder) -> int:
     return 0
 
 
-def export_masks(run: Run, step: int, directory: Path, progress: Progress = no_progress, format: str = "dense") -> dict:
-    """Write the model of `run` under its masks of `step`; see `export_model`."""
+def export_masks(
+    run: Run,
+    step: int,
+    directory: Path,
+    progress: Progress = no_progress,
+    format: str = "dense",
+    model: str | None = None,
+) -> dict:
+    """Write the model of `run` under its masks of `step`; see `export_model`. model: where it lies now, if it was moved."""
     measured = run.table("perplexity")
     if not measured.empty:
         scope = "final" if (measured["scope"] == "final").any() else "live"
@@ -82,13 +91,14 @@ def export_masks(run: Run, step: int, directory: Path, progress: Progress = no_p
             (measured["scope"] == scope) & ((measured["mask"] != "learned") | (measured["step"] == step))
         ]
     about = {"method": "ProxSparse", "step": step, "perplexity": measured.to_dict("records")}
-    return _export(run, run.job(), run.masks()[step], about, directory, progress, format)
+    return _export(run, run.job(), run.masks()[step], about, directory, progress, format, model)
 
 
 def export_method(
-    run: Run, method: str | None, directory: Path, progress: Progress = no_progress, format: str = "dense"
-) -> dict:
-    """Write the model of a comparison under the mask of one of its methods; see `export_model`.
+    run: Run, method: str | None, directory: Path, progress: Progress = no_progress, format: str = "dense",
+    model: str | None = None,
+) -> dict:  # fmt: skip
+    """Write the model of a comparison under the mask of one of its methods; see `export_model`. model: as above.
 
     Raises ProxSparseError for a method that has no result, or updates weights: those of an export are the original ones.
     """
@@ -110,24 +120,30 @@ def export_method(
     learned = method in OURS or method in job.run_names()
     about = {"method": "ProxSparse" if learned else method, "perplexity": measured.to_dict("records")}
     masks = run.path / "results" / method / MASKS_FILE
-    return _export(run, job, masks, about, directory, progress, format)
+    return _export(run, job, masks, about, directory, progress, format, model)
 
 
 def _export(
-    run: Run, job: LearnJob | CompareJob, masks: Path, about: dict, directory: Path, progress: Progress, format
-) -> dict:
+    run: Run, job: LearnJob | CompareJob, masks: Path, about: dict, directory: Path, progress: Progress, format: str,
+    model: str | None,
+) -> dict:  # fmt: skip
     from proxsparse.export.write import export_model
     from proxsparse.masks.mask_set import MaskSet
     from proxsparse.models.load import load_model
 
-    text = run.corpus() or {}
+    if model is None:
+        check_places(run, ("model",))
+    else:
+        job = dataclasses.replace(job, model=absolute(model))
+    lm, text = load_model(job.model, "cpu"), run.corpus() or {}
+    check_weights(run, lm.model)
     provenance = {
         "run": run.id,
         "job": job.to_dict(),
         "corpus": job.corpus,
         "corpus_sha256": text.get("sha256"),
     } | about
-    return export_model(load_model(job.model, "cpu"), MaskSet.load(masks), directory, provenance, progress, format)
+    return export_model(lm, MaskSet.load(masks), directory, provenance, progress, format)
 
 
 def require_masks(run: Run) -> None:

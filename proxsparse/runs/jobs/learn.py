@@ -42,7 +42,7 @@ class LearnJobWorker(Job):
         self.heldout = text.heldout_windows(self.job.windows)
         self.live = self.heldout[: self.job.live_windows]
         layers = prunable_layers(lm.model, self.job.learn.m)
-        self.describe(layers, text)
+        self.describe(layers, text, lm.model)
         self.magnitude = magnitude(lm.model, None, self.job.learn.n, self.job.learn.m, layers=layers).masks
         self.model = lm.model
         checkpoint = self.recorder.load_checkpoint()

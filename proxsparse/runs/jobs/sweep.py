@@ -30,7 +30,7 @@ class SweepJobWorker(Job):
                 f"The calibration text has {len(text.calibration)} windows, too few to set {plan.windows} apart: give more "
                 "text or set fewer apart."
             )
-        self.describe(prunable_layers(self.lm.model, base.learn.m), text)
+        self.describe(prunable_layers(self.lm.model, base.learn.m), text, self.lm.model)
         self.learn_from, self.judge_on = text.calibration[: -plan.windows], text.calibration[-plan.windows :]
         self.recorder.update(status="running")
         for rung in range(plan.rungs):

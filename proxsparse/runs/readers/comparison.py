@@ -238,11 +238,12 @@ def check_runs(job: CompareJob, paths: Iterable[str]) -> None:
 def check_masks(paths: Iterable[str]) -> None:
     """Raise ProxSparseError unless every path is a directory with a model in it; its weights are looked at later."""
     for path in paths:
-        if not Path(path).is_dir():
+        directory = Path(path).expanduser()
+        if not directory.is_dir():
             raise ProxSparseError(f"There is no directory {path!r}: give --masks that of a sparse model.")
-        if (Path(path) / "run.json").is_file():
+        if (directory / "run.json").is_file():
             raise ProxSparseError(f"{path} is a run: give it with --run, or export it and give that directory.")
-        if not (Path(path) / "config.json").is_file():
+        if not (directory / "config.json").is_file():
             raise ProxSparseError(f"The directory {path!r} has no config.json: give --masks that of a sparse model.")
 
 
