@@ -24,14 +24,16 @@ def one_two_five(values: pd.Series) -> list[float] | None:
     return ticks if len(ticks) >= 3 else None
 
 
-def dressed(figure: go.Figure, title: str, height: int) -> go.Figure:
-    """The look that all figures share."""
+def dressed(figure: go.Figure, title: str, height: int, read: str = "") -> go.Figure:
+    """The look that all figures share. read: how to read the figure, in one line; it travels with it, in `layout.meta`."""
     figure.update_layout(
         template="none", height=height, title={"text": title, "font": {"size": 14}, "x": 0, "xref": "paper", "y": 0.98},
         font={"family": FONT, "size": 12, "color": INK}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 62, "r": 24, "t": 62, "b": 44}, hovermode="closest",
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left", "font": {"size": 11}},
     )  # fmt: skip
+    if read:
+        figure.update_layout(meta={"read": read})
     figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, title_standoff=6)
     figure.update_yaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, title_standoff=6)
     return figure
