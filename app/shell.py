@@ -30,7 +30,7 @@ REMEMBER = """(id, screen) => {
 def screens(operator: Operator, listing: Listing) -> tuple[Screen, ...]:
     """All screens in the order of their tabs: a new one is one more line."""
     return (
-        LearnScreen(operator),
+        LearnScreen(operator, listing),
         RunsScreen(operator, listing),
         ExportScreen(operator),
     )
