@@ -23,9 +23,9 @@ const draw = () => {
 
 // The numbers of the chart, as the chart has them now: {header, rows}.
 const list = (values) => Array.from(values ?? []);
-const axisTitle = (trace, letter) => target._fullLayout[`${letter}axis${(trace[`${letter}axis`] ?? '').slice(1)}`]?.title?.text ?? '';
+const axisTitle = (trace, letter) => target.layout[`${letter}axis${(trace[`${letter}axis`] ?? '').slice(1)}`]?.title?.text ?? '';
 const isMatrix = (values) => Boolean(values?.length) && typeof values[0] === 'object';
-const named = (trace) => [trace.name, axisTitle(trace, 'y')].filter(Boolean).join(', ');
+const named = (trace) => [...new Set([trace.name, axisTitle(trace, 'y')])].filter(Boolean).join(', ');
 const points = (trace) => {
   const y = list(trace.y), x = trace.x ? list(trace.x) : y.map((_, index) => index);
   return x.map((value, index) => [value, y[index]]);
@@ -89,14 +89,16 @@ const csv = () => {
   return [header, ...rows].map((row) => row.map((value) => quoted(String(value ?? ''))).join(',')).join('\n') + '\n';
 };
 const png = () => {
-  const background = getComputedStyle(document.body).backgroundColor;
-  const layout = {...target.layout, title: figure.layout.title, margin: figure.layout.margin, paper_bgcolor: background};
-  return Plotly.toImage({data: target.data, layout}, {format: 'png', width: target.offsetWidth, height: layout.height, scale: 2});
+  const {title, margin} = figure.layout, paper = getComputedStyle(target).backgroundColor;  // light letters need dark paper
+  const layout = {...target.layout, title, margin, paper_bgcolor: paper};
+  const {width, height} = target._fullLayout;
+  return Plotly.toImage({data: target.data, layout}, {format: 'png', width, height, scale: 2});
 };
 const download = (address, ending) => {
   const link = document.createElement('a'), run = new URLSearchParams(window.location.search).get('run');
+  const {id: name} = element.closest('[id]:not([id^=html-])');  // Gradio gives the element inside a name of its own
   link.href = address;
-  link.download = [element.closest('.chart').id.replace('chart-', ''), run].filter(Boolean).join('-') + ending;
+  link.download = [name.replace('chart-', ''), run].filter(Boolean).join('-') + ending;
   link.click();
 };
 

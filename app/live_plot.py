@@ -28,7 +28,7 @@ CSS = """
   background: var(--background-fill-primary); color: var(--body-text-color); cursor: pointer; }
 .chart-tools button[aria-expanded=true] { border-color: #0072B2; }
 .chart-reading, .chart-more { margin: 4px; font-size: .85rem; color: var(--body-text-color); max-width: 60em; }
-.live-plot { color: var(--body-text-color); }
+.live-plot { color: var(--body-text-color); background: var(--body-background-fill); }
 .chart-data { overflow: auto; max-height: 320px; font-size: .82rem; }
 .chart-data table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .chart-data caption { text-align: left; padding: 2px 6px; color: var(--body-text-color); }

@@ -93,7 +93,7 @@ class LearnForm:
         """Whatever changes the form, what stands there is compared anew."""
         beside = [self.preset, shell.id, *self.values]
         marking = {"fn": self.marks, "inputs": beside, "outputs": [self.differs], **shell.quietly}
-        gr.on([value.input for value in self.values], **marking, trigger_mode="always_last")
+        gr.on([value.change for value in self.values], **marking, trigger_mode="always_last")
         gr.on([self.preset.input, self.reset.click], self.take_preset, beside, [*self.values, self.preset, self.note, self.differs],
               **shell.quietly)  # fmt: skip
         shell.on(self.as_shown.click, self.fill, [shell.id], self.filled)

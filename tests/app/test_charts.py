@@ -51,7 +51,7 @@ def test_a_chart_has_a_name_a_reading_a_table_and_files(browser, address):  # no
 
     chart.get_by_role("button", name="Table").click()
     header = chart.locator("thead th").all_inner_texts()
-    assert header == ["step", "λ1, λ1", "learning rate, learning rate"]
+    assert header == ["step", "λ1", "learning rate"]
     rows = chart.locator("tbody tr")
     assert rows.count() == len(STEPS)
     step, strength, rate = rows.nth(39).locator("td").all_inner_texts()
@@ -63,6 +63,8 @@ def test_a_chart_has_a_name_a_reading_a_table_and_files(browser, address):  # no
         lines = list(csv.reader(file))
     assert name == "strength-example.csv" and lines[0] == header and len(lines) == len(STEPS) + 1
     assert [float(line[1]) for line in lines[1:]] == pytest.approx(STEPS["lambda1"].tolist(), rel=1e-6)
+    page.locator("#chart-curve .chart-table").click()
+    assert page.locator("#chart-curve thead th").first.inner_text() == "step", "the axis that two charts share"
     name, path = downloaded(page, "#chart-heatmap .chart-csv")
     with open(path, encoding="utf-8-sig", newline="") as file:
         lines = list(csv.reader(file))
