@@ -3,9 +3,11 @@ there."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import gradio as gr
 
-from proxsparse import LearnConfig, LearnJob, ProxSparseError
+from proxsparse import PRESETS, LearnConfig, LearnJob, ProxSparseError
 from proxsparse.settings import Setting, settings_of
 
 BASIC = ("steps", "lambda1", "metric")
@@ -44,6 +46,25 @@ def job_from(model: str, corpus: str, values: dict) -> LearnJob:
     return LearnJob.from_dict(job | {"learn": learn})
 
 
+def label_of(name: str) -> str:
+    """What the form calls a setting, without its unit."""
+    return _LABELS.get(name, name.replace("_", " "))
+
+
+def differences(values: Sequence, base: LearnJob) -> dict[str, tuple[str, str]]:
+    """Which settings of a form differ from those of a job: {setting: (what stands in the form, what the job has)}, as texts."""
+    return {
+        name: (_text(value), _text(other))
+        for name, value, other in zip(SETTINGS, values, values_of(base), strict=True)
+        if _plain(value) != _plain(other)
+    }
+
+
+def nearest_preset(values: Sequence) -> str:
+    """The preset from which a form differs in the fewest settings; of several the first."""
+    return min(PRESETS, key=lambda name: len(differences(values, PRESETS[name])))
+
+
 def values_of(job: LearnJob) -> list:
     """What the form shows for a job, in the order of SETTINGS."""
     return [_shown(getattr(job if hasattr(job, name) else job.learn, name)) for name in SETTINGS]
@@ -56,6 +77,20 @@ def _shown(value):
         short = f"{value:g}"
         return short if float(short) == value else repr(value)  # what stands in the form is what is meant
     return "" if value is None else str(value)
+
+
+def _plain(value):
+    """What is meant by it: 0.20 is 0.2."""
+    try:
+        return value if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return (value or "").strip()
+
+
+def _text(value) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value or "").strip() or "empty"
 
 
 def _input(name: str) -> gr.components.Component:
@@ -74,7 +109,7 @@ def _input(name: str) -> gr.components.Component:
 
 
 def _label(setting: Setting) -> str:
-    label = _LABELS.get(setting.name, setting.name.replace("_", " "))
+    label = label_of(setting.name)
     return f"{label} ({setting.unit})" if setting.unit and setting.unit not in label else label
 
 

@@ -30,7 +30,7 @@ KEYS = (Key("/", "choose another run", "#runs input", "focus"),)
 def screens(operator: Operator, listing: Listing) -> tuple[Screen, ...]:
     """All screens in the order of their tabs: a new one is one more line."""
     return (
-        LearnScreen(operator),
+        LearnScreen(operator, listing),
         MasksScreen(operator, listing),
         RegularizerScreen(),
         RunsScreen(operator, listing),

@@ -63,14 +63,13 @@ def tiles(view: RunSnapshot | None) -> str:
     if view is None:
         return ""
     last = view.last
-    learned, dense, magnitude = (view.latest(mask, "live") for mask in ("learned", "dense", "magnitude"))
+    (learned, dense, magnitude), about = _headline(view)
     n, m = view.job.learn.n, view.job.learn.m
     sparse = "–" if last is None else f"{pattern_share(last):.1%}"
     loss = "–" if last is None or last["loss"] is None else f"{last['loss']:.3f}"
     flipped = "–" if last is None or not view.weights else f"{last['flips_from_start'] / view.weights:.2%}"
-    on = f"on {view.job.live_windows} held-out windows; original weights under the mask as it is now"
     tiles = (
-        html.tile("perplexity, learned mask", _perplexity(learned), on, lead=True),
+        html.tile("perplexity, learned mask", _perplexity(learned), about, lead=True),
         html.tile("magnitude mask", _perplexity(magnitude), f"keeping the {n} largest of every {m}, nothing learned"),
         html.tile("dense", _perplexity(dense), "the model as it came, all weights kept"),
         html.tile("training loss", loss, f"nats a token, {view.job.learn.loss_at} weights"),
@@ -79,6 +78,19 @@ def tiles(view: RunSnapshot | None) -> str:
         html.tile("weights flipped", flipped, "kept now and dropped at the start, or the reverse"),
     )
     return f"<div class='tiles'>{''.join(tiles)}</div>"
+
+
+def _headline(view: RunSnapshot) -> tuple[list[dict | None], str]:
+    """The measurements that the tiles show, of the learned, dense and magnitude mask, and which they are: the final ones once
+    the mask as it is has been measured so; until then those taken while the run goes on."""
+    masks = ("learned", "dense", "magnitude")
+    final = [view.latest(mask, "final") for mask in masks]
+    if None not in final and final[0]["step"] == view.newest:
+        learned = final[0]
+        return final, f"final: {learned['windows']} held-out windows, ± {html.number(learned['stderr'])} standard error"
+    live = [view.latest(mask, "live") for mask in masks]
+    at = "" if live[0] is None else f" at step {live[0]['step']}"
+    return live, f"live: {view.job.live_windows} held-out windows{at}; original weights under the mask"
 
 
 def result(view: RunSnapshot | None) -> str:

@@ -7,21 +7,30 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app import status
-from app.address import Entry, number
+from app import scrubber, status
 from app.keyboard import Key, scrubbing
 from app.live_plot import as_value, live_plot
-from app.operator import CORPORA, EXAMPLE_ID, Operator
+from app.operator import EXAMPLE_ID, Operator
+from app.screens.branches import Branches
+from app.screens.learn_form import LearnForm, toggle
 from app.screens.screen import Shown
-from app.settings_form import BASIC, MACHINE, OPTIMIZER, REGULARIZER, SETTINGS, TEXT, job_from, settings, values_of
+from app.settings_form import SETTINGS, job_from
+from app.views.ahead import planned_strengths, strength_to_come, strengths_to_come
+from app.views.listing import Listing
 from app.views.run import RunSnapshot
-from proxsparse import PRESETS, LearnConfig, LearnJob, ProxSparseError, figures
+from proxsparse import figures
 from proxsparse.figures import QUANTITIES
 from proxsparse.runs import Run, new_run_path
-from proxsparse.settings import settings_of
 
 COMMANDS = ("pause", "resume", "step", "gradient", "prox", "stop")
 CHARTS = ("curve", "composition", "flips", "lambda_curve")
+PACES = {
+    0.0: "as fast as it goes",
+    1.0: "a half step every second",
+    3.0: "every 3 s",
+    10.0: "every 10 s",
+    30.0: "every 30 s",
+}
 
 WHAT = """
 **2:4 sparsity** keeps two of every four neighbouring weights; other patterns keep n of every m. A **mask** says which. ProxSparse
@@ -46,47 +55,40 @@ class LearnScreen:
 
     name, title = "learn", "Learn"
     keys = (Key(" ", "pause the run, or let it go on", "#pause, #resume"), *scrubbing("scrubber", "step"))
-    css = """
+    css = (
+        LearnForm.css
+        + """
 #controls { gap: 6px; flex-wrap: wrap; }
 .chart { overflow: hidden; }
-.chart-title { margin: 4px 0 0 4px; font-size: .95rem; font-weight: 600; }
-.result tr.learned { font-weight: 650; } .result p { opacity: .75; font-size: .88em; }
+.result tr.learned { font-weight: 650; } .result p { font-size: .88em; }
 .log { margin: 0; padding-left: 1em; font-size: .88em; }
-@media (max-width: 760px) { #settings { order: 2; } #board { order: 1; } }
+.heading { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+/* Narrow: one column in the order of use, whatever side it stands on otherwise. */
+@media (max-width: 760px) {
+  #learn-sides { flex-direction: column; flex-wrap: nowrap; } #settings, #board { display: contents !important; }
+  #learn-sides > * , #board > *, #settings > * { width: 100% !important; min-width: 0 !important; order: 9; }
+  #banner { order: 1; } #controls { order: 2; } #settings-toggle { order: 3; } #form { order: 4; } #pace { order: 5; }
+  #tiles { order: 6; } #result { order: 7; } #chart-curve { order: 8; }
+  :is(#pace, #branches, #heatmap-controls) { flex-direction: column; }
+  :is(#pace, #branches, #heatmap-controls) > * { width: 100% !important; }
+  :is(#lambda-now, #scrubber) .head { flex-wrap: wrap; }
+  #controls button { flex: 1 1 28% !important; min-width: 0 !important; min-height: 40px; }
+}
 """
+    )
 
-    def __init__(self, operator: Operator):
+    def __init__(self, operator: Operator, listing: Listing):
         self.operator = operator
+        self.form, self.branches = LearnForm(operator), Branches(operator, listing)
 
     def build(self, shell) -> None:
         parts: dict = {}
-        with gr.Row(equal_height=False):
+        gr.HTML("<h2 class='heading'>Learn</h2>")
+        with gr.Row(equal_height=False, elem_id="learn-sides"):
             with gr.Column(scale=1, min_width=300, elem_id="settings"):
-                gr.Markdown(WHAT)
-                parts["preset"] = gr.Dropdown(
-                    list(PRESETS), value="Quick", label="Preset", elem_id="preset",
-                    info="Quick: 80 steps of 2 × 256 tokens. Standard: 400 steps. Paper: the scripts' settings, made for the model named",
-                )  # fmt: skip
-                parts["model"] = gr.Textbox(
-                    value="embedded", label="Model", max_lines=1, elem_id="model",
-                    info="embedded (SmolLM2-135M), a Hub id, or a directory or .gguf file in a folder the operator allowed",
-                )  # fmt: skip
-                parts["corpus"] = gr.Dropdown(
-                    list(CORPORA), value="bundled", allow_custom_value=True, label="Text", elem_id="corpus",
-                    info="bundled works offline; wikitext2 and c4 come from the Hub; or upload your own",
-                )  # fmt: skip
-                parts["upload"] = gr.UploadButton(
-                    "Upload a text (.txt, .jsonl)", file_count="single", size="sm", elem_id="upload"
-                )
-                parts["settings"] = settings(BASIC)
-                with gr.Accordion("Text and measurement", open=False):
-                    parts["settings"] |= settings(TEXT)
-                with gr.Accordion("Optimizer", open=False):
-                    parts["settings"] |= settings(OPTIMIZER)
-                with gr.Accordion("Regularizer and metric", open=False):
-                    parts["settings"] |= settings(REGULARIZER)
-                with gr.Accordion("Machine", open=False):
-                    parts["settings"] |= settings(MACHINE)
+                gr.Markdown(WHAT, elem_id="what")
+                with gr.Column(elem_id="form"):
+                    self.form.build()
                 with gr.Accordion("The words on this page", open=False):
                     gr.Markdown(GLOSSARY)
             with gr.Column(scale=3, min_width=320, elem_id="board"):
@@ -95,22 +97,30 @@ class LearnScreen:
                     parts["run"] = gr.Button("Run", variant="primary", size="sm", min_width=110, elem_id="run")
                     for name, label in (
                         ("pause", "Pause"), ("resume", "Resume"), ("step", "Step"), ("gradient", "Gradient half"),
-                        ("prox", "Prox half"), ("stop", "Stop"), ("fork", "Fork with these settings"),
+                        ("prox", "Prox half"), ("stop", "Stop"),
                     ):  # fmt: skip
                         parts[name] = gr.Button(label, size="sm", interactive=False, min_width=84, elem_id=name)
-                parts["strength"] = gr.Slider(
-                    0, 0.2, value=0.02, step=0.001, label="Set λ1", interactive=False, elem_id="lambda-now",
-                    info="strength of the regularizer; takes effect at the next half step, and grows on by the rest of the ramp",
-                )  # fmt: skip
+                toggle()
+                with gr.Row(elem_id="pace"):
+                    parts["strength"] = gr.Slider(
+                        0, 0.2, value=0.02, step=0.001, label="Set λ1", interactive=False, elem_id="lambda-now",
+                        scale=3, min_width=260,
+                        info="takes effect at the next half step and grows on by the rest of the ramp: the dotted line below",
+                    )  # fmt: skip
+                    parts["delay"] = gr.Dropdown(
+                        [(label, seconds) for seconds, label in PACES.items()], value=0.0, label="Slow motion", interactive=False,
+                        info="the run rests between two halves, whoever looks", min_width=180, elem_id="delay",
+                    )  # fmt: skip
                 parts["tiles"] = gr.HTML(elem_id="tiles")
                 parts["result"] = gr.HTML(elem_id="result")
                 parts["curve"] = live_plot("chart-curve", 430)
+                self.branches.build()
+                parts["lambda_curve"] = live_plot("chart-strength", 300)
                 with gr.Row():
                     with gr.Column(min_width=320):
                         parts["composition"] = live_plot("chart-composition", 300)
                     with gr.Column(min_width=320):
                         parts["flips"] = live_plot("chart-flips", 300)
-                parts["lambda_curve"] = live_plot("chart-strength", 300)
                 with gr.Row(elem_id="heatmap-controls"):
                     parts["quantity"] = gr.Radio(
                         list(QUANTITIES), value="pattern share", label="Layer by layer", elem_id="quantity"
@@ -123,15 +133,15 @@ class LearnScreen:
                     parts["log"] = gr.HTML(elem_id="log")
 
         self.parts = parts
-        self.form = [parts["settings"][name] for name in SETTINGS]
-        self.inputs = [parts["quantity"], parts["scrubber"]]
+        self.inputs = [parts["quantity"], parts["scrubber"], self.branches.step, self.branches.others]
         self.address = {
             "quantity": parts["quantity"],
-            "step": Entry(parts["scrubber"], _asked_step, _kept_step, fills=False),
+            scrubber.NAME: scrubber.entry(parts["scrubber"]),
         }
         self.outputs = [
-            *(parts[name] for name in ("banner", "tiles", "result", "log", *CHARTS, "heatmap", "scrubber", "strength")),
-            *(parts[name] for name in ("run", *COMMANDS, "fork", "preset", "model", "corpus")), *self.form,
+            *(parts[name] for name in ("banner", "tiles", "result", "log", *CHARTS, "heatmap", "scrubber", "strength", "delay")),
+            *(parts[name] for name in ("run", *COMMANDS)), self.branches.step, self.branches.button, self.branches.others,
+            *self.form.filled,
         ]  # fmt: skip
 
     # Looking
@@ -146,54 +156,44 @@ class LearnScreen:
             updates |= self._buttons(view, id)
         if shown.changed("records", view and view.records) or run_changed:
             updates |= {parts[name]: getattr(status, name)(view) for name in ("tiles", "result", "log")}
-        if shown.changed("drawn", view and view.drawn):
-            updates |= self._charts(view)
+        more, others = self.branches.render(shown, run_changed)
+        updates |= more
+        updates |= self._charts(shown, others)
         updates |= self._layers(shown, run_changed)
         updates |= self._strength(shown, run_changed)
+        updates |= self._delay(shown)
         return updates
 
-    def fill(self, id: str) -> dict[Component, Any]:
-        """Put the settings of the run shown into the form: what a fork starts from, and a new run like it.
-
-        Once for each run that the page comes to show, and not while it is shown: nothing that was typed is overwritten.
-        """
-        job, parts = self.operator.find(id).job() if id else LearnJob(), self.parts
-        updates = dict(zip(self.form, values_of(job), strict=True))
-        corpus = self.operator.shown_corpus(job.corpus)
-        updates[parts["corpus"]] = gr.update(choices=list(dict.fromkeys((*CORPORA, corpus))), value=corpus)
-        return updates | {parts["model"]: job.model, parts["preset"]: None if id else "Quick"}
-
-    def _charts(self, view: RunSnapshot | None) -> dict[Component, str]:
+    def _charts(self, shown: Shown, others: list[RunSnapshot]) -> dict[Component, str]:
+        """Each chart when it would look different: the learning curve also when another run in it went on, the strength
+        when somebody set λ1."""
+        view, parts = shown.view, self.parts
         if view is None:
-            return {self.parts[name]: "" for name in CHARTS}
-        steps, perplexity = view.curves(), view.measurements()
-        drawn = (
-            figures.learning_curve(steps, perplexity), figures.composition(steps), figures.flips(steps, view.weights),
-            figures.strength(steps),
-        )  # fmt: skip
-        return {self.parts[name]: as_value(figure) for name, figure in zip(CHARTS, drawn, strict=True)}
+            shown.seen.update(curves=None, ahead=None)
+            return {parts[name]: "" for name in CHARTS} if shown.changed("drawn", None) else {}
+        updates = {}
+        if shown.changed("drawn", view.drawn):
+            steps = view.curves()
+            updates |= {
+                parts["composition"]: figures.composition(steps), parts["flips"]: figures.flips(steps, view.weights),
+            }  # fmt: skip
+        if shown.changed("curves", (view.drawn, [(other.run.id, other.drawn) for other in others])):
+            updates[parts["curve"]] = self.branches.curves(view, others)
+        coming, planned = strengths_to_come(view), planned_strengths(view)
+        end = f"{coming[max(coming)]:.5g}" if coming else None  # stays the same until somebody sets λ1
+        if shown.changed("ahead", (view.drawn, end)):
+            updates[parts["lambda_curve"]] = figures.strength(view.curves(), coming, planned)
+        return {component: as_value(figure) for component, figure in updates.items()}
 
     def _layers(self, shown: Shown, run_changed: bool) -> dict[Component, Any]:
         """The heatmap at the step that the slider names; at its right end it follows the newest."""
         view, parts = shown.view, self.parts
-        quantity, scrubbed = shown.values[parts["quantity"]], shown.values[parts["scrubber"]]
-        newest = view.newest if view else 0
-        follows, wanted = run_changed or scrubbed >= shown.seen.get("newest", 0), scrubbed
-        if shown.asked is not None:
-            wanted = _asked_step(shown.asked.get("step", str(newest)))
-            follows = wanted >= newest
-        step = newest if follows else int(wanted)
-        updates: dict[Component, Any] = {}
-        # The slider's end comes down only once its value has: Gradio refuses a value, on its way here, beyond the end.
-        end = max(newest, 1) if scrubbed <= max(newest, 1) else shown.seen.get("end", 1)
-        if shown.changed("end", end) | shown.changed("newest", newest) | run_changed | (shown.asked is not None):
-            # Its value only when it moves: an answer on its way must not undo what somebody has just chosen.
-            moved = (follows or shown.asked is not None) and scrubbed != step
-            value = {"value": step} if moved else {}
-            updates[parts["scrubber"]] = gr.update(maximum=end, **value)
-        drawn = view and (view.drawn if follows else step, quantity, view.created)
+        quantity = shown.values[parts["quantity"]]
+        at = scrubber.scrub(parts["scrubber"], shown, view.newest if view else 0, run_changed)
+        updates = dict(at.updates)
+        drawn = view and (view.drawn if at.follows else at.step, quantity, view.created)
         if shown.changed("heatmap", drawn):
-            record = view.layer_record(step) if view else None
+            record = view.layer_record(at.step) if view else None
             figure = view and figures.layer_heatmap(view.layers, record, quantity, view.limits.get(quantity))
             updates[parts["heatmap"]] = as_value(figure) if view else ""
         return updates
@@ -208,66 +208,61 @@ class LearnScreen:
         grows = view.state["status"] == "running" and shown.seen.get("by_hand") == by_hand and not run_changed
         shown.seen["by_hand"] = by_hand
         changes: dict[str, Any] = {}
-        if not grows and (shown.changed("strength", view.strength) or run_changed):
-            most = max(0.2, 4 * view.job.learn.lambda1, view.strength)
-            changes = {"value": float(f"{view.strength:.4g}"), "maximum": most, "step": most / 2000}
+        strength = strength_to_come(view)
+        if not grows and (shown.changed("strength", strength) or run_changed):
+            value, most = (
+                float(f"{number:.4g}") for number in (strength, max(0.2, 4 * view.job.learn.lambda1, strength))
+            )
+            changes = {"value": value, "maximum": most, "step": most / 2000}
         active = view.is_active and shown.id != EXAMPLE_ID
         return {slider: gr.update(interactive=active, **changes)} if shown.changed("active", active) or changes else {}
+
+    def _delay(self, shown: Shown) -> dict[Component, Any]:
+        view = shown.view
+        active = view is not None and view.is_active and shown.id != EXAMPLE_ID
+        delay = float(view.state.get("delay", 0.0)) if active else 0.0
+        if not shown.changed("delay", (shown.id, delay, active)):
+            return {}
+        choices = [
+            (label, seconds) for seconds, label in (PACES | {delay: PACES.get(delay, f"every {delay:g} s")}).items()
+        ]
+        return {self.parts["delay"]: gr.update(choices=choices, value=delay, interactive=active)}
 
     def _buttons(self, view: RunSnapshot | None, id: str) -> dict[Component, Any]:
         state = {} if view is None or id == EXAMPLE_ID else view.state
         word, phase = state.get("status"), state.get("phase")
         enabled = {
-            "run": not (view and view.is_active and id != EXAMPLE_ID),
-            "pause": word == "running",
-            "resume": word in ("paused", "stopped", "interrupted", "failed", "new"),
-            "step": word == "paused",
-            "gradient": word == "paused" and phase == "gradient",
-            "prox": word == "paused" and phase == "prox",
-            "stop": word in ("starting", "running", "paused"),
-            "fork": bool(state) and bool(view.run.checkpoints()),
+            self.parts["run"]: not (view and view.is_active and id != EXAMPLE_ID),
+            self.parts["pause"]: word == "running",
+            self.parts["resume"]: word in ("paused", "stopped", "interrupted", "failed", "new"),
+            self.parts["step"]: word == "paused",
+            self.parts["gradient"]: word == "paused" and phase == "gradient",
+            self.parts["prox"]: word == "paused" and phase == "prox",
+            self.parts["stop"]: word in ("starting", "running", "paused"),
+            self.branches.button: bool(state) and bool(view.run.checkpoints()),
         }
-        return {self.parts[name]: gr.update(interactive=value) for name, value in enabled.items()}
+        return {button: gr.update(interactive=value) for button, value in enabled.items()}
 
     # Doing
 
     def wire(self, shell) -> None:
         """Every button sends a command to the run shown, or makes a new run and shows that one."""
-        parts = self.parts
-        filled = [*self.form, parts["corpus"], parts["model"], parts["preset"]]
-        shell.on(shell.id.change, self.fill, [shell.id], filled)
+        parts, form = self.parts, self.form
+        shell.on(shell.id.change, form.fill, [shell.id], form.filled)
         gr.on([parts["quantity"].change, parts["scrubber"].input], **shell.looking())
-        parts["preset"].input(lambda name: values_of(PRESETS[name]), [parts["preset"]], self.form, **shell.quietly)
-        shell.on(parts["upload"].upload, self.upload, [parts["upload"]], [parts["corpus"]])
-        shell.on(parts["run"].click, self.start, [parts["model"], parts["corpus"], *self.form], [shell.id])
-        shell.on(parts["fork"].click, self.fork, [shell.id, *self.form], [shell.id])
+        form.wire(shell)
+        self.branches.wire(shell, form.values)
+        shell.on(parts["run"].click, self.start, [form.model, form.corpus, *form.values], [shell.id])
         for command in COMMANDS:
             shell.on(parts[command].click, lambda id, command=command: self.send(command, id), [shell.id])
         shell.on(parts["strength"].release, self.set_strength, [shell.id, parts["strength"]])
+        shell.on(parts["delay"].input, self.set_delay, [shell.id, parts["delay"]])
 
     def start(self, model: str, corpus: str, *values) -> str:
         """Begin a run with what stands in the form; returns its id."""
         model, corpus = self.operator.check_model(model), self.operator.check_corpus(corpus)
         job = job_from(model, corpus, dict(zip(SETTINGS, values, strict=True)))
         run = Run.create(job, new_run_path(self.operator.runs, job.model))
-        run.start()
-        return run.id
-
-    def fork(self, id: str, *values) -> str:
-        """Go on from the last checkpoint with every setting of the form that differs from the run's; returns the fork's id.
-
-        What a fork cannot change is refused by name.
-        """
-        parent = self.operator.find(id)
-        before = parent.job()
-        after = job_from(before.model, before.corpus, dict(zip(SETTINGS, values, strict=True)))
-        changes = {
-            name: value
-            for config, old, new in ((LearnConfig, before.learn, after.learn), (LearnJob, before, after))
-            for name in settings_of(config)
-            if (value := getattr(new, name)) != getattr(old, name)
-        }
-        run = parent.fork(new_run_path(self.operator.runs, f"{before.model}-fork"), **changes)
         run.start()
         return run.id
 
@@ -283,22 +278,6 @@ class LearnScreen:
         """Change λ1 of the run shown, from its next half step on."""
         self.operator.find(id).send("set", lambda1=strength)
 
-    def upload(self, path: str):
-        """Keep a text, and choose it."""
-        name = self.operator.keep_upload(path)
-        return gr.update(choices=[*CORPORA, name], value=name)
-
-
-def _asked_step(text: str) -> int:
-    """The step that an address asks for. Raises ProxSparseError where it is none."""
-    step = number(text)
-    if not isinstance(step, int) or step < 0:
-        raise ProxSparseError(f"{text!r} is no step.")
-    return step
-
-
-def _kept_step(step: float, shown: Shown) -> str:
-    """The step of the scrubber, for the address; at its right end it follows the newest, and no step is meant."""
-    if shown.asked is not None:
-        return shown.asked.get("step", "")
-    return "" if step >= shown.seen.get("newest", 0) else f"{step:.0f}"
+    def set_delay(self, id: str, seconds: float) -> None:
+        """Let the run shown rest so long between two half steps."""
+        self.operator.find(id).send("delay", seconds=seconds)

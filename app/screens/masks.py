@@ -9,8 +9,8 @@ import gradio as gr
 import numpy as np
 from gradio.components import Component
 
-from app import html
-from app.address import Entry, number
+from app import html, scrubber
+from app.address import Entry
 from app.keyboard import Key, scrubbing
 from app.live_plot import as_value, live_plot
 from app.operator import EXAMPLE, EXAMPLE_ID, Operator
@@ -37,6 +37,7 @@ HOW_TO_READ = """
   outputs that learning treats unlike the other mask.
 """
 OTHER_STEP, OTHER_RUN = "another step", "another run"
+OTHER = "otherstep"  # in the address
 PLAY_SECONDS = 0.7
 CHARTS = ("map", "tile", "group", "layer", "patterns", "agreement", "composition")
 
@@ -110,10 +111,10 @@ class MasksScreen:
         ]  # fmt: skip
         self.address = {
             "layer": self.layer,
-            "step": Entry(self.step, _asked_step, _kept_step),
+            scrubber.NAME: scrubber.entry(self.step),
             "against": self.against,
             "otherrun": self.other_run,
-            "otherstep": Entry(self.other_step, _asked_step),
+            OTHER: Entry(self.other_step, scrubber.asked_step, _kept_other, fills=False),
             "colour": self.coloring,
             "group": Entry(self.group, _asked_group),
         }
@@ -149,14 +150,17 @@ class MasksScreen:
         if masks is None or masks.history is None:
             return self._nothing(shown, "There is no run to show." if masks is None else masks.why)
         updates: dict[Component, Any] = {self.note: ""} if shown.changed("note", "") else {}
-        step = self._scrub(shown, masks, run_changed, updates)
+        at = scrubber.scrub(self.step, shown, masks.steps[-1], run_changed)
+        updates |= at.updates
+        step = masks.recorded_step(at.step)
         layer = self._layer(shown, masks, run_changed, updates)
-        name, other = self._compared(shown, masks, updates), None
+        name, other_step = self._compared(shown, masks, updates)
+        other = None
         chosen = _group_in_tile(shown.values[self.group], masks, layer)
-        look = (shown.id, shown.view.created, layer, step, name)
+        look = (shown.id, shown.view.created, layer, step, name, other_step)
         coloring = shown.values[self.coloring]
         try:
-            other = self._other_mask(shown, masks, layer, name)
+            other = self._other_mask(shown, masks, layer, name, other_step)
         except ProxSparseError as error:
             if shown.changed("refused", (look, str(error))):
                 updates[self.note] = html.failure(str(error))
@@ -187,20 +191,6 @@ class MasksScreen:
         shown.seen.update(dict.fromkeys(("map", "tile", "group", "layer", "curves")))
         return {self.note: html.note(why), self.facts: ""} | dict.fromkeys(self.charts.values(), "")
 
-    def _scrub(self, shown: Shown, masks: MasksView, run_changed: bool, updates: dict) -> int:
-        """The step shown; the slider's end follows the newest, and so does its value where it stands at the end."""
-        newest, at = masks.steps[-1], shown.values[self.step]
-        asked = shown.asked is not None
-        at_end = at >= (newest if asked else shown.seen.get("newest", 0))
-        follows = at_end or ("step" not in shown.asked if asked else run_changed)
-        step = newest if follows else masks.recorded_step(int(at))
-        # The slider's end comes down only once its value has: Gradio refuses a value, on its way here, beyond the end.
-        end = max(newest, 1) if at <= max(newest, 1) else max(int(at), shown.seen.get("end", 1))
-        if shown.changed("end", end) | shown.changed("newest", newest) | run_changed | (shown.asked is not None):
-            updates[self.step] = gr.update(maximum=end, **({"value": newest} if follows and at != newest else {}))
-            updates[self.other_step] = gr.update(maximum=end)
-        return step
-
     def _layer(self, shown: Shown, masks: MasksView, run_changed: bool, updates: dict) -> str:
         layer, known = shown.values[self.layer], list(masks.layers)
         chosen = layer if layer in known else known[0]
@@ -208,26 +198,31 @@ class MasksScreen:
             updates[self.layer] = gr.update(choices=known, value=chosen)
         return chosen
 
-    def _compared(self, shown: Shown, masks: MasksView, updates: dict) -> str:
-        """With which mask: a reference, or another step or run; their controls appear when they are chosen."""
-        name = shown.values[self.against]
-        if shown.changed("against", name):
-            updates[self.other_step] = gr.update(visible=name in (OTHER_STEP, OTHER_RUN), maximum=shown.seen["end"])
-            updates[self.other_run] = gr.update(visible=name == OTHER_RUN)
+    def _compared(self, shown: Shown, masks: MasksView, updates: dict) -> tuple[str, int]:
+        """With which mask: a reference, or that of another step, which may be another run's. Their controls appear when they
+        are chosen."""
+        name, at = shown.values[self.against], int(shown.values[self.other_step])
+        if shown.asked is not None:
+            at = scrubber.asked_step(shown.asked.get(OTHER, "0"))
+        chosen = shown.values[self.other_run]
         if name == OTHER_RUN:
             runs = [row.id for row in self.listing.rows() if row.kind == "learn" and row.id != shown.id]
             runs += [EXAMPLE_ID] if shown.id != EXAMPLE_ID and (EXAMPLE / "run.json").is_file() else []
-            if shown.changed("runs", runs):
-                chosen = shown.values[self.other_run]
-                chosen = chosen if chosen in runs else runs[0] if runs else None
-                updates[self.other_run] = gr.update(visible=True, choices=runs, value=chosen)
-        return name
+            chosen = chosen if chosen in runs else runs[0] if runs else None
+            if shown.changed("runs", (runs, chosen)):
+                updates[self.other_run] = gr.update(choices=runs, value=chosen)
+        steps = (self._masks(chosen) if name == OTHER_RUN and chosen else masks).steps
+        end = max(steps[-1] if steps else 0, at, 1)
+        if shown.changed("against", (name, end)) or shown.asked is not None:
+            shown_run = updates.get(self.other_run, {})
+            updates[self.other_run] = gr.update(**{**shown_run, "visible": name == OTHER_RUN})
+            updates[self.other_step] = gr.update(visible=name in (OTHER_STEP, OTHER_RUN), maximum=end, value=at)
+        return name, at
 
-    def _other_mask(self, shown: Shown, masks: MasksView, layer: str, name: str) -> np.ndarray | None:
+    def _other_mask(self, shown: Shown, masks: MasksView, layer: str, name: str, at: int) -> np.ndarray | None:
         """The mask compared with, None where it is still to be chosen. Raises ProxSparseError where it is not known."""
         if name in REFERENCES:
             return masks.reference_mask(layer, REFERENCES[name])
-        at = int(shown.values[self.other_step])
         if name == OTHER_STEP:
             return masks.mask(layer, masks.recorded_step(at))
         id = shown.values[self.other_run]
@@ -274,14 +269,7 @@ def _asked_group(text: str) -> str:
     return text
 
 
-def _asked_step(text: str):
-    """A step in the address, to the slider: where it ends is known when the run is looked at."""
-    step = number(text)
-    if not isinstance(step, int) or not 0 <= step <= 10**7:
-        raise ProxSparseError(f"{text!r} is no step.")
-    return gr.update(value=step, maximum=max(step, 1))
-
-
-def _kept_step(step: float, shown: Shown) -> str:
-    """For the address; at its right end the slider follows the newest, and no step is meant."""
-    return "" if step >= shown.seen.get("newest", 0) and shown.asked is None else f"{step:.0f}"
+def _kept_other(step: float, shown: Shown) -> str:
+    if shown.asked is not None:
+        return shown.asked.get(OTHER, "")
+    return f"{step:.0f}" if step else ""

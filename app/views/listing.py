@@ -27,6 +27,7 @@ class Row:
     bytes: int
     result: str
     command: str
+    parent: str | None = None  # of which run it is a fork
 
     @property
     def label(self) -> str:
@@ -68,7 +69,7 @@ def _row(run: Run) -> Row:
     steps = header["job"]["learn"]["steps"] if kind == "learn" else state.get("steps")
     return Row(
         run.id, kind, state["status"], state["step"], steps, header["created"], size_on_disk(run), _result(run, kind),
-        command_line(run),
+        command_line(run), (header.get("parent") or {}).get("run"),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from proxsparse.cli.settings import job_from
 from proxsparse.config import CompareJob, LearnConfig, SweepPlan, absolute
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs import Run, list_runs, new_run_path, unreadable_runs
-from proxsparse.runs.commands import require
+from proxsparse.runs.commands import VALUES, require
 from proxsparse.runs.places import move
 from proxsparse.runs.readers.comparison import check_masks, check_runs
 from proxsparse.runs.readers.sweep import check_plan
@@ -78,13 +78,10 @@ def fork(arguments: argparse.Namespace) -> int:
 
 
 def send(arguments: argparse.Namespace) -> int:
-    if arguments.command == "set":
-        if arguments.lambda1 is None:
-            raise ProxSparseError("There is nothing to set: give --lambda1.")
-        LearnConfig(lambda1=arguments.lambda1)  # checks it
-        Run(arguments.directory).send("set", lambda1=arguments.lambda1)
-    else:
-        Run(arguments.directory).send(arguments.command)
+    name = VALUES.get(arguments.command)
+    if name and getattr(arguments, name) is None:
+        raise ProxSparseError(f"There is nothing to {arguments.command}: give --{name}.")
+    Run(arguments.directory).send(arguments.command, **({name: getattr(arguments, name)} if name else {}))
     return 0
 
 

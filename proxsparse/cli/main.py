@@ -13,6 +13,7 @@ from proxsparse.cli.output import write_in_any_encoding
 from proxsparse.cli.settings import Parser, add_settings
 from proxsparse.config import EXPORT_FORMATS, METHODS, PRESETS, CompareJob, LearnConfig, LearnJob, SweepPlan
 from proxsparse.errors import ProxSparseError
+from proxsparse.runs.commands import COMMANDS
 
 DESCRIPTION = """\
 Learn which two of every four weights of a language model to keep, or any n of m (ProxSparse, arXiv 2502.00258).
@@ -175,13 +176,16 @@ def build_parser() -> argparse.ArgumentParser:
     add_settings(fork, LearnConfig, "settings that change")
 
     send = add(
-        "send", commands.send, "pause, resume, step, stop a run, or set its λ1",
+        "send", commands.send, "pause, resume, step, slow down, stop a run, or set its λ1",
         "proxsparse send runs/first set --lambda1 0.03",
     )  # fmt: skip
     send.add_argument("directory", metavar="RUN")
-    send.add_argument("command", choices=("pause", "resume", "step", "gradient", "prox", "set", "stop"))
+    send.add_argument("command", choices=COMMANDS)
     send.add_argument(
         "--lambda1", type=float, help="the new strength, for set; it grows on by what is left of the ramp"
+    )
+    send.add_argument(
+        "--seconds", type=float, help="between two half steps, for delay: slow motion; 0: as fast as it goes"
     )
 
     evaluate = add(

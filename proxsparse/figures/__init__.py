@@ -1,5 +1,6 @@
 """Figures, drawn from tables; the app, the command line and the notebooks all draw with these."""
 
+from proxsparse.figures.branches import Course, learning_curves
 from proxsparse.figures.comparison import output_errors, overlap_by_layer, overlap_matrix, perplexities, sweep
 from proxsparse.figures.group_paths import group_path
 from proxsparse.figures.look import marked
@@ -17,6 +18,7 @@ from proxsparse.figures.whole_masks import agreement, layer_map, layer_picture, 
 __all__ = [
     "COLORINGS",
     "QUANTITIES",
+    "Course",
     "agreement",
     "best_by_nonzeros",
     "composition",
@@ -27,6 +29,7 @@ __all__ = [
     "layer_picture",
     "layer_values",
     "learning_curve",
+    "learning_curves",
     "marked",
     "mask_tile",
     "output_errors",

@@ -38,9 +38,11 @@ def layout_of(title: str, height: int) -> dict:
     }  # fmt: skip
 
 
-def dressed(figure: go.Figure, title: str, height: int) -> go.Figure:
-    """The look that all figures share."""
+def dressed(figure: go.Figure, title: str, height: int, read: str = "") -> go.Figure:
+    """The look that all figures share. read: how to read the figure, in one line; it travels with it, in `layout.meta`."""
     figure.update_layout(layout_of(title, height))
+    if read:
+        figure.update_layout(meta={"read": read})
     figure.update_xaxes(AXIS)
     figure.update_yaxes(AXIS)
     return figure

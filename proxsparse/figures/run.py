@@ -6,6 +6,7 @@ Each takes pandas tables as `Run.table` and `Run.layers` give them, and returns 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -65,11 +66,22 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame) -> go.Figure:
             x=steps["step"], y=steps["loss"], name="training loss", mode="lines", line={"color": ORANGE, "width": 1.5},
             hovertemplate="step %{x}: loss %{y:.3f}<extra></extra>", row=2, col=1,
         )  # fmt: skip
+    title = "Does the masked model get better? Held-out perplexity and training loss"
+    if len(live) and len(learned) > 1:
+        now, dense = learned.iloc[-1], live[live["mask"] == "dense"]["perplexity"]
+        title = (
+            f"Perplexity under the learned mask: {learned['perplexity'].iloc[0]:.4g} at first, {now['perplexity']:.4g} at step "
+            f"{now['step']}" + (f"; dense {dense.iloc[-1]:.4g}" if len(dense) else "")
+        )
     ticks = one_two_five(live["perplexity"]) if len(live) else None
     figure.update_yaxes(title_text=f"perplexity{measured_on}", type="log", tickvals=ticks, row=1, col=1)
-    figure.update_yaxes(title_text="loss, nats", row=2, col=1)
+    figure.update_yaxes(title_text="loss, nats a token", row=2, col=1)
     figure.update_xaxes(title_text="step", row=2, col=1)
-    return dressed(figure, "Held-out perplexity and training loss", height=430)
+    read = (
+        "Above, how badly the original weights under the mask predict text that nothing was learned from: lower is better, "
+        "equal distances are equal factors, and the dense model is the floor to approach. Below, the loss on the text of each step."
+    )
+    return dressed(figure, title, height=430, read=read)
 
 
 def composition(steps: pd.DataFrame) -> go.Figure:
@@ -103,16 +115,29 @@ def composition(steps: pd.DataFrame) -> go.Figure:
             )  # fmt: skip
     figure.update_yaxes(title_text="groups, %", range=[0, 100])
     figure.update_xaxes(title_text="step")
-    return dressed(figure, "Composition of the groups", height=300)
+    title = "How many nonzero soft weights do the groups have?"
+    if len(steps):
+        share = steps[f"nonzeros_{n}"].iloc[-1] + steps[f"nonzeros_{fewer}"].iloc[-1]
+        title = f"{share:.1%} of the groups are {n}:{counts[-1]} at step {steps['step'].iloc[-1]}"
+    read = (
+        "Every group of neighbouring weights falls into one band, by how many of its soft weights are not zero; the bands add up "
+        "to 100%. The regularizer moves groups down, band by band, until they have the pattern."
+    )
+    return dressed(figure, title, height=300, read=read)
 
 
-def strength(steps: pd.DataFrame) -> go.Figure:
-    """λ1 over the steps, and the learning rate on an axis of its own.
+def strength(
+    steps: pd.DataFrame, ahead: Mapping[int, float] | None = None, planned: Mapping[int, float] | None = None
+) -> go.Figure:
+    """λ1 over the steps and, dotted, at those to come; the learning rate on an axis of its own.
 
     Parameters
     ----------
     steps : DataFrame
         As `run.table("steps")`.
+    ahead, planned : {step: λ1}, optional
+        As `learning.ramp.strengths_ahead` gives it: from where the run stands, and from its start. What was planned is drawn
+        where somebody set λ1 by hand since.
 
     Returns
     -------
@@ -128,6 +153,22 @@ def strength(steps: pd.DataFrame) -> go.Figure:
             x=steps["step"], y=steps["learning_rate"], name="learning rate", mode="lines", line={"color": ORANGE, "width": 1.5},
             hovertemplate="step %{x}: learning rate %{y:.2e}<extra></extra>", secondary_y=True,
         )  # fmt: skip
+    for values, name, color, width in (
+        (planned, "λ1 as planned", INK, 1.5),
+        (ahead, "λ1 to come, by its ramp", BLUE, 2),
+    ):
+        if values:
+            figure.add_scatter(
+                x=list(values), y=list(values.values()), name=name, mode="lines" if len(values) > 1 else "markers",
+                line={"color": color, "width": width, "dash": "dot"},
+                hovertemplate="step %{x}: λ1 = %{y:.4g}<extra>" + name + "</extra>",
+            )  # fmt: skip
+    title = "How strong is the pull towards the pattern?"
+    if ahead:
+        step, (last, end) = min(ahead), max(ahead.items())
+        title = f"λ1 is {ahead[step]:.3g} at step {step} and will be {end:.3g} at the last, {last}"
+    elif len(steps):
+        title = f"λ1 went from {steps['lambda1'].iloc[0]:.3g} to {steps['lambda1'].iloc[-1]:.3g}"
     figure.update_yaxes(title_text="λ1", rangemode="tozero", secondary_y=False, exponentformat="power", automargin=True)
     figure.update_yaxes(
         title_text="learning rate",
@@ -138,7 +179,11 @@ def strength(steps: pd.DataFrame) -> go.Figure:
         automargin=True,
     )
     figure.update_xaxes(title_text="step")
-    return dressed(figure, "Strength of the regularizer", height=300)
+    read = (
+        "Solid: λ1 as it was taken. Dotted: as it will be if nobody sets it, known exactly because it grows by one factor a step; set "
+        "λ1 and the dotted line moves at once. No unit: λ1 relative to each layer's weights, or the paper's absolute one."
+    )
+    return dressed(figure, title, height=300, read=read)
 
 
 def flips(steps: pd.DataFrame, weights: int) -> go.Figure:
@@ -165,7 +210,15 @@ def flips(steps: pd.DataFrame, weights: int) -> go.Figure:
             )  # fmt: skip
     figure.update_yaxes(title_text="weights flipped, %", type="log", dtick=1)
     figure.update_xaxes(title_text="step")
-    return dressed(figure, "Flips: weights that change between kept and dropped", height=300)
+    title = "How fast does the mask change?"
+    if len(steps) and weights:
+        share = steps["flips_from_start"].iloc[-1] / weights
+        title = f"{share:.2%} of the weights flipped between kept and dropped since the start"
+    read = (
+        "Each step up is ten times as many weights. Few flips in a step mean that the mask settles; those since the start say how far "
+        "it is from the mask that needs no learning."
+    )
+    return dressed(figure, title, height=300, read=read)
 
 
 def layer_values(layers: pd.DataFrame, record: dict, quantity: str) -> pd.DataFrame:
@@ -242,7 +295,11 @@ def layer_heatmap(
         title = f"{quantity} at step {record['step']}: {meaning}"
     figure.update_xaxes(title_text="decoder block", type="category", showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category", automargin=True)
-    return dressed(figure, title, height=320)
+    read = (
+        "A column is a decoder block, from the first at the left; a row is one linear map in it. The colours span the whole run, so "
+        "that steps compare. Point at a cell for its number."
+    )
+    return dressed(figure, title, height=320, read=read)
 
 
 def _last(table: pd.DataFrame, column: str, default):

@@ -28,6 +28,7 @@ from proxsparse.learning.lean_update import LeanUpdate
 from proxsparse.learning.loss import Loss, language_model_loss
 from proxsparse.learning.metric import Metric, configured_metric
 from proxsparse.learning.originals import LossWeight, Originals, holding
+from proxsparse.learning.ramp import growth_factor
 from proxsparse.learning.report import LayerRow, StepReport, total
 from proxsparse.learning.schedule import learning_rate_at, seed_at, windows_at
 from proxsparse.learning.state import State
@@ -322,11 +323,9 @@ class MaskLearner:
 
     def _grow(self) -> None:
         """λ1 moves by equal factors towards the ramp's end, which it reaches at the last step."""
-        steps_left = self.config.steps - self.step_index
-        if steps_left > 0 and self.growth_left > 1:
-            factor = self.growth_left ** (1 / steps_left)
-            self._lambda1 *= factor
-            self.growth_left /= factor
+        factor = growth_factor(self.growth_left, self.config.steps - self.step_index)
+        self._lambda1 *= factor
+        self.growth_left /= factor
 
     def _root_mean_square(self, name: str) -> float:
         matrix, scale = self.originals[name].float(), self.scales[name]

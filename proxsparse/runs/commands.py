@@ -16,8 +16,10 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.files import read_json, write_json
 from proxsparse.runs.directory import ACTIVE, RunDirectory
 
-STEPPING = ("step", "gradient", "prox", "set")  # what only a run that learns can do
-COMMANDS = ("pause", "resume", "step", "gradient", "prox", "set", "stop")
+STEPPING = ("step", "gradient", "prox", "set", "delay")  # what only a run that learns can do
+COMMANDS = ("pause", "resume", "step", "gradient", "prox", "set", "delay", "stop")
+VALUES = {"set": "lambda1", "delay": "seconds"}  # what has to be said with a command
+LONGEST_DELAY = 60.0  # seconds between two half steps
 STARTABLE = ("new", "stopped", "failed", "interrupted")
 ENDED = (*STARTABLE, "done")
 
@@ -56,15 +58,28 @@ def send(run: RunDirectory, command: str, **values) -> None:
     """Leave a command for the worker. Raises ProxSparseError for one that this run does not take, or a wrong value."""
     if command not in COMMANDS:
         raise ProxSparseError(f"A run does not know {command!r}: choose one of {', '.join(COMMANDS)}.")
-    wanted = {"lambda1"} if command == "set" else set()
+    wanted = {VALUES[command]} if command in VALUES else set()
     if values.keys() != wanted:
         given = ", ".join(values) or "nothing"
         raise ProxSparseError(f"{command} takes {', '.join(wanted) or 'no value'}, and {given} was given.")
     if command == "set":
         values = {"lambda1": LearnConfig(lambda1=values["lambda1"]).lambda1}  # checked
+    if command == "delay":
+        values = {"seconds": checked_delay(values["seconds"])}
     require(run, command)
     name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.json"
     write_json(run.path / "commands" / name, {"command": command, **values})
+
+
+def checked_delay(seconds) -> float:
+    """A delay between two half steps, in seconds. Raises ProxSparseError for what is none."""
+    try:
+        number = float(seconds)
+    except (TypeError, ValueError):
+        number = -1.0
+    if isinstance(seconds, bool) or not 0 <= number <= LONGEST_DELAY:
+        raise ProxSparseError(f"delay is {seconds!r}: give 0 to {LONGEST_DELAY:g} seconds; 0: as fast as it goes.")
+    return number
 
 
 def waiting(run: RunDirectory) -> list[tuple[Path, dict]]:

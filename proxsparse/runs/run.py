@@ -37,9 +37,10 @@ class Run(RunDirectory):
         return cls(path)
 
     def send(self, command: str, **values) -> None:
-        """Ask the worker for something: pause, resume, step, gradient, prox, stop, or set (lambda1=…).
+        """Ask the worker for something: pause, resume, step, gradient, prox, stop, set (lambda1=…), or delay (seconds=…).
 
-        Handled between two halves of a step, in the order sent. `step`, `gradient` and `prox` leave the run paused.
+        Handled between two halves of a step, in the order sent. `step`, `gradient` and `prox` leave the run paused. `delay`
+        is slow motion: from then on the worker rests so long between two half steps, whoever looks; 0 ends it.
         """
         commands.send(self, command, **values)
 

@@ -133,13 +133,20 @@ def test_a_fork_sends_what_differs_and_nothing_else(page, run, monkeypatch):
     from app.settings_form import SETTINGS, values_of
 
     asked = {}
-    monkeypatch.setattr("proxsparse.Run.fork", lambda self, path, **changes: asked.update(changes) or self)
+    monkeypatch.setattr(
+        "proxsparse.Run.fork", lambda self, path, step, **changes: asked.update(step=step, **changes) or self
+    )
     monkeypatch.setattr("proxsparse.Run.start", lambda self: None)
     values = dict(zip(SETTINGS, values_of(run.job()), strict=True))
-    page.screen.fork(run.id, *values.values())
-    assert asked == {}
-    page.screen.fork(run.id, *(values | {"relative": False, "lambda1": "20", "metric": "weight"}).values())
-    assert asked == {"relative": False, "lambda1": 20.0, "metric": "weight"}
+    page.screen.branches.fork(run.id, "3", *values.values())
+    assert asked == {"step": 3}
+    asked.clear()
+    page.screen.branches.fork(
+        run.id, None, *(values | {"relative": False, "lambda1": "20", "metric": "weight"}).values()
+    )
+    assert asked == {"step": None, "relative": False, "lambda1": 20.0, "metric": "weight"}
+    with pytest.raises(ProxSparseError, match="The step to fork from is 'last'"):
+        page.screen.branches.fork(run.id, "last", *values.values())
     assert [each.id for each in list_runs(run.path.parent)] == [run.id]
 
 

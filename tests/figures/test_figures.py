@@ -101,6 +101,52 @@ def test_strength_and_flips():
     assert list(since.y) == [1.0, 1.0, 1.3] and each.y[0] == 1.0 and np.isnan(each.y[1])
 
 
+def test_the_strength_to_come_is_dotted_up_to_the_last_step_and_the_title_says_where_it_ends():
+    figure = figures.strength(STEPS, ahead={4: 0.1, 5: 0.2}, planned={1: 0.01, 5: 0.05})
+    traces = {trace.name: trace for trace in figure.data}
+    ahead, planned = traces["λ1 to come, by its ramp"], traces["λ1 as planned"]
+    assert (list(ahead.x), list(ahead.y), ahead.line.dash) == ([4, 5], [0.1, 0.2], "dot")
+    assert (list(planned.x), list(planned.y), planned.line.dash) == ([1, 5], [0.01, 0.05], "dot")
+    assert figure.layout.title.text == "λ1 is 0.1 at step 4 and will be 0.2 at the last, 5"
+    assert figures.strength(STEPS, ahead={3: 0.1}).data[-1].mode == "markers", "one point is no line"
+
+
+def test_titles_state_what_was_found():
+    titles = [
+        figure.layout.title.text
+        for figure in (
+            figures.learning_curve(STEPS, PERPLEXITY),
+            figures.composition(STEPS),
+            figures.flips(STEPS, 1000),
+        )
+    ]
+    assert titles[0] == "Perplexity under the learned mask: 180 at first, 90 at step 2; dense 25"
+    assert titles[1] == "60.0% of the groups are 2:4 at step 3"
+    assert titles[2] == "1.30% of the weights flipped between kept and dropped since the start"
+
+
+def course(name, factor=1.0, **more):
+    measured = PERPLEXITY.assign(perplexity=PERPLEXITY["perplexity"] * factor)
+    return figures.Course(name, STEPS, measured, **more)
+
+
+def test_runs_laid_over_each_other_have_a_colour_each():
+    courses = [course("λ1 0.1", forked_at=2), course("λ1 0.2", 0.5), course("other text", 0.1, comparable=False)]
+    figure = figures.learning_curves(courses)
+    curves = {trace.name: trace for trace in figure.data if trace.showlegend is not False}
+    assert list(curves["λ1 0.1"].y) == [180.0, 90.0] and list(curves["λ1 0.2"].y) == [90.0, 45.0]
+    assert len({curve.line.color for curve in curves.values()}) == 4 and list(curves["dense"].y) == [25.0, 25.0]
+    assert (curves["other text"].line.dash, curves["λ1 0.2"].line.dash) == ("dash", "solid")
+    assert [trace.name for trace in figure.data][-3] == "λ1 0.1", (
+        "the one in the foreground is drawn last, before dense"
+    )
+    assert figure.layout.title.text == "Lowest at its newest measurement: 45 at step 2, λ1 0.2", "what compares"
+    assert {shape.x0 for shape in figure.layout.shapes} == {2}
+    empty = pd.DataFrame()
+    assert "Which run" in figures.learning_curves([figures.Course("new", empty, empty)]).layout.title.text
+    assert figures.learning_curves([]).layout.title.text
+
+
 def test_layers_are_blocks_by_projections_with_experts_together():
     shares = figures.layer_values(LAYERS, RECORD, "pattern share")
     assert list(shares.index) == ["q_proj", "experts.up"] and list(shares.columns) == [0, 1]
@@ -121,6 +167,7 @@ def test_every_axis_has_a_title_and_nothing_is_fetched(quantity):
     for figure in drawn:
         layout = json.loads(figure.to_json())["layout"]
         assert layout["title"]["text"] and "http" not in json.dumps(layout)
+        assert layout["meta"]["read"].endswith("."), "how to read it travels with it"
     for figure in drawn[:4]:
         assert all(axis.title.text for axis in figure.select_yaxes())
 

@@ -21,7 +21,7 @@ from proxsparse.runs.lock import held, is_held
 from proxsparse.settings import settings_of
 
 EXAMPLE = Path("assets/example-run")
-VALUES = {"set": {"lambda1": 0.1}}
+VALUES = {"set": {"lambda1": 0.1}, "delay": {"seconds": 1}}
 
 
 def state_of(run, status, **more):
@@ -87,7 +87,7 @@ def test_a_run_that_is_done_or_alive_is_not_started_again(run):
         run.start()
 
 
-@pytest.mark.parametrize("command", ("step", "gradient", "prox", "set"))
+@pytest.mark.parametrize("command", ("step", "gradient", "prox", "set", "delay"))
 def test_a_comparison_takes_no_steps(command, tmp_path):
     run = Run.create_kind("compare", {"compare": CompareJob().to_dict()}, tmp_path / "compared")
     state_of(run, "running")
@@ -108,6 +108,11 @@ def test_a_comparison_takes_no_steps(command, tmp_path):
         ("set", {"lambda1": -1}, "lambda1 is -1: give 0 or more"),
         ("set", {"lambda1": float("nan")}, "lambda1 is nan: give a number"),
         ("set", {"lambda1": 1, "ramp": 2}, "set takes lambda1, and lambda1, ramp was given"),
+        ("delay", {}, "delay takes seconds, and nothing was given"),
+        ("delay", {"seconds": "long"}, "delay is 'long': give 0 to 60 seconds"),
+        ("delay", {"seconds": -1}, "delay is -1: give 0 to 60 seconds"),
+        ("delay", {"seconds": 3600}, "delay is 3600: give 0 to 60 seconds"),
+        ("delay", {"seconds": float("nan")}, "delay is nan: give 0 to 60 seconds"),
         ("pause", {"lambda1": 1}, "pause takes no value"),
     ],
 )

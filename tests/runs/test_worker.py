@@ -148,6 +148,37 @@ def test_pause_steps_halves_strength_and_stop(job, tmp_path):
     assert state["status"] == "stopped" and max(run.checkpoints()) == state["step"] == max(run.masks())
 
 
+def test_slow_motion_rests_between_two_halves_and_ends_when_it_is_told(job, tmp_path):
+    run = Run.create(job(steps=500, evaluate_every=0), tmp_path / "slow")
+    run.start()
+    until(lambda: run.state()["step"] >= 2)
+    run.send("delay", seconds=60)
+    until(lambda: run.state().get("delay") == 60 and "half comes next" in run.state()["doing"])
+    state = run.state()
+    assert state["status"] == "running" and f"the {state['phase']} half comes next" in state["doing"]
+    at = state["step"]
+    time.sleep(0.4)
+    assert run.state()["step"] == at, "it rests"
+    run.send("set", lambda1=0.5)  # it hears while it rests
+    until(lambda: run.state()["lambda1"] == 0.5)
+    run.send("step")  # what is asked for by hand does not wait
+    until(lambda: run.state()["step"] == at + 1 and run.state()["status"] == "paused")
+    run.send("resume")
+    until(lambda: "half comes next" in run.state()["doing"])
+    assert run.state()["remaining"] > 2 * 60 * 400, "the rest of the way is as slow"
+    run.send("stop")
+    assert finish(run)["status"] == "stopped"
+
+    run.start()  # it goes on as slowly as it was
+    until(lambda: "half comes next" in run.state()["doing"])
+    at = run.state()["step"]
+    run.send("delay", seconds=0)
+    until(lambda: run.state()["step"] > at + 3)
+    assert run.state()["delay"] == 0
+    run.send("stop")
+    assert finish(run)["status"] == "stopped"
+
+
 def test_a_strength_set_by_hand_is_set_again_when_steps_are_taken_again(job, tmp_path):
     """Killed after the change but before a checkpoint: the steps before the change keep the old strength."""
     run = Run.create(job(steps=60, checkpoint_every=0, evaluate_every=0), tmp_path / "replayed")

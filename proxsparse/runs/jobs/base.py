@@ -111,6 +111,10 @@ class Job:
 
     def wait(self) -> None:
         self.recorder.update(status="paused", doing="paused")
+        self.idle()
+
+    def idle(self) -> None:
+        """Let a moment pass that does not count as work."""
         began = time.monotonic()
         time.sleep(POLL_SECONDS)
         self.paused_seconds += time.monotonic() - began

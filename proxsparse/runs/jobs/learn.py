@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.learning.ramp import left_of
+from proxsparse.runs.commands import checked_delay
 from proxsparse.runs.jobs.base import Job
 from proxsparse.runs.memory import peak_bytes
 from proxsparse.runs.recorder import Recorder, describe_device
@@ -18,6 +21,10 @@ class LearnJobWorker(Job):
         super().__init__(run, recorder)
         self.job, self.learner = run.job(), None
         self.allowed = None  # the one half or step that may be taken although the run is paused
+        self.delay, self.half_ended = (
+            recorder.state.get("delay", 0.0),
+            -math.inf,
+        )  # slow motion: seconds between two halves
 
     def work(self) -> None:
         self.load()
@@ -66,8 +73,7 @@ class LearnJobWorker(Job):
         if not parent or parent["step"] != self.learner.step_index:
             return
         if "ramp" in parent["changed"]:
-            share_left = max(0, learn.steps - 1 - self.learner.step_index) / max(1, learn.steps - 1)
-            self.learner.growth_left = learn.ramp**share_left
+            self.learner.growth_left = left_of(learn.ramp, self.learner.step_index, learn.steps)
         if {"lambda1", "ramp", "relative"} & set(parent["changed"]):
             self.learner.lambda1 = learn.lambda1 / self.learner.growth_left
 
@@ -78,18 +84,26 @@ class LearnJobWorker(Job):
             self.handle_commands()
             if self.is_waiting:
                 self.wait()
-                continue
-            if self.learner.phase == "gradient":
-                self.measure_if_due()
-                self.recorder.update(status="paused" if self.paused else "running", doing="gradient half")
-                self.learner.gradient_step()
-                if self.history:
-                    self.history.after_gradient()
-                self.allowed = None if self.allowed == "gradient" else self.allowed
-                self._show_position()
+            elif self.is_resting:
+                self.recorder.update(status="running", doing=f"slow motion: the {self.learner.phase} half comes next")
+                self.idle()
             else:
-                self.take_prox_half()
-                self.allowed = None
+                self.take_half()
+                self.half_ended = time.monotonic()
+
+    def take_half(self) -> None:
+        """The half whose turn it is; both where a whole step was asked for."""
+        if self.learner.phase == "gradient":
+            self.measure_if_due()
+            self.recorder.update(status="paused" if self.paused else "running", doing="gradient half")
+            self.learner.gradient_step()
+            if self.history:
+                self.history.after_gradient()
+            self.allowed = None if self.allowed == "gradient" else self.allowed
+            self._show_position()
+        else:
+            self.take_prox_half()
+            self.allowed = None
 
     def take_prox_half(self) -> None:
         self.recorder.update(doing="prox half")
@@ -161,6 +175,11 @@ class LearnJobWorker(Job):
     def is_waiting(self) -> bool:
         return self.paused and self.allowed is None and self.learner is not None
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether slow motion lets the next half wait; one that was asked for by hand is taken at once."""
+        return self.allowed is None and time.monotonic() < self.half_ended + self.delay
+
     def can_handle(self, command: str) -> bool:
         return self.learner is not None or command == "stop"  # while loading there is nothing to pause or to set
 
@@ -174,6 +193,8 @@ class LearnJobWorker(Job):
                 self.allowed = command
         elif command == "set":
             self._set_strength(values.get("lambda1"))
+        elif command == "delay":
+            self._set_delay(values.get("seconds"))
         else:
             super().handle(command, **values)
 
@@ -190,6 +211,15 @@ class LearnJobWorker(Job):
         self.replay = []  # what was set at later steps, before they were lost, no longer counts
         self.recorder.forget_strengths_from(self.learner.step_index, self.learner.phase)
         self.recorder.event("lambda1", lambda1=self.learner.lambda1, phase=self.learner.phase)
+        self._show_position()
+
+    def _set_delay(self, seconds) -> None:
+        try:
+            self.delay = checked_delay(seconds)
+        except ProxSparseError as error:
+            self.recorder.event("ignored", command="delay", error=str(error))
+            return
+        self.recorder.event("delay", seconds=self.delay)
         self._show_position()
 
     def _strengths_set_since(self, step: int) -> list[dict]:
@@ -210,10 +240,10 @@ class LearnJobWorker(Job):
         remaining = None
         if done > 0:
             pace = (self.working_seconds - self.learning_since) / done
-            remaining = pace * (self.job.learn.steps - self.learner.step_index)
+            remaining = (pace + 2 * self.delay) * (self.job.learn.steps - self.learner.step_index)
         self.recorder.update(
             step=self.learner.step_index, steps=self.job.learn.steps, phase=self.learner.phase,
-            lambda1=self.learner.lambda1, elapsed=self.total_elapsed, remaining=remaining,
-            peak_bytes=peak_bytes(self.learner.device),
+            lambda1=self.learner.lambda1, growth_left=self.learner.growth_left, elapsed=self.total_elapsed, remaining=remaining,
+            delay=self.delay, peak_bytes=peak_bytes(self.learner.device),
         )  # fmt: skip
         self.recorder.flush()

@@ -1,0 +1,103 @@
+"""Branches on the Learn screen: fork a checkpoint of the run shown, and lay the curves of runs over each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from app.operator import EXAMPLE, EXAMPLE_ID, Operator
+from app.screens.screen import Shown
+from app.settings_form import SETTINGS, job_from
+from app.views.branches import courses, family
+from app.views.listing import Listing
+from app.views.run import RunSnapshot, snapshot_of
+from proxsparse import LearnConfig, LearnJob, ProxSparseError, figures
+from proxsparse.figures.branches import MOST
+from proxsparse.runs import new_run_path
+from proxsparse.settings import settings_of
+
+
+class Branches:
+    """step: which checkpoint is forked. button: forks it. others: the runs whose curves are laid over that of the run shown."""
+
+    def __init__(self, operator: Operator, listing: Listing):
+        self.operator, self.listing = operator, listing
+
+    def build(self) -> None:
+        with gr.Row(elem_id="branches"):
+            # Both take any value, and what is unknown is refused or left out here: a run may be deleted, and a checkpoint
+            # replaced, while the page still holds it.
+            self.step = gr.Dropdown(
+                [], label="Fork from step", info="a run keeps its two newest checkpoints", allow_custom_value=True, min_width=150,
+                elem_id="fork-step",
+            )  # fmt: skip
+            self.button = gr.Button(
+                "Fork with these settings", size="sm", interactive=False, min_width=150, elem_id="fork"
+            )
+            self.others = gr.Dropdown(
+                [], value=[], multiselect=True, label="Compare with", max_choices=MOST - 1, allow_custom_value=True,
+                info="curves laid over that of the run shown; at first those of its parents and forks", scale=3, min_width=260,
+                elem_id="compare",
+            )  # fmt: skip
+
+    def wire(self, shell, values: list[Component]) -> None:
+        """values: of the form of settings."""
+        gr.on([self.others.input], **shell.looking())
+        shell.on(self.button.click, self.fork, [shell.id, self.step, *values], [shell.id])
+
+    def render(self, shown: Shown, run_changed: bool) -> tuple[dict[Component, Any], list[RunSnapshot]]:
+        """What is to be updated, and the runs to lay over the one shown."""
+        view, id, updates = shown.view, shown.id, {}
+        steps = tuple(map(str, view.run.checkpoints())) if view else ()
+        if shown.changed("checkpoints", steps) or run_changed:
+            keep = not run_changed and shown.values[self.step] in steps
+            updates[self.step] = gr.update(
+                choices=list(steps), **({} if keep else {"value": steps[-1] if steps else None})
+            )
+        rows = self.listing.rows()
+        ids = [row.id for row in rows if row.kind == "learn"] + (
+            [EXAMPLE_ID] if (EXAMPLE / "run.json").is_file() else []
+        )
+        choices = [each for each in ids if each != id]
+        given = family(id, rows) if run_changed else shown.values[self.others] or []
+        chosen = [each for each in given if each in choices][: MOST - 1]
+        if shown.changed("choices", choices) or chosen != (shown.values[self.others] or []):
+            updates[self.others] = gr.update(choices=choices, value=chosen)
+        return updates, [other for each in chosen if (other := self._view(each)) is not None]
+
+    def curves(self, view: RunSnapshot, others: list[RunSnapshot]):
+        """The learning curve of the run shown, or of it and the others."""
+        if not others:
+            return figures.learning_curve(view.curves(), view.measurements())
+        return figures.learning_curves(courses([view, *others]))
+
+    def fork(self, id: str, step: str | None, *values) -> str:
+        """Go on from a checkpoint with every setting of the form that differs from the run's; returns the fork's id.
+
+        What a fork cannot change is refused by name.
+        """
+        parent = self.operator.find(id)
+        if step and not str(step).isdecimal():
+            raise ProxSparseError(f"The step to fork from is {str(step)[:40]!r}: choose one of the list.")
+        before = parent.job()
+        after = job_from(before.model, before.corpus, dict(zip(SETTINGS, values, strict=True)))
+        changes = {
+            name: value
+            for config, old, new in ((LearnConfig, before.learn, after.learn), (LearnJob, before, after))
+            for name in settings_of(config)
+            if (value := getattr(new, name)) != getattr(old, name)
+        }
+        run = parent.fork(
+            new_run_path(self.operator.runs, f"{before.model}-fork"), int(step) if step else None, **changes
+        )
+        run.start()
+        return run.id
+
+    def _view(self, id: str) -> RunSnapshot | None:
+        """None where the run was deleted meanwhile."""
+        try:
+            return snapshot_of(self.operator.find(id))
+        except (ProxSparseError, FileNotFoundError):
+            return None

@@ -1,0 +1,159 @@
+"""The settings on the Learn screen: preset, model, text, every setting, and which of them differ from what."""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+
+from app.operator import CORPORA, Operator
+from app.settings_form import (
+    BASIC,
+    MACHINE,
+    OPTIMIZER,
+    REGULARIZER,
+    SETTINGS,
+    TEXT,
+    differences,
+    label_of,
+    nearest_preset,
+    settings,
+    values_of,
+)
+from proxsparse import PRESETS, LearnJob
+from proxsparse.config import PRESET_NOTES
+
+# Opens the settings on narrow screens, where they would fill the first four.
+TOGGLE = """<button type='button' aria-expanded='false' aria-controls='form'>Settings</button>"""
+TOGGLING = """
+const button = element.querySelector('button');
+button.addEventListener('click', () => {
+  const open = document.getElementById('form').toggleAttribute('data-open');
+  button.setAttribute('aria-expanded', String(open));
+});
+"""
+GROUPS = (
+    ("Text and measurement", TEXT), ("Optimizer", OPTIMIZER), ("Regularizer and metric", REGULARIZER), ("Machine", MACHINE),
+)  # fmt: skip
+
+
+def toggle() -> gr.HTML:
+    """A button that shows and hides the form on narrow screens; on wide ones both stand side by side."""
+    return gr.HTML(html_template=TOGGLE, js_on_load=TOGGLING, elem_id="settings-toggle")
+
+
+class LearnForm:
+    """What a run is started with, and a fork takes its changes from.
+
+    preset, model, corpus: components. values: the inputs of all settings, in the order of SETTINGS.
+    """
+
+    css = """
+#settings-toggle { display: none; }
+#settings-toggle button { width: 100%; padding: 8px; border: 1px solid var(--border-color-primary); border-radius: 6px;
+  background: var(--background-fill-secondary); color: var(--body-text-color); }
+#settings-toggle button[aria-expanded=true] { border-color: #0072B2; }
+#preset-note, #differs { font-size: .85rem; } #differs ul { margin: 2px 0; padding-left: 1.2em; }
+@media (max-width: 760px) { #settings-toggle { display: block; } #form:not([data-open]) { display: none !important; } }
+"""
+
+    def __init__(self, operator: Operator):
+        self.operator = operator
+
+    def build(self) -> None:
+        self.preset = gr.Dropdown(
+            list(PRESETS), value="Quick", label="Preset", elem_id="preset", info="settings to start from"
+        )
+        self.note = gr.HTML(_note("Quick"), elem_id="preset-note")
+        self.differs = gr.HTML(elem_id="differs")
+        with gr.Row():
+            self.reset = gr.Button("Reset to the preset", size="sm", min_width=120, elem_id="settings-reset")
+            self.as_shown = gr.Button("As the run shown", size="sm", min_width=120, elem_id="settings-as-shown")
+        self.model = gr.Textbox(
+            value="embedded", label="Model", max_lines=1, elem_id="model",
+            info="embedded (SmolLM2-135M), a Hub id, or a directory or .gguf file in a folder the operator allowed",
+        )  # fmt: skip
+        self.corpus = gr.Dropdown(
+            list(CORPORA), value="bundled", allow_custom_value=True, label="Text", elem_id="corpus",
+            info="bundled works offline; wikitext2 and c4 come from the Hub; or upload your own",
+        )  # fmt: skip
+        self.upload = gr.UploadButton("Upload a text (.txt, .jsonl)", file_count="single", size="sm", elem_id="upload")
+        fields = settings(BASIC)
+        for title, names in GROUPS:
+            with gr.Accordion(title, open=False):
+                fields |= settings(names)
+        self.values = [fields[name] for name in SETTINGS]
+
+    @property
+    def filled(self) -> list:
+        """What `fill` updates."""
+        return [*self.values, self.corpus, self.model, self.preset, self.note, self.differs]
+
+    def wire(self, shell) -> None:
+        """Whatever changes the form, what stands there is compared anew."""
+        beside = [self.preset, shell.id, *self.values]
+        marking = {"fn": self.marks, "inputs": beside, "outputs": [self.differs], **shell.quietly}
+        gr.on([value.change for value in self.values], **marking, trigger_mode="always_last")
+        gr.on([self.preset.input, self.reset.click], self.take_preset, beside, [*self.values, self.preset, self.note, self.differs],
+              **shell.quietly)  # fmt: skip
+        shell.on(self.as_shown.click, self.fill, [shell.id], self.filled)
+        shell.on(self.upload.upload, self.keep_text, [self.upload], [self.corpus])
+
+    def fill(self, id: str) -> dict:
+        """Put the settings of the run shown into the form: what a fork starts from, and a new run like it.
+
+        Once for each run that the page comes to show, and not while it is shown: nothing that was typed is overwritten.
+        """
+        job = self.operator.find(id).job() if id else LearnJob()
+        values = values_of(job)
+        corpus, preset = self.operator.shown_corpus(job.corpus), None if id else "Quick"
+        updates = dict(zip(self.values, values, strict=True))
+        updates[self.corpus] = gr.update(choices=list(dict.fromkeys((*CORPORA, corpus))), value=corpus)
+        updates |= {self.model: job.model, self.preset: preset, self.note: _note(preset)}
+        return updates | {self.differs: self.marks(preset, id, *values)}
+
+    def take_preset(self, preset: str | None, id: str, *values):
+        """Every setting as the preset has it; where none is chosen, the one that is nearest to the form."""
+        preset = preset if preset in PRESETS else nearest_preset(values)
+        taken = values_of(PRESETS[preset])
+        return [*taken, preset, _note(preset), self.marks(preset, id, *taken)]
+
+    def marks(self, preset: str | None, id: str, *values) -> str:
+        """Which settings differ from the preset, marked at each of them and listed, and what a fork would change."""
+        base = preset if preset in PRESETS else nearest_preset(values)
+        changed = differences(values, PRESETS[base])
+        lines = [
+            f"As the preset {escape(base)}."
+            if not changed
+            else f"Differs from the preset {escape(base)}: {_listed(changed)}."
+        ]
+        if id:
+            fork = differences(values, self.operator.find(id).job())
+            lines.append(f"A fork of the run shown changes: {_listed(fork)}." if fork else "As the run shown.")
+        style = "".join(
+            f"#setting-{name} {{ border-left: 3px solid #E69F00 !important; }} "
+            f'#setting-{name} [data-testid="block-info"]::after {{ content: " · {_quoted(base)}: {_quoted(other)}"; }}'
+            for name, (_, other) in changed.items()
+        )
+        return f"<style>{style}</style><ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
+
+    def keep_text(self, path: str):
+        """Keep an uploaded text, and choose it."""
+        name = self.operator.keep_upload(path)
+        return gr.update(choices=[*CORPORA, name], value=name)
+
+
+def _note(preset: str | None) -> str:
+    return f"<p>{escape(PRESET_NOTES[preset])}</p>" if preset in PRESET_NOTES else ""
+
+
+def _listed(changed: dict[str, tuple[str, str]]) -> str:
+    return ", ".join(
+        f"{escape(label_of(name))} {escape(value)} instead of {escape(other)}"
+        for name, (value, other) in changed.items()
+    )
+
+
+def _quoted(text: str) -> str:
+    """For a string in a style sheet. Presets are ours, but their names could hold a quotation mark one day."""
+    return text.replace("\\", "").replace('"', "'")
