@@ -161,7 +161,7 @@ class LearnScreen:
             return {self.parts[name]: "" for name in CHARTS}
         steps, perplexity = view.curves(), view.measurements()
         drawn = (
-            figures.learning_curve(steps, perplexity), figures.composition(steps), figures.flips(steps, view.weights),
+            figures.learning_curve(steps, perplexity, view.run.given()), figures.composition(steps), figures.flips(steps, view.weights),
             figures.strength(steps),
         )  # fmt: skip
         return {self.parts[name]: as_value(figure) for name, figure in zip(CHARTS, drawn, strict=True)}

