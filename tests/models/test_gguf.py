@@ -74,8 +74,13 @@ def test_a_missing_tensor_is_refused_and_nothing_is_kept(write, tmp_path):
     assert not list((tmp_path / "cache" / "models").glob("*/config.json"))
 
 
-def test_a_tensor_without_a_place_is_refused(write):
-    assert "has no place for" in refusal(write(more=["blk.1.ffn_up.scale"]))
+def test_what_is_not_read_is_refused(write):
+    said = refusal(write(more=["blk.1.ffn_up.scale"]))
+    assert said == "tiny.gguf holds 32 values that transformers does not read: give the model as safetensors instead."
+    assert "32 values that transformers does not read (rope_freqs.weight, the" in refusal(
+        write(more=["rope_freqs.weight"])
+    )
+    assert "first model.layers.0." in refusal(write(without=["blk.0.attn_norm.weight"], more=["blk.0.other.weight"]))
 
 
 def test_a_pointer_of_git_lfs_is_called_so(tmp_path):
