@@ -64,14 +64,16 @@ def tiles(view: RunSnapshot | None) -> str:
         return ""
     last = view.last
     (learned, dense, magnitude), about = _headline(view)
-    n, m = view.job.learn.n, view.job.learn.m
+    n, m, given = view.job.learn.n, view.job.learn.m, view.run.given()
     sparse = "–" if last is None else f"{pattern_share(last):.1%}"
     loss = "–" if last is None or last["loss"] is None else f"{last['loss']:.3f}"
     flipped = "–" if last is None or not view.weights else f"{last['flips_from_start'] / view.weights:.2%}"
     tiles = (
         html.tile("perplexity, learned mask", _perplexity(learned), about, lead=True),
         html.tile("magnitude mask", _perplexity(magnitude), f"keeping the {n} largest of every {m}, nothing learned"),
-        html.tile("dense", _perplexity(dense), "the model as it came, all weights kept"),
+        html.tile("dense", _perplexity(dense), "the model as it came, all weights kept")
+        if given == "dense"
+        else html.tile("given model", _perplexity(dense), f"as it came: {given.removeprefix('given model, ')}"),
         html.tile("training loss", loss, f"nats a token, {view.job.learn.loss_at} weights"),
         html.tile("λ1 now", f"{view.strength:.3g}", "strength of the regularizer at the next step"),
         html.tile(f"groups already {n}:{m}", sparse, f"at most {n} nonzero soft weights of {m}"),
@@ -101,8 +103,9 @@ def result(view: RunSnapshot | None) -> str:
     if None in rows:
         return ""
     pattern = view.job.learn.pattern
+    given = view.run.given()
     names = {
-        "dense": "dense (nothing removed)",
+        "dense": "dense (nothing removed)" if given == "dense" else given,
         "magnitude": f"magnitude {pattern} mask",
         "learned": f"learned {pattern} mask",
     }
@@ -111,7 +114,11 @@ def result(view: RunSnapshot | None) -> str:
         (names[row["mask"]], html.with_error(row["perplexity"], row["stderr"]), f"{row['perplexity'] / dense:.2f} ×")
         for row in rows
     ]
-    table = html.table(("mask", "held-out perplexity", "over dense"), body, classes=[row["mask"] for row in rows])
+    table = html.table(
+        ("mask", "held-out perplexity", "over dense" if given == "dense" else "over the given model"),
+        body,
+        classes=[row["mask"] for row in rows],
+    )
     return f"""<div class='result'><h3>Result at step {rows[2]["step"]}</h3>{table}
 <p>On {first["windows"]} held-out windows of {first["context"]} tokens ({first["tokens"]:,} predicted), ± standard error over the windows.
 No weight was updated: each mask is applied to the original weights. Lower is better.</p></div>"""

@@ -17,6 +17,10 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.settings import setting, settings
 
 CORPORA = ("bundled", "wikitext2", "c4")
+BOS = (
+    "where the BOS token stands: at the beginning of every window, which Gemma models need, or once, before the text; auto: "
+    "every for these models"
+)
 NAMES = ("embedded", *CORPORA)  # whatever a directory may be called
 
 
@@ -99,6 +103,7 @@ class LearnJob:
     corpus: str = setting("bundled", "bundled, wikitext2, c4, or a .txt or .jsonl file")
     length: int = setting(256, "length of a calibration window", "tokens", ge=2)
     context: int = setting(512, "length of a held-out window, on which perplexity is measured", "tokens", ge=2)
+    bos: Literal["auto", "every", "once"] = setting("auto", BOS)
     windows: int = setting(40, "held-out windows measured at the end; 0: all of them", "windows", ge=0)
     live_windows: int = setting(2, "held-out windows measured while the run goes on", "windows", ge=1)
     evaluate_every: int = setting(10, "steps between two live measurements; 0: only at the end", "steps", ge=0)
@@ -196,6 +201,7 @@ class CompareJob:
     length: int = setting(256, "length of a calibration window", "tokens", ge=2)
     calibration: int = setting(128, "calibration windows of the methods that do not learn", "windows", ge=1)
     context: int = setting(512, "length of a held-out window, on which perplexity is measured", "tokens", ge=2)
+    bos: Literal["auto", "every", "once"] = setting("auto", BOS)
     windows: int = setting(40, "held-out windows measured; 0: all of them", "windows", ge=0)
     steps: int = setting(80, "steps of each method that learns, on the same windows in the same order", "steps", ge=1)
     batch: int = setting(2, "calibration windows in a step of the methods that learn", "windows", ge=1)

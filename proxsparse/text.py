@@ -46,7 +46,8 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Text:
-    """Windows of token ids. calibration: int64 (count, length); heldout: int64 (count, context)."""
+    """Windows of token ids. calibration: int64 (count, length); heldout: int64 (count, context). bos: whether the BOS token
+    begins every one of them."""
 
     calibration: Tensor
     heldout: Tensor
@@ -54,6 +55,7 @@ class Text:
     sha256: str
     calibration_tokens: int
     heldout_tokens: int
+    bos: bool = False
 
     def heldout_windows(self, count: int = 0) -> Tensor:
         """The first `count` held-out windows, int64 (count, context); 0: all of them."""
@@ -61,12 +63,19 @@ class Text:
 
     def describe(self) -> dict:
         """What tells this text from another, as JSON."""
-        names = ("name", "sha256", "calibration_tokens", "heldout_tokens")
+        names = ("name", "sha256", "calibration_tokens", "heldout_tokens", "bos")
         return {name: getattr(self, name) for name in names}
 
 
 def load_windows(
-    corpus: str, tokenizer, length: int = 256, context: int | None = None, model_context: int | None = None
+    corpus: str,
+    tokenizer,
+    length: int = 256,
+    context: int | None = None,
+    model_context: int | None = None,
+    *,
+    vocabulary: int | None = None,
+    bos: bool = False,
 ) -> Text:
     """The windows of a corpus: calibration windows of `length` tokens, held-out ones of `context` (default: `length`).
 
@@ -81,6 +90,11 @@ def load_windows(
         Tokens in a calibration window and in a held-out one.
     model_context : int, optional
         The model's longest input in tokens; longer windows are refused.
+    vocabulary : int, optional
+        How many tokens the model knows; text that needs another one is refused.
+    bos : bool
+        Begin every window with the tokenizer's BOS token, which counts towards its length; else it stands where the
+        tokenizer puts it, mostly once, before the text. `LanguageModel.windows` knows which models need it.
 
     Returns
     -------
@@ -90,7 +104,8 @@ def load_windows(
     Raises
     ------
     ProxSparseError
-        Where the text cannot be read, or a part of it is too short for one window.
+        Where the text cannot be read, a part of it is too short for one window, or the tokenizer lacks a BOS token that is
+        asked for or gives a token that the model does not know.
 
     Examples
     --------
@@ -104,15 +119,22 @@ def load_windows(
             raise ProxSparseError(
                 f"{name} is {tokens} and the model reads at most {model_context} tokens: give {model_context} or less."
             )
+    first = tokenizer.bos_token_id if bos else None
+    if bos and first is None:
+        raise ProxSparseError("This model's tokenizer has no BOS token to begin a window with: set bos to once.")
     text = load_corpus(corpus)
     calibration, heldout = _token_ids(text.calibration, tokenizer), _token_ids(text.heldout, tokenizer)
+    if vocabulary is not None:
+        for ids in (calibration, heldout):
+            _check_known(ids, tokenizer, vocabulary, text.name)
     return Text(
-        calibration=_windows(calibration, length, "calibration", "length", text.name),
-        heldout=_windows(heldout, context, "held-out", "context", text.name),
+        calibration=_windows(calibration, length, first, "calibration", "length", text.name),
+        heldout=_windows(heldout, context, first, "held-out", "context", text.name),
         name=text.name,
         sha256=text.sha256,
         calibration_tokens=len(calibration),
         heldout_tokens=len(heldout),
+        bos=bos,
     )
 
 
@@ -207,14 +229,29 @@ def _token_ids(text: str, tokenizer) -> Tensor:
     return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
 
 
-def _windows(ids: Tensor, length: int, part: str, setting: str, name: str) -> Tensor:
-    count = len(ids) // length
+def _check_known(ids: Tensor, tokenizer, vocabulary: int, name: str) -> None:
+    unknown = ids[ids >= vocabulary]
+    if len(unknown):
+        token = tokenizer.convert_ids_to_tokens(int(unknown[0]))
+        raise ProxSparseError(
+            f"{name} needs the token {token!r} ({int(unknown[0])}), which lies beyond the {vocabulary} rows of the model's "
+            "embedding: give the tokenizer that belongs to the model, or take it out of the text."
+        )
+
+
+def _windows(ids: Tensor, length: int, first: int | None, part: str, setting: str, name: str) -> Tensor:
+    """int64 (count, length). first: the token with which each begins, if there is one."""
+    if first is not None and len(ids) and ids[0] == first:
+        ids = ids[1:]
+    taken = length if first is None else length - 1
+    count = len(ids) // taken
     if count == 0:
         raise ProxSparseError(
             f"The {part} part of {name} has {len(ids)} tokens, too few for one window of {length}: give more text or a "
             f"smaller {setting}."
         )
-    return ids[: count * length].view(count, length)
+    windows = ids[: count * taken].view(count, taken)
+    return windows if first is None else torch.nn.functional.pad(windows, (1, 0), value=first)
 
 
 def _bundled() -> Corpus:

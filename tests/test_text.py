@@ -72,6 +72,47 @@ def test_windows_are_packed_and_of_the_stated_length(text_file):
     assert load_windows(str(text_file), tokenizer, length=48).sha256 == text.sha256
 
 
+def test_a_bos_token_begins_every_window_where_it_is_asked_for(text_file):
+    tokenizer = tiny_tokenizer()
+    plain = load_windows(str(text_file), tokenizer, length=48, context=64)
+    text = load_windows(str(text_file), tokenizer, length=48, context=64, bos=True)
+    assert text.bos and not plain.bos and text.sha256 == plain.sha256
+    ids = tokenizer(load_corpus(str(text_file)).heldout)["input_ids"]
+    assert text.heldout.shape[1] == 64 and (text.heldout[:, 0] == tokenizer.bos_token_id).all()
+    assert text.heldout[:, 1:].flatten().tolist() == ids[: len(text.heldout) * 63]
+
+    class AddsIt:  # as Llama's and Gemma's tokenizers do, once a text
+        bos_token_id = tokenizer.bos_token_id
+
+        def __call__(self, text, **options):
+            return {"input_ids": [self.bos_token_id, *tokenizer(text, **options)["input_ids"]]}
+
+    assert load_windows(str(text_file), AddsIt(), 48, bos=True).calibration.equal(text.calibration)
+    tokenizer.bos_token = None
+    with pytest.raises(ProxSparseError, match="has no BOS token to begin a window with: set bos to once"):
+        load_windows(str(text_file), tokenizer, 48, bos=True)
+
+
+def test_a_token_that_the_model_does_not_know_is_named(tmp_path):
+    path, tokenizer = tmp_path / "text.txt", tiny_tokenizer()
+    tokenizer.add_tokens(["<odd>"])
+    path.write_text("abc " * 100)
+    load_windows(str(path), tokenizer, 16, vocabulary=128)  # it is nowhere in the text
+    path.write_text("abc " * 100 + "<odd>")
+    with pytest.raises(
+        ProxSparseError, match=r"text.txt needs the token '<odd>' \(128\), which lies beyond the 128 rows"
+    ):
+        load_windows(str(path), tokenizer, 16, vocabulary=128)
+
+
+@pytest.mark.parametrize("name", ["text.txt", "text.jsonl"])
+def test_a_pointer_of_git_lfs_is_called_so(name, tmp_path):
+    path = tmp_path / name
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(ProxSparseError, match="is a Git LFS pointer and not the file itself: run `git lfs pull`"):
+        read_documents(path)
+
+
 def test_jsonl(tmp_path):
     path = tmp_path / "documents.jsonl"
     documents = tiny_text().split("\n\n")

@@ -70,7 +70,7 @@ class Branches:
     def curves(self, view: RunSnapshot, others: list[RunSnapshot]):
         """The learning curve of the run shown, or of it and the others."""
         if not others:
-            return figures.learning_curve(view.curves(), view.measurements())
+            return figures.learning_curve(view.curves(), view.measurements(), view.run.given())
         return figures.learning_curves(courses([view, *others]))
 
     def fork(self, id: str, step: str | None, *values) -> str:

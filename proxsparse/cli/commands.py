@@ -92,16 +92,15 @@ def evaluate(arguments: argparse.Namespace) -> int:
         )
     import torch
 
-    from proxsparse.evaluation.perplexity import perplexity
+    from proxsparse.evaluation.perplexity import bos_effect, perplexity
     from proxsparse.layers import prunable_layers
     from proxsparse.models.load import load_model
     from proxsparse.models.sparsity import sparsity_of
-    from proxsparse.text import load_windows
 
     # What fp32 says is meant of the weights as well: a checkpoint in bf16 would be computed in bf16.
     dtype = torch.float32 if arguments.precision == "fp32" else None
     lm = load_model(absolute(arguments.model), arguments.device, dtype)
-    text = load_windows(arguments.corpus, lm.tokenizer, arguments.context, arguments.context, lm.context)
+    text = lm.windows(arguments.corpus, arguments.context, arguments.context, arguments.bos)
     windows = text.heldout_windows(arguments.windows)
     try:
         sparsity = str(sparsity_of(layer.matrix for layer in prunable_layers(lm.model, 1).values()))
@@ -109,10 +108,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
         sparsity = f"of unknown sparsity ({str(error).rstrip('.')})"
     with _bar("perplexity") as progress:
         found = perplexity(lm.model, windows, arguments.batch, arguments.precision, progress)
+        effect = bos_effect(lm.model, windows, arguments.precision) if text.bos else None
     if arguments.json:
         print(
             json.dumps(
-                {"model": arguments.model, "corpus": arguments.corpus, "sparsity": sparsity} | dataclasses.asdict(found)
+                {"model": arguments.model, "corpus": arguments.corpus, "sparsity": sparsity, "bos": effect}
+                | dataclasses.asdict(found)
             )
         )
     else:
@@ -120,6 +121,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
             f"{arguments.model} on {arguments.corpus}: perplexity {found}, {found.tokens:,} tokens, {found.seconds:.0f} s"
         )
         print(f"{arguments.model} is {sparsity}.")
+        if effect:
+            print(
+                f"A BOS token begins every window (--bos {arguments.bos}): on the first {effect['windows']}, perplexity "
+                f"{effect['with']:.2f} with it and {effect['without']:.2f} without."
+            )
     return 0
 
 

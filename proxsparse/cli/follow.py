@@ -161,8 +161,10 @@ def _report(run: Run, as_json: bool, interrupted: bool) -> int:
         return code
     if code == 2:
         return failed(run)
+    names = {"dense": run.given()}
     for entry in final:
-        print(f"{entry['mask']:<10} perplexity {entry['perplexity']:>9.2f} ± {entry['stderr'] or 0:.2f}")
+        name = names.get(entry["mask"], entry["mask"])
+        print(f"{name:<10} perplexity {entry['perplexity']:>9.2f} ± {entry['stderr'] or 0:.2f}")
     if final:
         print(f"{'':<10} on {final[0]['windows']} held-out windows of {final[0]['context']} tokens")
     print(

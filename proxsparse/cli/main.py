@@ -11,7 +11,7 @@ from proxsparse.cli.app import app
 from proxsparse.cli.bench import bench
 from proxsparse.cli.output import write_in_any_encoding
 from proxsparse.cli.settings import Parser, add_settings
-from proxsparse.config import EXPORT_FORMATS, METHODS, PRESETS, CompareJob, LearnConfig, LearnJob, SweepPlan
+from proxsparse.config import BOS, EXPORT_FORMATS, METHODS, PRESETS, CompareJob, LearnConfig, LearnJob, SweepPlan
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs.commands import COMMANDS
 
@@ -195,6 +195,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", metavar="MODEL", help="embedded, a Hub id, a directory, or a .gguf file")
     evaluate.add_argument("--corpus", default="bundled", help="bundled, wikitext2, c4, or a .txt or .jsonl file")
     evaluate.add_argument("--context", type=int, default=512, help="window length in tokens (default 512)")
+    evaluate.add_argument("--bos", choices=("auto", "every", "once"), default="auto", help=f"{BOS} (default auto)")
     evaluate.add_argument("--windows", type=int, default=40, help="how many windows; 0: all (default 40)")
     evaluate.add_argument("--batch", type=int, default=4, help="windows in one forward pass (default 4)")
     evaluate.add_argument(

@@ -77,6 +77,22 @@ def perplexity(
     return Perplexity(value, value * stderr, len(losses) * (windows.shape[1] - 1), *windows.shape, seconds)
 
 
+BOS_WINDOWS = 4  # on which it is told what a BOS token at the beginning of each window changes
+
+
+def bos_effect(model, windows: Tensor, precision: str = "auto") -> dict[str, float]:
+    """What the BOS token that begins each of `windows` does for the tokens after the first two: {"windows": how many were
+    measured, "with", "without": perplexities of the same predicted tokens}."""
+    some = windows[:BOS_WINDOWS].to(next(model.parameters()).device)
+    with torch.inference_mode(), autocast(some.device, precision):
+        found = [
+            next_token_losses(model, some)[:, 1:].double().mean().item(),
+            next_token_losses(model, some[:, 1:]).double().mean().item(),
+        ]
+    there, missing = (math.exp(min(loss, 700)) for loss in found)
+    return {"windows": len(some), "with": there, "without": missing}
+
+
 @torch.inference_mode()
 def window_losses(
     model,

@@ -25,7 +25,7 @@ QUANTITIES = {
 }
 
 
-def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame) -> go.Figure:
+def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame, given: str = "dense") -> go.Figure:
     """Held-out perplexity of the masked original model (log scale, dense and magnitude as lines) above the training
     loss.
 
@@ -35,6 +35,8 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame) -> go.Figure:
         As `run.table("steps")`.
     perplexity : DataFrame
         As `run.table("perplexity")`.
+    given : str
+        What the model was as it came, as `Run.given` says.
 
     Returns
     -------
@@ -55,11 +57,12 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame) -> go.Figure:
         last = max(_last(steps, "step", 1), 1)
         for mask, color, dash in (("magnitude", RED, "dash"), ("dense", GREEN, "dot")):
             values = live[live["mask"] == mask]["perplexity"]
+            name = f"{mask} mask" if mask == "magnitude" else given.partition(",")[0]
             if len(values):
                 figure.add_scatter(
-                    x=[0, last], y=[values.iloc[-1]] * 2, name=f"{mask}{' mask' if mask == 'magnitude' else ''}",
+                    x=[0, last], y=[values.iloc[-1]] * 2, name=name,
                     mode="lines", line={"color": color, "dash": dash, "width": 1.5},
-                    hovertemplate=f"{mask}: %{{y:.2f}}<extra></extra>", row=1, col=1,
+                    hovertemplate=f"{given if mask == 'dense' else mask}: %{{y:.2f}}<extra></extra>", row=1, col=1,
                 )  # fmt: skip
     if len(steps):
         figure.add_scatter(

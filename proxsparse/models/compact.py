@@ -23,6 +23,7 @@ from proxsparse.models.checks import check_causal, check_directory, check_tokeni
 from proxsparse.models.language_model import (
     LanguageModel,
     context_of,
+    load_tokenizer,
     loading_error,
     quiet_transformers,
     resolve_device,
@@ -88,7 +89,7 @@ def load_compact(directory: str | Path, device: str | None = None, dtype: torch.
     --------
     >>> lm = load_compact("sparse")  # doctest: +SKIP
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
     from transformers.initialization import no_init_weights
 
     path = Path(directory).expanduser()
@@ -101,7 +102,7 @@ def load_compact(directory: str | Path, device: str | None = None, dtype: torch.
     stored = CompactFiles(path)
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+            tokenizer = load_tokenizer(path, local_files_only=True)
             config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
             with no_init_weights():  # memory that nothing is written to: `fill` puts the stored tensors in its place
                 model = AutoModelForCausalLM.from_config(

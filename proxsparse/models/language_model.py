@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+from proxsparse import text
 from proxsparse.errors import ProxSparseError
+from proxsparse.text import Text
 
 OFFLINE_CHOICES = "without a network, `embedded`, a directory and a .gguf file work"
 
@@ -27,6 +29,26 @@ class LanguageModel:
     source: str
     context: int
 
+    @property
+    def needs_bos(self) -> bool:
+        """Whether the model is one whose predictions go wrong in a window that does not begin with the BOS token: the Gemma
+        models, for which lm-eval adds it as well (`HFLM` in lm_eval/models/huggingface.py)."""
+        return "gemma" in self.model.config.model_type and self.tokenizer.bos_token_id is not None
+
+    def windows(self, corpus: str, length: int, context: int | None = None, bos: str = "auto") -> Text:
+        """The windows of a corpus for this model; see `load_windows`, which it calls with what the model knows.
+
+        bos: `every` begins each window with the BOS token, `once` leaves it where the tokenizer puts it, `auto` is `every` for
+        models that need it (`needs_bos`).
+        """
+        if bos not in ("auto", "every", "once"):
+            raise ProxSparseError(f"bos is {bos!r}: choose one of auto, every, once.")
+        every = bos == "every" or (bos == "auto" and self.needs_bos)
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        return text.load_windows(
+            corpus, self.tokenizer, length, context, self.context, vocabulary=vocabulary, bos=every
+        )
+
 
 def context_of(model) -> int:
     """The longest input that `model` was made for, in tokens."""
@@ -41,6 +63,18 @@ def dtype_name(dtype: torch.dtype) -> str:
     'bfloat16'
     """
     return str(dtype).removeprefix("torch.")
+
+
+def load_tokenizer(source, **options):
+    """As `AutoTokenizer.from_pretrained`, without code that comes with it; ValueError for a broken tokenizer.json."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+    except Exception as error:
+        if type(error) is not Exception:  # `tokenizers`, written in Rust, raises nothing narrower
+            raise
+        raise ValueError(f"its tokenizer cannot be read: {error}") from error
 
 
 SAMPLED = 1024  # values of each tensor that a fingerprint is made of

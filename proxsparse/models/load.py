@@ -26,6 +26,7 @@ from proxsparse.models.gguf import converted, embedded_gguf
 from proxsparse.models.language_model import (
     LanguageModel,
     context_of,
+    load_tokenizer,
     loading_error,
     quiet_transformers,
     resolve_device,
@@ -65,7 +66,7 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
     --------
     >>> lm = load_model("embedded")  # doctest: +SKIP
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import find_adapter_config_file
 
     device, is_local = resolve_device(device), True
@@ -78,7 +79,7 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
             if not is_local and find_adapter_config_file(source, local_files_only=no_network):
                 raise adapter_error(name, ADAPTER_FILES[0])
             check_decoder(name, AutoConfig.from_pretrained(source, local_files_only=no_network))
-            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=no_network)
+            tokenizer = load_tokenizer(source, local_files_only=no_network)
             model, info = AutoModelForCausalLM.from_pretrained(
                 source, dtype=dtype or "auto", use_safetensors=True, local_files_only=no_network,
                 ignore_mismatched_sizes=True, output_loading_info=True,

@@ -107,6 +107,11 @@ class RunDirectory:
         """Linear maps that are left dense, with the reason."""
         return read_json(self.path / "layers.json", default={}).get("skipped", {})
 
+    def given(self) -> str:
+        """What the model was as it came: `dense`, or that it was sparse already, with its pattern."""
+        found = read_json(self.path / "layers.json", default={}).get("given", "dense")
+        return found if found == "dense" else f"given model, {found}"
+
     def corpus(self) -> dict | None:
         """The text it works on: name, sha256, calibration_tokens, heldout_tokens; None before it is read."""
         return read_json(self.path / "layers.json", default={}).get("corpus")
@@ -130,6 +135,9 @@ def migrated(header: dict) -> dict:
     Version 0 had no number. Its oldest runs did not name where the loss is taken, nor a ramp: they took the loss at the
     soft weights, with a constant strength. Of a fork's changes only the strength was written down.
     """
+    for name in ("job", "compare", "sweep"):  # of before there was a choice
+        if isinstance(header.get(name), dict):
+            header = header | {name: {"bos": "once"} | header[name]}
     if header.get("version", 0) >= 1:
         return header
     header = header | {"version": 1}

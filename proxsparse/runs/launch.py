@@ -24,7 +24,7 @@ from proxsparse.settings import given_settings
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_ARENA_MAX": "1"}
 # What a checkpoint belongs to, or what its records were measured with: a fork cannot change it.
 FIXED = (
-    "model", "corpus", "length", "context", "live_windows", "history_blocks", "tile_rows", "tile_columns", "n", "m", "metric",
+    "model", "corpus", "length", "context", "bos", "live_windows", "history_blocks", "tile_rows", "tile_columns", "n", "m", "metric",
     "metric_windows", "memory",
 )  # fmt: skip
 CARRIED_OVER = ("layers.json", "steps.jsonl", "layers.jsonl", "perplexity.jsonl")

@@ -1,13 +1,15 @@
 """Perplexity against its definition."""
 
+import json
 import math
 
 import pytest
 import torch
-from tiny_models import FAMILIES, LLAMA_LIKE, random_windows, tiny_model
+from tiny_models import FAMILIES, LLAMA_LIKE, random_windows, save_tiny_model, tiny_model
 from transformers import AutoModelForCausalLM, Gemma2Config
 
-from proxsparse import ProxSparseError, perplexity, prunable_layers
+from proxsparse import ProxSparseError, load_model, perplexity, prunable_layers
+from proxsparse.cli import main
 from proxsparse.models.forward import head_is_all, next_token_losses
 
 
@@ -74,3 +76,40 @@ def test_a_model_that_caps_its_logits_is_asked_for_all_of_them(monkeypatch):
     assert not head_is_all(model)
     monkeypatch.setattr("proxsparse.models.forward.MOST_LOGITS", 128)
     assert torch.equal(next_token_losses(model, windows), expected)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma"])
+def test_gemma_gets_a_bos_token_in_every_window_unless_told_otherwise(family, tmp_path, text_file, capsys):
+    directory = save_tiny_model(tmp_path / family, family)
+    lm = load_model(str(directory), "cpu")
+    begun = {
+        bos: bool((lm.windows(str(text_file), 16, 32, bos).heldout[:, 0] == 1).all())
+        for bos in ("auto", "every", "once")
+    }
+    assert begun == {"auto": family == "gemma", "every": True, "once": False}
+    with pytest.raises(ProxSparseError, match="bos is 'twice': choose one of auto, every, once"):
+        lm.windows(str(text_file), 16, bos="twice")
+    arguments = [
+        "eval",
+        str(directory),
+        "--corpus",
+        str(text_file),
+        "--context",
+        "32",
+        "--windows",
+        "3",
+        "--precision",
+        "fp32",
+    ]
+    assert main(arguments) == 0
+    assert ("A BOS token begins every window (--bos auto): on the first 3" in capsys.readouterr().out) == (
+        family == "gemma"
+    )
+    assert main([*arguments, "--bos", "every", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["bos"]
+    windows = lm.windows(str(text_file), 32, 32, "every").heldout[:3]
+    for name, some, first in (("with", windows, 1), ("without", windows[:, 1:], 0)):
+        losses = next_token_losses(lm.model, some)[:, first:]
+        assert told[name] == pytest.approx(losses.mean().exp().item(), rel=1e-5)
+    assert main([*arguments, "--bos", "once", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bos"] is None

@@ -230,3 +230,10 @@ def test_a_compact_export_is_held_to_the_same(directory, tmp_path):
     file = target / "compact.safetensors"
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     assert "Git LFS pointer" in refusal(target)
+
+
+def test_a_broken_tokenizer_is_one_sentence(directory):
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    tokenizer["model"]["type"] = "Other"
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert "cannot be loaded (its tokenizer cannot be read: " in refusal(directory)

@@ -5,6 +5,7 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny_model
+from waiting import until
 
 from proxsparse import LearnConfig, LearnJob, ProxSparseError, Run, verify
 from proxsparse.cli import main
@@ -76,10 +77,7 @@ def test_a_run_goes_on_with_what_lies_elsewhere(moved, capsys):
 def test_the_explorers_export_says_so(moved):
     export = start_export(Run(moved / "run"))
     assert export.kind == "export"
-    assert_failed = lambda: export.state()["status"] == "failed"  # noqa: E731
-    from waiting import until
-
-    until(assert_failed)
+    until(lambda: export.state()["status"] == "failed")
     assert "The model of run run is not at" in export.state()["error"]
 
 
@@ -90,4 +88,4 @@ def test_other_kinds_of_runs(kind, tmp_path):
         check_places(run)
     move(run, model=str(tmp_path))
     check_places(run)
-    assert run.header()[kind] == {"model": str(tmp_path), "corpus": "bundled"}
+    assert run.header()[kind] == {"model": str(tmp_path), "corpus": "bundled", "bos": "once"}

@@ -49,6 +49,8 @@ class Job:
     def describe(self, layers, text, model) -> None:
         """Write down what is worked on. Raises ProxSparseError where a run that goes on finds another text or model than it
         began with: its figures would not belong together."""
+        from proxsparse.models.sparsity import sparsity_of
+
         weights = check_weights(self.run, model)
         begun_with = self.run.corpus()
         if begun_with and begun_with["sha256"] != text.sha256:
@@ -57,7 +59,10 @@ class Job:
             )
         described = {"layers": layers.describe(), "skipped": layers.skipped, "corpus": text.describe()}
         described["weights_sha256"] = weights
+        described["given"] = str(sparsity_of(layer.matrix for layer in layers.values()))
         write_json(self.run.path / "layers.json", described)
+        if text.bos and not begun_with:
+            self.recorder.event("a BOS token begins every window")
 
     def stop(self) -> None:
         """What has to be saved when the work is ended before its end."""

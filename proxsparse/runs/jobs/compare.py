@@ -64,13 +64,12 @@ class CompareJobWorker(Job):
     def load(self) -> None:
         from proxsparse.layers import prunable_layers
         from proxsparse.models.load import load_model
-        from proxsparse.text import load_windows
 
         job = self.job
         self.lm = load_model(job.model, job.device)
         self.device = self.lm.model.device
         self.recorder.update(doing=f"reading {job.corpus}", device=describe_device(self.device))
-        text = load_windows(job.corpus, self.lm.tokenizer, job.length, job.context, self.lm.context)
+        text = self.lm.windows(job.corpus, job.length, job.context, job.bos)
         self.heldout = text.heldout_windows(job.windows)
         self.calibration = text.calibration
         self.layers = prunable_layers(self.lm.model, job.m)

@@ -41,11 +41,10 @@ class LearnJobWorker(Job):
         from proxsparse.methods import magnitude
         from proxsparse.models.load import load_model
         from proxsparse.runs.history.recorder import HistoryRecorder
-        from proxsparse.text import load_windows
 
         lm = load_model(self.job.model, self.job.device)
         self.recorder.update(doing=f"reading {self.job.corpus}", device=describe_device(lm.model.device))
-        text = load_windows(self.job.corpus, lm.tokenizer, self.job.length, self.job.context, lm.context)
+        text = lm.windows(self.job.corpus, self.job.length, self.job.context, self.job.bos)
         self.heldout = text.heldout_windows(self.job.windows)
         self.live = self.heldout[: self.job.live_windows]
         layers = prunable_layers(lm.model, self.job.learn.m)

@@ -17,14 +17,13 @@ class SweepJobWorker(Job):
     def work(self) -> None:
         from proxsparse.layers import prunable_layers
         from proxsparse.models.load import load_model
-        from proxsparse.text import load_windows
 
         self.sweep = Sweep(self.run)
         base, plan = self.sweep.base, self.sweep.plan
         self.recorder.update(doing=f"loading {base.model}", step=0, steps=self.sweep.total())
         self.lm = load_model(base.model, base.device)
         self.recorder.update(doing=f"reading {base.corpus}", device=describe_device(self.lm.model.device))
-        text = load_windows(base.corpus, self.lm.tokenizer, base.length, base.context, self.lm.context)
+        text = self.lm.windows(base.corpus, base.length, base.context, base.bos)
         if len(text.calibration) < plan.windows + base.learn.batch:
             raise ProxSparseError(
                 f"The calibration text has {len(text.calibration)} windows, too few to set {plan.windows} apart: give more "
