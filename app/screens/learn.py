@@ -21,6 +21,7 @@ from proxsparse.runs import Run, new_run_path
 from proxsparse.settings import settings_of
 
 COMMANDS = ("pause", "resume", "step", "gradient", "prox", "stop")
+AS_SHOWN = "as the run shown"  # in the list of presets: the form holds the settings of a run
 CHARTS = ("curve", "composition", "flips", "lambda_curve")
 
 WHAT = """
@@ -64,7 +65,7 @@ class LearnScreen:
             with gr.Column(scale=1, min_width=300, elem_id="settings"):
                 gr.Markdown(WHAT)
                 parts["preset"] = gr.Dropdown(
-                    list(PRESETS), value="Quick", label="Preset", elem_id="preset",
+                    [*PRESETS, AS_SHOWN], value="Quick", label="Preset", elem_id="preset",
                     info="Quick: 80 steps of 2 × 256 tokens. Standard: 400 steps. Paper: the scripts' settings, made for the model named",
                 )  # fmt: skip
                 parts["model"] = gr.Textbox(
@@ -97,7 +98,9 @@ class LearnScreen:
                         ("pause", "Pause"), ("resume", "Resume"), ("step", "Step"), ("gradient", "Gradient half"),
                         ("prox", "Prox half"), ("stop", "Stop"), ("fork", "Fork with these settings"),
                     ):  # fmt: skip
-                        parts[name] = gr.Button(label, size="sm", interactive=False, min_width=84, elem_id=name)
+                        parts[name] = gr.Button(
+                            label, size="sm", interactive=False, min_width=190 if name == "fork" else 84, elem_id=name
+                        )
                 parts["strength"] = gr.Slider(
                     0, 0.2, value=0.02, step=0.001, label="Set λ1", interactive=False, elem_id="lambda-now",
                     info="strength of the regularizer; takes effect at the next half step, and grows on by the rest of the ramp",
@@ -161,7 +164,11 @@ class LearnScreen:
         updates = dict(zip(self.form, values_of(job), strict=True))
         corpus = self.operator.shown_corpus(job.corpus)
         updates[parts["corpus"]] = gr.update(choices=list(dict.fromkeys((*CORPORA, corpus))), value=corpus)
-        return updates | {parts["model"]: job.model, parts["preset"]: None if id else "Quick"}
+        return updates | {parts["model"]: job.model, parts["preset"]: AS_SHOWN if id else "Quick"}
+
+    def preset(self, name: str, id: str) -> list:
+        """The settings of a preset, or again those of the run shown."""
+        return values_of(PRESETS[name] if name != AS_SHOWN else self.operator.find(id).job() if id else LearnJob())
 
     def _charts(self, view: RunSnapshot | None) -> dict[Component, str]:
         if view is None:
@@ -237,7 +244,7 @@ class LearnScreen:
         filled = [*self.form, parts["corpus"], parts["model"], parts["preset"]]
         shell.on(shell.id.change, self.fill, [shell.id], filled)
         gr.on([parts["quantity"].change, parts["scrubber"].input], **shell.looking())
-        parts["preset"].input(lambda name: values_of(PRESETS[name]), [parts["preset"]], self.form, **shell.quietly)
+        shell.on(parts["preset"].input, self.preset, [parts["preset"], shell.id], self.form)
         shell.on(parts["upload"].upload, self.upload, [parts["upload"]], [parts["corpus"]])
         shell.on(parts["run"].click, self.start, [parts["model"], parts["corpus"], *self.form], [shell.id])
         shell.on(parts["fork"].click, self.fork, [shell.id, *self.form], [shell.id])
