@@ -32,6 +32,7 @@ button.addEventListener('click', () => {
   button.setAttribute('aria-expanded', String(open));
 });
 """
+AS_SHOWN = "as the run shown"  # in the list of presets: the form holds the settings of a run
 GROUPS = (
     ("Text and measurement", TEXT), ("Optimizer", OPTIMIZER), ("Regularizer and metric", REGULARIZER), ("Machine", MACHINE),
 )  # fmt: skip
@@ -62,7 +63,7 @@ class LearnForm:
 
     def build(self) -> None:
         self.preset = gr.Dropdown(
-            list(PRESETS), value="Quick", label="Preset", elem_id="preset", info="settings to start from"
+            [*PRESETS, AS_SHOWN], value="Quick", label="Preset", elem_id="preset", info="settings to start from"
         )
         self.note = gr.HTML(_note("Quick"), elem_id="preset-note")
         self.differs = gr.HTML(elem_id="differs")
@@ -106,16 +107,16 @@ class LearnForm:
         """
         job = self.operator.find(id).job() if id else LearnJob()
         values = values_of(job)
-        corpus, preset = self.operator.shown_corpus(job.corpus), None if id else "Quick"
+        corpus, preset = self.operator.shown_corpus(job.corpus), AS_SHOWN if id else "Quick"
         updates = dict(zip(self.values, values, strict=True))
         updates[self.corpus] = gr.update(choices=list(dict.fromkeys((*CORPORA, corpus))), value=corpus)
         updates |= {self.model: job.model, self.preset: preset, self.note: _note(preset)}
         return updates | {self.differs: self.marks(preset, id, *values)}
 
     def take_preset(self, preset: str | None, id: str, *values):
-        """Every setting as the preset has it; where none is chosen, the one that is nearest to the form."""
-        preset = preset if preset in PRESETS else nearest_preset(values)
-        taken = values_of(PRESETS[preset])
+        """Every setting as the preset has it, or as the run shown."""
+        preset = preset if preset in PRESETS or id else "Quick"
+        taken = values_of(PRESETS[preset] if preset in PRESETS else self.operator.find(id).job())
         return [*taken, preset, _note(preset), self.marks(preset, id, *taken)]
 
     def marks(self, preset: str | None, id: str, *values) -> str:

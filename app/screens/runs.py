@@ -61,7 +61,7 @@ class RunsScreen:
         self.asked = gr.State(None)  # which run the question below the list is about
         self.command = gr.Code(
             language="shell", label="The command that makes it again", interactive=False, wrap_lines=True,
-            elem_id="runs-command",
+            lines=1, elem_id="runs-command",
         )  # fmt: skip
         self.detail = gr.HTML(elem_id="runs-detail")
         self.inputs = [self.chosen]

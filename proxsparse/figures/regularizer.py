@@ -24,7 +24,19 @@ def number_word(count: int) -> str:
 
 
 def proximal_point(weights: Sequence[float], point: Sequence[float], lam: float) -> go.Figure:
-    """The weights of a group, and the proximal point beside them. weights, point: (m,)."""
+    """The weights of a group, and the proximal point beside them.
+
+    Parameters
+    ----------
+    weights, point : (m,) numbers
+        Before and after the step.
+    lam : float
+        λ of the step, for the title.
+
+    Returns
+    -------
+    plotly Figure
+    """
     names = _names(len(weights))
     zeroed = [name for name, before, after in zip(names, weights, point, strict=True) if before != 0 and after == 0]
     moved = np.abs(np.subtract(weights, point)).max() > 1e-3
@@ -48,7 +60,19 @@ def proximal_point(weights: Sequence[float], point: Sequence[float], lam: float)
 
 
 def best_by_nonzeros(table: pd.DataFrame, left: int) -> go.Figure:
-    """What allowing only k nonzeros costs. table: as `explain.by_nonzeros`. left: how many the operator leaves."""
+    """What allowing only k nonzeros costs.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `proxsparse.proximal.explain.by_nonzeros` gives it.
+    left : int
+        How many weights the operator leaves.
+
+    Returns
+    -------
+    plotly Figure
+    """
     n, tied = int(table["nonzeros"].iloc[0]), table["above"].iloc[0] <= 1e-12
     if tied:
         title = f"{number_word(left)} nonzeros win: no point with more is better"
@@ -76,7 +100,21 @@ def best_by_nonzeros(table: pd.DataFrame, left: int) -> go.Figure:
 
 
 def proximal_path(lams: Sequence[float], points: np.ndarray, lam: float) -> go.Figure:
-    """The weights of the proximal point as λ grows. points: (λ, m). lam: where the group is now, a line."""
+    """The weights of the proximal point as λ grows.
+
+    Parameters
+    ----------
+    lams : numbers
+        λ, rising.
+    points : (λ, m) array
+        The proximal point at each.
+    lam : float
+        Where the group is now: a line.
+
+    Returns
+    -------
+    plotly Figure
+    """
     names = _names(points.shape[1])
     data = [
         {
@@ -111,8 +149,23 @@ def proximal_path(lams: Sequence[float], points: np.ndarray, lam: float) -> go.F
 def phase_diagram(
     lams: Sequence[float], shapes: Sequence[float], counts: np.ndarray, lam: float, shape: float, n: int, m: int
 ) -> go.Figure:
-    """How many weights the operator leaves, over λ and the shape of the group. counts: (shapes, λ). lam, shape: where the
-    group is now, a mark."""
+    """How many weights the operator leaves, over λ and the shape of the group.
+
+    Parameters
+    ----------
+    lams, shapes : numbers
+        λ, rising; and the ratio of the (n+1)-th largest magnitude to the n-th, in 0 … 1.
+    counts : (shapes, λ) array
+        How many weights are left.
+    lam, shape : float
+        Where the group is now: a mark.
+    n, m : int
+        The pattern.
+
+    Returns
+    -------
+    plotly Figure
+    """
     kinds = list(range(int(min(counts.min(), n)), m + 1))
     between = iter((SKY, GREEN, ORANGE, RED, PURPLE, INK))
     colors = [INK if k < n else BLUE if k == n else "#c9ccd1" if k == m else next(between) for k in kinds]
@@ -152,7 +205,21 @@ def regularizer_slice(
     weights: Sequence[float],
     point: Sequence[float],
 ) -> go.Figure:
-    """R over the last two weights, the others fixed. values: (second, first). weights, point: before and after the step."""
+    """R over the last two weights, the others fixed.
+
+    Parameters
+    ----------
+    first, second : numbers
+        Values of the last but one, and of the last weight.
+    values : (second, first) array
+        R.
+    weights, point : (m,) numbers
+        The group before and after the step: two marks.
+
+    Returns
+    -------
+    plotly Figure
+    """
     x_name, y_name = _names(len(weights))[-2:]
     surface = {
         "type": "contour", "x": list(first), "y": list(second), "z": values, "colorscale": "Cividis", "zmin": 0,

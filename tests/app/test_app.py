@@ -72,7 +72,9 @@ def page(browser, site):
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.goto(site[0])
     expect(page.locator("#banner")).not_to_be_empty(timeout=60_000)
-    expect(page.locator("#preset input")).to_have_value("", timeout=60_000)  # the form is that of the run shown
+    expect(page.locator("#preset input")).to_have_value(
+        "as the run shown", timeout=60_000
+    )  # the form is that of the run shown
     yield page
     assert page.foreign == [], "the page talks to nobody else"
     assert page.problems == []
