@@ -11,6 +11,7 @@ commands/         one file a command, deleted once handled
 checkpoints/      step-000040.safetensors: everything needed to go on exactly
 masks/            step-000040.safetensors: packed masks
 export/           a run directory of its own (kind "export"); its model/ is the download
+probe/            a run directory of its own (kind "probe"): answers questions about the model, see readers/probe.py
 worker.log        what the worker process printed
 lock              held by the worker as long as it lives
 
@@ -62,7 +63,7 @@ class RunDirectory:
 
     @property
     def kind(self) -> str:
-        """learn, export, compare or sweep."""
+        """learn, export, compare, sweep or probe."""
         return self.header()["kind"]
 
     def job(self) -> LearnJob:
