@@ -12,6 +12,7 @@ from app.screens.export import ExportScreen
 from app.screens.learn import LearnScreen
 from app.screens.runs import RunsScreen
 from app.screens.screen import Screen, Shown
+from app.screens.try_it import TryItScreen
 from app.views.listing import Listing
 from app.views.run import RunSnapshot, snapshot_of
 from proxsparse import ProxSparseError
@@ -32,6 +33,7 @@ def screens(operator: Operator, listing: Listing) -> tuple[Screen, ...]:
     return (
         LearnScreen(operator),
         RunsScreen(operator, listing),
+        TryItScreen(operator),
         ExportScreen(operator),
     )
 

@@ -101,7 +101,7 @@ def test_the_estimate_is_the_gradient_times_what_the_mask_drops(setting):
 
 def test_a_layer_that_is_dense_already_costs_nothing(setting):
     model, layers, masks = setting
-    name = list(layers)[0]
+    name = next(iter(layers))
     partly = {other: mask for other, mask in masks.items() if other != name}
     assert what_if(model, partly, {name: None}, WINDOWS).difference == 0
     assert name not in estimated_layer_costs(model, partly, WINDOWS)
