@@ -99,11 +99,14 @@ def card(name: str, answer: Answer | None, why_not: str = "") -> str:
         return f"<div class='said'><p class='note'>{escape(told)}</p></div>"
     apart = answer.next_tokens()[name].attrs["divergence"]
     fact = (
-        ""
+        "what the others are compared with"
         if name == "dense"
-        else f"<p class='about'>next token: {html.number(apart)} nats from dense (KL divergence)</p>"
+        else f"{html.number(apart)} nats from dense (KL divergence)"
     )
-    return f"<div class='said'>{fact}<p class='text' aria-live='polite'>{escape(texts[name])}</p></div>"
+    return (
+        f"<div class='said'><p class='about'>next token: {fact}</p>"
+        f"<p class='text' aria-live='polite'>{escape(texts[name])}</p></div>"
+    )
 
 
 RECORDED = "<p class='note'><span class='status'>recorded</span> A Quick run of the embedded model was asked this.</p>"

@@ -36,8 +36,8 @@ def next_tokens(table: pd.DataFrame, model: str = "dense", most: float | None = 
     end = most or table["probability"].max()
     figure.update_xaxes(title_text="probability of the next token", tickformat=".0%", range=[0, 1.05 * end])
     figure.update_yaxes(tickvals=places, ticktext=labels, automargin=True, showgrid=False)
-    first = visible(table["text"].iloc[0])
-    return dressed(figure, f"{model}: next most probably {first}", height=300).update_layout(margin_l=8, bargap=0.25)
+    title = f"Next: {visible(table['text'].iloc[0])}, {table['probability'].iloc[0]:.0%}"
+    return dressed(figure, title, height=300).update_layout(margin_l=8, bargap=0.25)
 
 
 def layer_costs(table: pd.DataFrame) -> go.Figure:

@@ -85,7 +85,7 @@ class LoadedRun:
         names, reference = ["dense", "magnitude", *learned, "wanda"], None  # last what takes longest the first time
         for index, name in enumerate(names):
             masks = self.masks(name, request.step, progress)
-            progress(index, len(names), f"going on with the prompt, {name}, model")
+            progress(index, len(names), f"{name} goes on with the prompt, model")
             began = time.monotonic()
             with Pruned(masks).placed_in(self.layers) if masks else self.layers.on_copies():
                 probabilities = next_token_probabilities(self.lm, request.prompt)
@@ -97,7 +97,7 @@ class LoadedRun:
                     self.lm, request.prompt, request.new_tokens,
                     lambda piece, name=name, index=index: (
                         tell({"model": name, "piece": piece}),
-                        progress(index, len(names), f"going on with the prompt, {name}, model"),
+                        progress(index, len(names), f"{name} goes on with the prompt, model"),
                     ),
                 )  # fmt: skip
             tell({"model": name, "seconds": time.monotonic() - began})
