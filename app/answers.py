@@ -182,7 +182,7 @@ def ranking(answer: Answer | None, table: pd.DataFrame, doing: str) -> str:
     rows = [
         (
             str(place), f"<code>{escape(short(row.layer))}</code>",
-            signed(row.estimate, row.estimate_stderr), signed(row.measured, row.measured_stderr),
+            signed(row.estimate, None), signed(row.measured, row.measured_stderr),
         )
         for place, row in enumerate(table.head(ROWS).itertuples(), start=1)
     ]  # fmt: skip

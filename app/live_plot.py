@@ -9,7 +9,11 @@ TEMPLATE = "<h4 class='chart-title'></h4><div class='live-plot'></div>"
 SCRIPT = """
 const target = element.querySelector('.live-plot');
 const draw = () => {
-  if (!props.value) return;
+  if (!props.value) {  // nothing to show any more: what was drawn for something else must not stay
+    element.querySelector('.chart-title').textContent = '';
+    if (target.data) Plotly.purge(target);
+    return;
+  }
   if (!window.Plotly) { setTimeout(draw, 100); return; }
   const {data, layout: {title, ...layout}} = JSON.parse(props.value);
   element.querySelector('.chart-title').textContent = title.text;  // a title in the page wraps on narrow screens

@@ -72,6 +72,7 @@ class TryItScreen:
         with gr.Row(elem_id="try-worker-row"):
             self.worker = gr.HTML(elem_id="try-worker", min_height=44)
             self.end = gr.Button("Take the model out of memory", size="sm", scale=0, min_width=210, elem_id="try-end")
+        gr.Markdown("## What comes next?")
         with gr.Row():
             self.prompt = gr.Textbox(
                 label="Prompt", value=self._first_prompt(), lines=2, max_lines=6, max_length=MOST_CHARACTERS, scale=4,
@@ -113,7 +114,7 @@ class TryItScreen:
         ]  # fmt: skip
 
     def _build_changes(self) -> None:
-        gr.Markdown("### What if?")
+        gr.Markdown("## What if?")
         with gr.Row():
             self.base = gr.Dropdown(
                 [(answers.TITLES[name], name) for name in reversed(MASKS)], value="learned", label="All layers have",
@@ -139,7 +140,7 @@ class TryItScreen:
         self.changes = gr.HTML(elem_id="try-changes")
 
     def _build_ranking(self) -> None:
-        gr.Markdown("### Which layers' masks cost most?\nOf the masks that all layers have above, on as many windows.")
+        gr.Markdown("## Which layers' masks cost most?\nOf the masks that all layers have above, on as many windows.")
         with gr.Row():
             self.rank = gr.Button("Rank the layers", variant="primary", elem_id="try-rank", min_width=160, scale=3)
             self.stop = gr.Button("Stop", interactive=False, elem_id="try-stop", min_width=90, scale=1)

@@ -59,11 +59,15 @@ def layer_costs(table: pd.DataFrame) -> go.Figure:
         hovertemplate="%{y}: %{x:+.4f}<extra>measured</extra>",
     )  # fmt: skip
     figure.add_vline(x=0, line_color=INK, line_width=1)
-    figure.update_xaxes(title_text="change of the loss when this layer is dense again, nats a token")
+    figure.update_xaxes(title_text="change of the loss, nats a token")
     figure.update_yaxes(type="category", automargin=True)
     top = short(table["layer"].iloc[0]) if len(table) else ""
     known = "measured" if table["measured"].notna().any() else "estimated"
-    title = f"The mask of {top} costs most ({known})" if top else "What the mask of each layer costs"
+    title = (
+        f"The mask of {top} costs most: change of the loss when a layer is dense again ({known})"
+        if top
+        else "What the mask of each layer costs"
+    )
     return dressed(figure, title, height=160 + 20 * max(len(shown), 4)).update_layout(margin_l=8)
 
 

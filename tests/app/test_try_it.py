@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from made_runs import made_run
+from made_runs import made_run, set_state
 from test_screens import Page
 
 from app import answers
@@ -101,6 +101,14 @@ def test_requests_are_left_for_the_worker_and_bad_ones_are_refused(page, run):
     assert len(probe.waiting()) == 3
 
 
+def test_a_run_that_is_learning_can_be_asked_and_the_page_says_what_that_costs(page, run, monkeypatch):
+    assert "is learning right now" not in page.shell.show(page.values | {page.shell.seen: {}})[page.screen.worker]
+    monkeypatch.setattr("proxsparse.runs.directory.is_held", lambda path: True)
+    set_state(run, "running", 2)
+    assert "is learning right now" in page.shell.show(page.values | {page.shell.seen: {}})[page.screen.worker]
+    assert page.screen.asked_prompt(run.id, "Once", "last", 8).startswith("first:")
+
+
 def test_the_example_s_worker_lies_in_the_operator_s_folder(page, run):
     own = page.screen.asked_prompt(EXAMPLE_ID, "Once", "last", 8)
     assert own.startswith("example:")
@@ -156,7 +164,9 @@ def test_the_figures_say_what_the_tables_say():
         }
     )
     figure = figures.layer_costs(costs)
-    assert figure.layout.title.text == "The mask of 3.mlp.up costs most (measured)"
+    assert figure.layout.title.text == (
+        "The mask of 3.mlp.up costs most: change of the loss when a layer is dense again (measured)"
+    )
     assert list(figure.data[1].x)[-1] == -0.5 and figure.data[1].error_x.array[-1] == 0.1
 
 

@@ -85,6 +85,12 @@ def test_from_a_prompt_to_a_group_changed_by_hand(learned, browser):  # noqa: F8
         assert float(stderr) == pytest.approx(wanted.stderr, rel=0.06)  # two digits are shown
         assert float(shown) == pytest.approx(wanted.difference, abs=0.6 * 10 ** -len(shown.partition(".")[2]))
 
+        # A prompt that has no answer leaves no bars of the one before.
+        page.locator("#try-prompt textarea").fill("A" * 70)  # the tiny model reads 64 tokens
+        page.locator("#try-ask").click()
+        expect(page.locator("#try-question")).to_contain_text("70 tokens", timeout=60_000)
+        expect(page.locator("#try-cards .bars .point")).to_have_count(0, timeout=60_000)
+
         # A sentence for what cannot be asked, and the model leaves when it is told to.
         page.locator("#try-row input").fill("999")
         page.locator("#try-row input").press("Tab")
