@@ -18,6 +18,7 @@ from app.screens.masks import MasksScreen
 from app.screens.regularizer import RegularizerScreen
 from app.screens.runs import RunsScreen
 from app.screens.screen import Screen, Shown
+from app.screens.try_it import TryItScreen
 from app.views.listing import Listing
 from app.views.run import RunSnapshot, snapshot_of
 from proxsparse import ProxSparseError
@@ -33,6 +34,7 @@ def screens(operator: Operator, listing: Listing) -> tuple[Screen, ...]:
         LearnScreen(operator, listing),
         MasksScreen(operator, listing),
         RegularizerScreen(),
+        TryItScreen(operator),
         RunsScreen(operator, listing),
         ExportScreen(operator),
     )

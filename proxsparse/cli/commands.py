@@ -161,6 +161,40 @@ def export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def try_prompt(arguments: argparse.Namespace) -> int:
+    from proxsparse.runs.readers.probe import Answer, Probe
+    from proxsparse.runs.requests import PromptRequest
+
+    run = Run(arguments.directory)
+    request = PromptRequest(prompt=arguments.prompt, step=arguments.step, new_tokens=arguments.new_tokens)
+    request = Probe(run).checked(request)
+    from proxsparse.runs.jobs.loaded_run import LoadedRun  # here: a wrong request is refused without loading anything
+
+    lines: list[dict] = []
+    with _bar("try") as progress:
+        LoadedRun(run).answer(request, lines.append, progress)
+    answer = Answer("", request, "done", tuple(lines))
+    tables, texts = answer.next_tokens(), answer.texts()
+    if arguments.json:
+        found = {
+            name: {
+                "text": text,
+                "next": tables[name].to_dict("records"),
+                "divergence": tables[name].attrs["divergence"],
+            }
+            for name, text in texts.items()
+        }
+        print(json.dumps({"run": str(run.path), "prompt": request.prompt, "step": request.step, "models": found}))
+        return 0
+    for name, text in texts.items():
+        first = ", ".join(f"{row.text!r} {row.probability:.1%}" for row in tables[name].head(3).itertuples())
+        step = f", step {request.step}" if name == "learned" else ""
+        print(f"{name}{step}: {' '.join(text.split())}\n  next token: {first}\n")
+    if "learned" not in texts:
+        print("There are no learned masks on disk yet: they are written with the run's first measurement.")
+    return 0
+
+
 def verify(arguments: argparse.Namespace) -> int:
     from proxsparse.export.verification import verify as prove
 

@@ -223,6 +223,18 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_json(export)
 
+    tried = add(
+        "try", commands.try_prompt, "go on with a prompt, dense and under the magnitude, Wanda and learned mask of a run",
+        'proxsparse try runs/first --prompt "A recipe for bread begins with"',
+    )  # fmt: skip
+    tried.add_argument("directory", metavar="RUN")
+    tried.add_argument("--prompt", required=True, metavar="TEXT", help="the beginning of a text")
+    tried.add_argument(
+        "--step", type=int, metavar="N", help="of which step the learned mask is taken (default: the last)"
+    )
+    tried.add_argument("--new-tokens", default=32, metavar="INT", help="tokens that are added (default 32)")
+    add_json(tried)
+
     verify = add(
         "verify", commands.verify, "prove from the files that every group is N:M and every kept weight is the original's",
         "proxsparse verify sparse --original embedded",

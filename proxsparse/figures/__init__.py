@@ -4,6 +4,7 @@ from proxsparse.figures.branches import Course, learning_curves
 from proxsparse.figures.comparison import output_errors, overlap_by_layer, overlap_matrix, perplexities, sweep
 from proxsparse.figures.group_paths import group_path
 from proxsparse.figures.look import marked
+from proxsparse.figures.probe import layer_costs, next_tokens
 from proxsparse.figures.regularizer import (
     best_by_nonzeros,
     phase_diagram,
@@ -24,6 +25,7 @@ __all__ = [
     "composition",
     "flips",
     "group_path",
+    "layer_costs",
     "layer_heatmap",
     "layer_map",
     "layer_picture",
@@ -32,6 +34,7 @@ __all__ = [
     "learning_curves",
     "marked",
     "mask_tile",
+    "next_tokens",
     "output_errors",
     "overlap_by_layer",
     "overlap_matrix",

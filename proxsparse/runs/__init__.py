@@ -2,7 +2,18 @@
 
 from proxsparse.runs.jobs.export import start_export
 from proxsparse.runs.readers.comparison import Comparison
+from proxsparse.runs.readers.probe import Probe
 from proxsparse.runs.readers.sweep import Sweep
 from proxsparse.runs.run import Run, find_run, list_runs, new_run_path, unreadable_runs
 
-__all__ = ["Comparison", "Run", "Sweep", "find_run", "list_runs", "new_run_path", "start_export", "unreadable_runs"]
+__all__ = [
+    "Comparison",
+    "Probe",
+    "Run",
+    "Sweep",
+    "find_run",
+    "list_runs",
+    "new_run_path",
+    "start_export",
+    "unreadable_runs",
+]

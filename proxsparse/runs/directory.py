@@ -12,6 +12,7 @@ checkpoints/      step-000040.safetensors: everything needed to go on exactly
 masks/            step-000040.safetensors: packed masks
 history/          every change of the masks, tracked tiles, summaries: see `proxsparse.runs.history`  (append-only)
 export/           a run directory of its own (kind "export"); its model/ is the download
+probe/            a run directory of its own (kind "probe"): answers questions about the model, see readers/probe.py
 worker.log        what the worker process printed
 lock              held by the worker as long as it lives
 
@@ -65,7 +66,7 @@ class RunDirectory:
 
     @property
     def kind(self) -> str:
-        """learn, export, compare or sweep."""
+        """learn, export, compare, sweep or probe."""
         return self.header()["kind"]
 
     def job(self) -> LearnJob:

@@ -12,6 +12,7 @@ from proxsparse.config import LearnConfig, LearnJob
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs.commands import require
 from proxsparse.runs.directory import ACTIVE
+from proxsparse.runs.readers.probe import Probe
 from proxsparse.runs.run import Run
 from proxsparse.settings import settings_of
 
@@ -52,11 +53,14 @@ def delete(run: Run) -> None:
 
 
 def _require_unused(run: Run, action: str) -> None:
-    """Raise ProxSparseError while a process writes into the run's directory: its worker, or that of an export."""
+    """Raise ProxSparseError while a process writes into the run's directory: its worker, that of an export, or that
+    which answers questions about its model."""
     require(run, action)
     export = run.export()
     if export is not None and (export.is_alive() or export.state()["status"] in ACTIVE):
         raise ProxSparseError(f"An export of run {run.id} is being written: wait until it is done.")
+    if run.kind == "learn" and Probe(run).is_there():
+        raise ProxSparseError(f"The model of run {run.id} is in memory to be asked: end it on the Try it screen first.")
 
 
 def size_on_disk(run: Run) -> int:

@@ -1,9 +1,10 @@
-"""The most memory that a piece of work used: of the GPU, or of this process."""
+"""Memory: the most that a piece of work used, of the GPU or of this process, and what is left."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import resource
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 
 _STATUS, _REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_MEMORY = Path("/proc/meminfo")
 
 
 def begin_peak(device: torch.device) -> None:
@@ -36,3 +38,14 @@ def peak_bytes(device: torch.device) -> int:
         return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def available_bytes(device: torch.device) -> float:
+    """What can still be allocated on the device; inf where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if _MEMORY.exists():
+        line = next((line for line in _MEMORY.read_text().splitlines() if line.startswith("MemAvailable")), None)
+        if line is not None:
+            return int(line.split()[1]) * 1024
+    return math.inf

@@ -40,9 +40,10 @@ def _jobs() -> dict[str, Callable[[Run, Recorder], int]]:
     from proxsparse.runs.jobs.compare import CompareJobWorker
     from proxsparse.runs.jobs.export import export_run
     from proxsparse.runs.jobs.learn import LearnJobWorker
+    from proxsparse.runs.jobs.probe import ProbeWorker
     from proxsparse.runs.jobs.sweep import SweepJobWorker
 
-    workers = {"learn": LearnJobWorker, "compare": CompareJobWorker, "sweep": SweepJobWorker}
+    workers = {"learn": LearnJobWorker, "compare": CompareJobWorker, "sweep": SweepJobWorker, "probe": ProbeWorker}
     return {"export": export_run} | {
         kind: lambda run, recorder, worker=worker: worker(run, recorder).run_to_the_end()
         for kind, worker in workers.items()

@@ -11,7 +11,7 @@ from proxsparse.cli import main
         "learn --step 40", "compare --method wanda", "sweep --lambda 0.1", "resume runs/first --det",
         "fork runs/first --out new --lambda 0.1", "send runs/first set --lambda 0.1", "eval embedded --window 3",
         "export runs/first --to sparse --form compact", "verify sparse --orig embedded", "bench sparse --row 1",
-        "runs --roo runs",
+        "runs --roo runs", "try runs/first --prompt a --new-token 3",
     ],
 )  # fmt: skip
 def test_an_abbreviated_flag_is_refused_by_name(command, capsys):

@@ -15,7 +15,16 @@ POLL_SECONDS = 0.1
 
 
 class Stopped(Exception):
-    """The run was asked to stop."""
+    """The run was asked to stop, or its work ends for the reason given."""
+
+
+def require_same_text(run: Run, text) -> None:
+    """Raise ProxSparseError where `text` is another one than `run` began with."""
+    begun_with = run.corpus()
+    if begun_with and begun_with["sha256"] != text.sha256:
+        raise ProxSparseError(
+            f"The text {text.name} is not the one that run {run.id} began with: put that one back, or start anew."
+        )
 
 
 class Job:
@@ -35,11 +44,11 @@ class Job:
             self.work()
             self.recorder.update(status="done", doing="done", remaining=0, elapsed=self.total_elapsed)
             self.recorder.event("done")
-        except Stopped:
+        except Stopped as why:
             self.stop()
-            self.recorder.update(
-                status="stopped", doing="stopped on request", remaining=None, elapsed=self.total_elapsed
-            )
+            doing = str(why) or "stopped on request"
+            self.recorder.update(status="stopped", doing=doing, remaining=None, elapsed=self.total_elapsed)
+            self.recorder.flush()
             self.recorder.event("stopped")
         return 0
 
@@ -53,10 +62,7 @@ class Job:
 
         weights = check_weights(self.run, model)
         begun_with = self.run.corpus()
-        if begun_with and begun_with["sha256"] != text.sha256:
-            raise ProxSparseError(
-                f"The text {text.name} is not the one that run {self.run.id} began with: put that one back, or start anew."
-            )
+        require_same_text(self.run, text)
         described = {"layers": layers.describe(), "skipped": layers.skipped, "corpus": text.describe()}
         described["weights_sha256"] = weights
         described["given"] = str(sparsity_of(layer.matrix for layer in layers.values()))

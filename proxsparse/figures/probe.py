@@ -1,0 +1,83 @@
+"""Figures of what a model was asked: what comes next, and which layers' masks cost most. Each takes a table and returns a
+plotly figure."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, dressed
+
+MODEL_COLORS = {"dense": GREEN, "magnitude": ORANGE, "wanda": PURPLE, "learned": BLUE}
+MOST_LAYERS = 24
+
+
+def next_tokens(table: pd.DataFrame, model: str = "dense", most: float | None = None) -> go.Figure:
+    """The most probable next tokens as bars, with a mark where the dense model puts the same token.
+
+    table: as `proxsparse.next_tokens`, `reference` included where it is known. most: the right end of the axis, so that
+    several models share one.
+    """
+    figure, shown = go.Figure(), table.iloc[::-1]
+    labels = [visible(text) for text in shown["text"]]
+    places = list(range(len(shown)))  # two tokens may read alike: places are numbers, and labels are put at them
+    figure.add_bar(
+        x=shown["probability"], y=places, orientation="h", marker_color=MODEL_COLORS.get(model, BLUE), name=model,
+        customdata=labels, hovertemplate="%{customdata}: %{x:.2%}<extra>" + model + "</extra>", showlegend=False,
+    )  # fmt: skip
+    if model != "dense" and "reference" in shown:
+        figure.add_scatter(
+            x=shown["reference"], y=places, mode="markers", name="dense gives the same token",
+            marker={"symbol": "line-ns", "size": 13, "line": {"width": 2.5, "color": INK}}, customdata=labels,
+            hovertemplate="%{customdata}: %{x:.2%}<extra>dense</extra>",
+        )  # fmt: skip
+    end = most or table["probability"].max()
+    figure.update_xaxes(title_text="probability of the next token", tickformat=".0%", range=[0, 1.05 * end])
+    figure.update_yaxes(tickvals=places, ticktext=labels, automargin=True, showgrid=False)
+    title = f"Next: {visible(table['text'].iloc[0])}, {table['probability'].iloc[0]:.0%}"
+    return dressed(figure, title, height=300).update_layout(margin_l=8, bargap=0.25)
+
+
+def layer_costs(table: pd.DataFrame) -> go.Figure:
+    """The layers at the top of `table` with the change of the loss when each alone is dense again: hollow where it is an
+    estimate, with the standard error over windows where it was measured.
+
+    table: layer, estimate, measured, measured_stderr; nan where not known; in the order to be shown.
+    """
+    figure, shown = go.Figure(), table.head(MOST_LAYERS).iloc[::-1]
+    names = [short(name) for name in shown["layer"]]
+    figure.add_scatter(
+        x=shown["estimate"], y=names, mode="markers", name="estimated, to first order",
+        marker={"symbol": "circle-open", "size": 9, "color": ORANGE, "line": {"width": 2}},
+        hovertemplate="%{y}: %{x:+.4f}<extra>estimated</extra>",
+    )  # fmt: skip
+    figure.add_scatter(
+        x=shown["measured"], y=names, mode="markers", name="measured, ± standard error",
+        marker={"size": 9, "color": BLUE}, error_x={"array": shown["measured_stderr"], "color": BLUE, "thickness": 1.5},
+        hovertemplate="%{y}: %{x:+.4f}<extra>measured</extra>",
+    )  # fmt: skip
+    figure.add_vline(x=0, line_color=INK, line_width=1)
+    figure.update_xaxes(title_text="change of the loss, nats a token")
+    figure.update_yaxes(type="category", automargin=True)
+    top = short(table["layer"].iloc[0]) if len(table) else ""
+    known = "measured" if table["measured"].notna().any() else "estimated"
+    title = (
+        f"The mask of {top} costs most: change of the loss when a layer is dense again ({known})"
+        if top
+        else "What the mask of each layer costs"
+    )
+    return dressed(figure, title, height=160 + 20 * max(len(shown), 4)).update_layout(margin_l=8)
+
+
+def visible(text: str) -> str:
+    """A token so that its spaces and line ends can be seen."""
+    shown = text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣")
+    return shown if shown.strip() else repr(text)
+
+
+def short(layer: str) -> str:
+    """The name of a layer from its block on: 3.mlp.up_proj."""
+    found = re.search(r"(?:^|\.)(\d+\..*)", layer)
+    return found[1] if found else layer
