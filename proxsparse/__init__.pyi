@@ -6,7 +6,10 @@ from proxsparse.config import CompareJob as CompareJob
 from proxsparse.config import LearnConfig as LearnConfig
 from proxsparse.config import LearnJob as LearnJob
 from proxsparse.errors import ProxSparseError as ProxSparseError
+from proxsparse.evaluation.next_token import next_tokens as next_tokens
 from proxsparse.evaluation.perplexity import perplexity as perplexity
+from proxsparse.evaluation.what_if import layer_costs as layer_costs
+from proxsparse.evaluation.what_if import what_if as what_if
 from proxsparse.export.acceleration import accelerate as accelerate
 from proxsparse.export.verification import verify as verify
 from proxsparse.export.write import export_model as export_model

@@ -122,6 +122,8 @@ def what_if(
         `masked_losses` of `masks` on `windows`, where they are known already.
     precision : {"fp32", "bf16", "auto"}
         Arithmetic of the matrix products.
+    progress : Progress
+        Called before each window; what it raises ends the measurement.
 
     Returns
     -------
@@ -155,8 +157,24 @@ def layer_costs(
 ) -> Iterator[tuple[str, Change]]:
     """What the mask of each layer costs, measured: how the loss changes when that layer alone is dense again.
 
-    names: the layers, in the order in which they are measured; by default all that have a mask. The rest is as for
-    `what_if`. Between two layers the model is as it came.
+    Between two layers the model is as it came.
+
+    Parameters
+    ----------
+    model, masks, windows, layers, before, precision, progress
+        As `what_if` takes them.
+    names : iterable of str, optional
+        The layers, in the order in which they are measured; default: all that have a mask.
+
+    Returns
+    -------
+    Iterator
+        (layer name, Change), one after the other as they are measured.
+
+    Raises
+    ------
+    ProxSparseError
+        As `what_if`.
     """
     layers = layers if layers is not None else _layers_of(model, masks)
     if before is None:

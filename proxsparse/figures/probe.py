@@ -17,8 +17,18 @@ MOST_LAYERS = 24
 def next_tokens(table: pd.DataFrame, model: str = "dense", most: float | None = None) -> go.Figure:
     """The most probable next tokens as bars, with a mark where the dense model puts the same token.
 
-    table: as `proxsparse.next_tokens`, `reference` included where it is known. most: the right end of the axis, so that
-    several models share one.
+    Parameters
+    ----------
+    table : DataFrame
+        As `proxsparse.next_tokens`, `reference` included where it is known.
+    model : str
+        Under which mask, for the colour.
+    most : float, optional
+        The right end of the axis, so that several models share one.
+
+    Returns
+    -------
+    plotly Figure
     """
     figure, shown = go.Figure(), table.iloc[::-1]
     labels = [visible(text) for text in shown["text"]]
@@ -44,7 +54,14 @@ def layer_costs(table: pd.DataFrame) -> go.Figure:
     """The layers at the top of `table` with the change of the loss when each alone is dense again: hollow where it is an
     estimate, with the standard error over windows where it was measured.
 
-    table: layer, estimate, measured, measured_stderr; nan where not known; in the order to be shown.
+    Parameters
+    ----------
+    table : DataFrame
+        layer, estimate, measured, measured_stderr; nan where not known; in the order to be shown.
+
+    Returns
+    -------
+    plotly Figure
     """
     figure, shown = go.Figure(), table.head(MOST_LAYERS).iloc[::-1]
     names = [short(name) for name in shown["layer"]]
