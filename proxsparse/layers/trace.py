@@ -119,7 +119,7 @@ def _look(model, tokens: int) -> Roles:
     device = next(model.parameters()).device
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = ((vocabulary // 3 + 5 * torch.arange(tokens)) % vocabulary).unsqueeze(0).to(device)
-    trace, training = _Trace(model, ids), model.training
+    trace, modes = _Trace(model, ids), [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []), experts_one_by_one(model), trace:
@@ -132,7 +132,8 @@ def _look(model, tokens: int) -> Roles:
             f"{type(model).__name__} cannot be run on a text alone ({first_line[:200]}): choose a causal language model of text."
         ) from error
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
     return trace.roles(logits, tokens)
 
 

@@ -170,7 +170,10 @@ MADE_BY_HAND = {
     "gemma4_text": SHARED | EXPERTS,
     "gemma4_unified": {"text_config": SHARED},
     "gemma4_unified_text": SHARED,
-    "gemma4_assistant": {"text_config": SHARED | {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 4, "vocab_size_per_layer_input": 0}},
+    "gemma4_assistant": {
+        "text_config": SHARED
+        | {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 4, "vocab_size_per_layer_input": 0}
+    },
     "got_ocr2": {"vision_config": {"image_size": 64, "output_channels": 16}},
     "granitemoehybrid": MAMBA | {"layer_types": ["linear_attention", "full_attention"], "num_hidden_layers": 2},
     "hunyuan_v1_dense": {"head_dim": 8},
