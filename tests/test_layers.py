@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from families.tiny_configs import tiny_config
 from tiny_models import FAMILIES, random_windows, tiny_model
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from proxsparse import ProxSparseError, prunable_layers
 from proxsparse.models.activations import activation_scales
@@ -119,3 +121,120 @@ def test_what_groups_do_not_divide_is_reported():
 def test_a_model_without_prunable_layers_is_one_sentence():
     with pytest.raises(ProxSparseError, match=r"no prunable layer .*multiple of 48.*another model or pattern\.$"):
         prunable_layers(tiny_model("gpt_neox"), m=48)
+
+
+def tiny_of(family):
+    """A random model of any family that transformers registers."""
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(tiny_config(family)).eval()
+
+
+@pytest.mark.parametrize(
+    ("family", "ends"),
+    [
+        ("lfm2", ("conv.out_proj", "conv.in_proj")),
+        ("mamba", ("mixer.dt_proj",)),
+        ("jamba", ("mamba.dt_proj",)),
+        ("recurrent_gemma", ("linear_x", "linear_y", "linear_out")),
+        ("qwen3_5_text", ("linear_attn.in_proj_qkv",)),
+    ],
+)
+def test_linear_maps_beside_a_convolution_are_pruned(family, ends):
+    layers = prunable_layers(tiny_of(family))
+    for end in ends:
+        assert any(name.endswith(end) for name in layers), end
+        assert not any(name.endswith(end) for name in layers.skipped)
+    assert "the kernel of a convolution" in layers.skipped.values()
+
+
+class Router(torch.nn.Module):
+    """Two maps under names that tell nothing, two modules deep."""
+
+    def __init__(self, gate):
+        super().__init__()
+        self.first = torch.nn.Sequential(torch.nn.Linear(32, 16), torch.nn.Tanh())
+        self.second = torch.nn.Linear(16, 4, bias=False)
+        self.top_k = gate.top_k
+
+    def forward(self, hidden):
+        logits = self.second(self.first(hidden.flatten(0, -2)))
+        values, chosen = logits.softmax(-1).topk(self.top_k)
+        return logits, values / values.sum(-1, keepdim=True), chosen
+
+
+def test_a_router_is_found_by_what_it_does_at_any_depth_and_under_any_name():
+    model = tiny_model("mixtral")
+    for block in model.model.layers:
+        block.mlp.gate = Router(block.mlp.gate)
+    layers = prunable_layers(model)
+    maps = {f"model.layers.{index}.mlp.gate.{name}" for index in (0, 1) for name in ("first.0", "second")}
+    assert set(layers.skipped) == maps and len(layers) == 24
+    assert all(reason.startswith("router: ") for reason in layers.skipped.values())
+
+
+def test_a_router_by_a_table_weighs_experts_and_stays_dense():
+    """DeepSeek-V4's first blocks take the experts of a token from a table, and only their weights from the router."""
+    model = tiny_of("deepseek_v4")
+    hashed = [index for index, kind in enumerate(model.config.mlp_layer_types) if kind == "hash_moe"]
+    skipped = prunable_layers(model).skipped
+    assert hashed and all(skipped[f"model.layers.{index}.mlp.gate"].startswith("router: ") for index in hashed)
+
+
+def test_a_gate_that_scales_and_does_not_choose_is_pruned():
+    assert "model.layers.0.mlp.shared_expert_gate" in prunable_layers(tiny_of("qwen2_moe"))
+
+
+def test_what_only_chooses_tokens_is_listed():
+    layers = prunable_layers(tiny_of("deepseek_v32"))
+    indexers = {name: reason for name, reason in layers.skipped.items() if ".indexer." in name}
+    assert len(indexers) == 6 and all("no gradient reaches it" in reason for reason in indexers.values())
+    assert not any(".indexer." in name for name in layers)
+
+
+def test_cross_attention_that_a_text_does_not_run_is_listed():
+    layers = prunable_layers(tiny_of("bart"))
+    cross = {name: reason for name, reason in layers.skipped.items() if ".encoder_attn." in name}
+    assert len(cross) == 8 and all(reason.startswith("a text does not run it") for reason in cross.values())
+    assert len(layers) == 12
+
+
+def test_experts_that_lie_in_one_matrix_are_layers_of_their_own():
+    model = tiny_of("dbrx")
+    layers = prunable_layers(model)
+    stored = model.transformer.blocks[0].ffn.experts.mlp
+    assert torch.equal(layers["transformer.blocks.0.ffn.experts.mlp.w1.2"].matrix, stored.w1[128:192])
+    assert torch.equal(layers["transformer.blocks.0.ffn.experts.mlp.w2.3"].matrix, stored.w2[192:].t())
+
+
+def test_heads_that_are_stored_apart_make_one_matrix():
+    model = tiny_of("xlnet")
+    layers, attention = prunable_layers(model), model.transformer.layer[0].rel_attn
+    assert torch.equal(layers["transformer.layer.0.rel_attn.q"].matrix, attention.q.flatten(1).t())
+    assert "rearranged" in layers.skipped["transformer.layer.0.rel_attn.o"]
+
+
+def test_a_block_that_is_used_again_is_pruned_once():
+    layers = prunable_layers(tiny_of("zamba2"))
+    assert len({id(layer.parameter) for layer in layers.values()}) == len(layers)
+
+
+def test_blocks_in_several_lists_are_all_blocks():
+    names = {name.split(".")[1] for name in prunable_layers(tiny_of("xlm"))}
+    assert names == {"attentions", "ffns"}
+    assert {layer.block for layer in prunable_layers(tiny_of("hrm_text")).values()} == {0, 1, 2, 3}
+
+
+def test_looking_at_a_model_changes_nothing_and_draws_nothing():
+    model = tiny_model("mixtral").train()
+    before, seed = {name: tensor.clone() for name, tensor in model.state_dict().items()}, torch.get_rng_state()
+    prunable_layers(model)
+    assert torch.equal(torch.get_rng_state(), seed) and model.training and model.model.layers[0].mlp.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_model_that_a_text_alone_does_not_run_is_one_sentence():
+    with pytest.raises(
+        ProxSparseError, match=r"cannot be run on a text alone \(.*\): choose a causal language model of text\.$"
+    ):
+        prunable_layers(tiny_of("gemma4_assistant"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -13,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayer, PrunableLayers
+from proxsparse.layers.trace import experts_one_by_one
 from proxsparse.models.forward import autocast
 from proxsparse.progress import Progress, no_progress
 
@@ -22,6 +22,13 @@ class Statistic(Protocol):
 
     def add(self, inputs: Tensor) -> None:
         """inputs: (tokens, in), as they enter the layer; no tokens for an expert that was not chosen."""
+
+
+PRODUCTS = {  # function: which of its arguments are multiplied
+    torch.addmm: (1, 2), torch.baddbmm: (1, 2),
+    torch.mm: (0, 1), torch.Tensor.mm: (0, 1), torch.bmm: (0, 1), torch.Tensor.bmm: (0, 1),
+    torch.matmul: (0, 1), torch.Tensor.matmul: (0, 1), torch.Tensor.__matmul__: (0, 1),
+}  # fmt: skip
 
 
 class InputObserver(TorchFunctionMode):
@@ -40,17 +47,40 @@ class InputObserver(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is torch.nn.functional.linear:
             self._look(args[0], args[1] if len(args) > 1 else kwargs["weight"])
-        elif function is torch.addmm:  # Conv1D: bias, input, weight
-            self._look(args[1], args[2])
-        elif function in (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__):  # experts stored (in, out)
-            self._look(args[0], args[1])
+        elif function in PRODUCTS:
+            left, right = (args[place] for place in PRODUCTS[function])
+            self._look(left, right)
+            if left.ndim > 1 and right.ndim > 1:
+                self._look(right.mT, left)  # weights may stand on the left, before columns
+        elif function is torch.functional.einsum:
+            self._look_at_einsum(*args)
         return function(*args, **(kwargs or {}))
 
     def _look(self, inputs: Tensor, weight: Tensor) -> None:
         name = self.names.get(weight.data_ptr())
-        if name is not None:
-            with torch.autocast(inputs.device.type, enabled=False):
-                self.statistics[name].add(inputs.reshape(-1, inputs.shape[-1]))
+        if name is None:
+            return
+        if weight.ndim == 3 and inputs.ndim >= 3:  # one product an expert
+            for index, expert in enumerate(weight):
+                self._look(inputs[..., min(index, inputs.shape[-3] - 1), :, :], expert)
+            return
+        with torch.autocast(inputs.device.type, enabled=False):
+            self.statistics[name].add(inputs.reshape(-1, inputs.shape[-1]))
+
+    def _look_at_einsum(self, equation, *operands) -> None:
+        """Of two operands without an index that both of them and the result have: a plain product of matrices."""
+        if not isinstance(equation, str) or "." in equation or len(operands) != 2:
+            return
+        terms, _, result = equation.replace(" ", "").partition("->")
+        terms = terms.split(",")
+        if set(terms[0]) & set(terms[1]) & set(result):
+            return
+        for own, other, weight, inputs in ((*terms, *operands), (*terms[::-1], *operands[::-1])):
+            summed = [letter for letter in own if letter in other]  # in the order in which the weight has them
+            order = [*(letter for letter in other if letter not in summed), *summed]
+            self._look(
+                inputs.permute([other.index(letter) for letter in order]).flatten(-len(summed)), weight.flatten()
+            )
 
 
 class InputNorms:
@@ -150,20 +180,6 @@ def activation_scales(
             stacklevel=2,
         )
     return ActivationScales({name: _normalized(inputs.norms()) for name, inputs in seen.items()}, unseen)
-
-
-@contextmanager
-def experts_one_by_one(model):
-    """Fused kernels multiply all experts at once, where no single weight can be seen."""
-    if not model._can_set_experts_implementation():
-        yield
-        return
-    before = model.get_experts_implementation()
-    model.set_experts_implementation("eager")
-    try:
-        yield
-    finally:
-        model.set_experts_implementation(before)
 
 
 def _normalized(norms: Tensor) -> Tensor:

@@ -109,6 +109,8 @@ def load_compact(directory: str | Path, device: str | None = None, dtype: torch.
                     config, dtype=dtype or config.dtype or torch.float32, trust_remote_code=False
                 )
             model.tie_weights()
+            for tensor in model.state_dict().values():  # which layers there are is found by running the model once
+                tensor.zero_()
             if (path / "generation_config.json").is_file():
                 model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError) as error:

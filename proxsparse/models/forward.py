@@ -64,14 +64,14 @@ def next_token_losses(model, windows: Tensor) -> Tensor:
 
     Where the logits of all tokens would be large, they are computed some tokens at a time, and again in backward.
     """
-    vocabulary = model.get_output_embeddings().weight.shape[0]
+    head = model.get_output_embeddings()
+    vocabulary = (head or model.get_input_embeddings()).weight.shape[0]
     if windows.numel() * vocabulary <= MOST_LOGITS or not head_is_all(model):
         losses = _cross_entropy(model(input_ids=windows, use_cache=False).logits[:, :-1].flatten(0, 1), windows[:, 1:])
     else:
         hidden = model.base_model(input_ids=windows, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
         tokens = max(1, MOST_LOGITS // vocabulary)
         pieces = zip(hidden.split(tokens), windows[:, 1:].flatten().split(tokens), strict=True)
-        head = model.get_output_embeddings()
         losses = torch.cat([checkpoint(_head_losses, head, *piece, use_reentrant=False) for piece in pieces])
     return losses.view(windows.shape[0], -1)
 
@@ -86,11 +86,16 @@ def _head_losses(head, hidden: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def head_is_all(model) -> bool:
-    """Whether the model's logits are its LM head of its last hidden state, without scaling or capping: tried out on
-    two tokens, once a model."""
+    """Whether the model's logits are its LM head of its last hidden state, without scaling, capping or a layer between:
+    tried out on two tokens, once a model."""
     if model not in _tried:
         tokens = torch.arange(2, device=next(model.parameters()).device).unsqueeze(0)
-        whole = model(input_ids=tokens, use_cache=False).logits
-        hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-        _tried[model] = torch.equal(whole, model.get_output_embeddings()(hidden))
+        head, base = model.get_output_embeddings(), model.base_model
+        if head is None or base is model:  # some models are their own base, and give logits alone
+            _tried[model] = False
+        else:
+            hidden = getattr(base(input_ids=tokens, use_cache=False), "last_hidden_state", None)
+            fits = hidden is not None and hidden.shape[-1] == head.weight.shape[1]
+            whole = model(input_ids=tokens, use_cache=False).logits
+            _tried[model] = fits and torch.equal(whole, head(hidden))
     return _tried[model]

@@ -20,12 +20,12 @@ def test_idle_experts_are_counted_and_named():
         assert torch.equal(scale, torch.ones_like(scale)) == (name in scales.unseen)
 
 
-def test_a_linear_map_that_never_runs_is_named():
+def test_a_linear_map_that_never_runs_is_left_dense_and_listed():
     model = tiny_model()
     model.model.layers[1].extra = torch.nn.Linear(32, 32, bias=False)
-    with pytest.warns(UserWarning, match=r"1 of 15 layers saw no token .*, model\.layers\.1\.extra the first"):
-        scales = activation_scales(model, prunable_layers(model), random_windows(), "fp32")
-    assert scales.unseen == ("model.layers.1.extra",)
+    layers = prunable_layers(model)
+    assert layers.skipped == {"model.layers.1.extra": "a text does not run it (tried with 61 tokens)"}
+    assert activation_scales(model, layers, random_windows(), "fp32").unseen == ()
 
 
 def test_where_no_layer_was_seen_there_is_no_metric():
