@@ -1,26 +1,32 @@
-"""Downloads of an export: each file from where it lies, or all of them as one zip that is made while it is sent."""
+"""Downloads: each file of an export from where it lies, or all of them as one zip that is made while it is sent; and a run
+as one page, which is made when it is asked for and lies nowhere."""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import plotly
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, StreamingResponse
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from zipstream import ZIP_STORED, ZipStream
 
 from app.operator import Operator
 from proxsparse import ProxSparseError
+from proxsparse.report import report_page
 
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
 
 def routes(operator: Operator, needs_login: bool) -> list[Route]:
-    """What the server answers beside the page: the chart library, and the files of finished exports.
+    """What the server answers beside the page: the chart library, the files of finished exports, reports of runs.
 
     needs_login: whether the operator asked for a login; then nobody gets a file without one.
     """
+
+    one_at_a_time = threading.Lock()  # a report takes some seconds of a core
 
     def files_of(request: Request) -> tuple[Path, list[Path]]:
         run = operator.find(request.path_params["run"])
@@ -32,7 +38,7 @@ def routes(operator: Operator, needs_login: bool) -> list[Route]:
             if needs_login and not has_logged_in(request):
                 return PlainTextResponse("Log in first.", status_code=401)
             try:
-                return answer(request)
+                return await run_in_threadpool(answer, request)
             except ProxSparseError as error:
                 return PlainTextResponse(str(error), status_code=404)
 
@@ -56,6 +62,13 @@ def routes(operator: Operator, needs_login: bool) -> list[Route]:
         headers = {"Content-Disposition": f'attachment; filename="{name}.zip"', "Content-Length": str(len(stream))}
         return StreamingResponse(iter(stream), media_type="application/zip", headers=headers)
 
+    def report(request: Request):
+        run = operator.find(request.path_params["run"])
+        with one_at_a_time:
+            page = report_page(run)
+        headers = {"Content-Disposition": f'attachment; filename="{request.path_params["run"]}.html"'}
+        return Response(page, media_type="text/html", headers=headers)
+
     async def chart_library(request: Request):
         return FileResponse(PLOTLY, media_type="text/javascript", headers={"Cache-Control": "max-age=86400"})
 
@@ -63,6 +76,7 @@ def routes(operator: Operator, needs_login: bool) -> list[Route]:
         Route("/plotly.min.js", chart_library),
         Route("/download/{run}.zip", guarded(archive)),
         Route("/download/{run}/{name}", guarded(one_file)),
+        Route("/report/{run}.html", guarded(report)),
     ]
 
 

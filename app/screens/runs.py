@@ -12,7 +12,7 @@ from gradio.components import Component
 from app import html
 from app.address import Entry
 from app.keyboard import Key
-from app.operator import Operator
+from app.operator import EXAMPLE, EXAMPLE_ID, Operator
 from app.screens.screen import Shown
 from app.views.listing import Listing, Row
 from proxsparse import ProxSparseError
@@ -58,6 +58,7 @@ class RunsScreen:
                 "Delete it for good", size="sm", variant="stop", visible=False, elem_id="runs-confirm"
             )
             self.keep = gr.Button("Keep it", size="sm", visible=False, elem_id="runs-keep")
+        self.report = gr.HTML(elem_id="runs-report")
         self.asked = gr.State(None)  # which run the question below the list is about
         self.command = gr.Code(
             language="shell", label="The command that makes it again", interactive=False, wrap_lines=True,
@@ -66,7 +67,7 @@ class RunsScreen:
         self.detail = gr.HTML(elem_id="runs-detail")
         self.inputs = [self.chosen]
         self.address = {"chosen": Entry(self.chosen, self._asked, lambda id, shown: "" if id == shown.id else id or "")}
-        self.outputs = [self.list, self.chosen, self.command, self.detail, self.open]
+        self.outputs = [self.list, self.chosen, self.command, self.detail, self.open, self.report]
 
     def wire(self, shell) -> None:
         """Deleting asks first; opening a run that learned goes to the Learn screen."""
@@ -109,7 +110,11 @@ class RunsScreen:
         row = next((row for row in rows if row.id == chosen), None)
         if shown.changed("chosen", row):
             updates |= {self.command: row.command if row else "", self.detail: self._detail(row)}
-            updates[self.open] = gr.update(interactive=row is not None and row.kind == "learn")
+            learned = row is not None and row.kind == "learn"
+            updates |= {
+                self.open: gr.update(interactive=learned),
+                self.report: self._reports(row.id if learned else ""),
+            }
         return updates
 
     def _table(self, rows: tuple[Row, ...], ages: tuple[str, ...], chosen: str | None) -> str:
@@ -126,6 +131,15 @@ class RunsScreen:
             for row, age in zip(rows, ages, strict=True)
         ]  # fmt: skip
         return html.table(COLUMNS, cells, numeric=(5,), classes=["chosen" if row.id == chosen else "" for row in rows])
+
+    @staticmethod
+    def _reports(id: str) -> str:
+        """Links to the run, and to the recorded example, as one page each."""
+        links = [f"<a class='download' href='report/{quote(id)}.html' download>Report (one page)</a>"] if id else []
+        if (EXAMPLE / "run.json").is_file():
+            links.append(f"<a href='report/{EXAMPLE_ID}.html' download>Report of the recorded example</a>")
+        hint = "to explore without a server and without a network; it takes some seconds to make"
+        return f"<p>{' '.join(links)} <span class='doing'>{hint}</span></p>" if links else ""
 
     def _detail(self, row: Row | None) -> str:
         """The table of a comparison or a sweep, which have no screen of their own."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from app.views.records import BINS, LineIndex, thinned
 from proxsparse.config import LearnJob
 from proxsparse.figures import QUANTITIES, layer_values
 from proxsparse.files import Tail
 from proxsparse.runs import Run
+from proxsparse.runs.readers.records import BINS, LineIndex, thinned
 
 SAMPLED = 64  # records of a long run that the ends of the colour scales are taken from
 KEPT = 16  # runs whose views stay in memory

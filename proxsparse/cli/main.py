@@ -10,6 +10,7 @@ from proxsparse.cli import commands
 from proxsparse.cli.app import app
 from proxsparse.cli.bench import bench
 from proxsparse.cli.output import write_in_any_encoding
+from proxsparse.cli.report import report
 from proxsparse.cli.settings import Parser, add_settings
 from proxsparse.config import BOS, EXPORT_FORMATS, METHODS, PRESETS, CompareJob, LearnConfig, LearnJob, SweepPlan
 from proxsparse.errors import ProxSparseError
@@ -21,6 +22,7 @@ Learn which two of every four weights of a language model to keep, or any n of m
   proxsparse learn --out runs/first          learn a mask with the embedded model and corpus
   proxsparse export runs/first --to sparse   write the sparse model, proven
   proxsparse verify sparse                   prove it again, from the files alone
+  proxsparse report runs/first --to run.html the run as one page, for people without this program
   proxsparse bench sparse                    time it dense and sparse on this machine's GPU
   proxsparse app                             see, tune and do all this in the browser
 """
@@ -258,6 +260,14 @@ def build_parser() -> argparse.ArgumentParser:
     timed.add_argument("--new-tokens", type=int, default=32, help="tokens decoded after it, one by one (default 32)")
     timed.add_argument("--device", help="cpu, cuda, or cuda:1 (default: cuda where there is one)")
     add_json(timed)
+
+    page = add(
+        "report", report, "write a run as one page of HTML, to explore without a server and without a network",
+        "proxsparse report runs/first --to run.html",
+    )  # fmt: skip
+    page.add_argument("directory", metavar="RUN")
+    page.add_argument("--to", required=True, metavar="FILE", help="the page; an earlier report there is replaced")
+    add_json(page)
 
     runs = add("runs", commands.list_all, "list the runs, newest first", "proxsparse runs")
     runs.add_argument("--root", default="runs", metavar="DIR", help="where the runs are (default runs)")

@@ -7,6 +7,7 @@ from starlette.testclient import TestClient
 
 from app.downloads import routes
 from app.operator import Operator
+from proxsparse.report.page import MARK, MOST_BYTES
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def server(operator, needs_login, **attributes):
     return server
 
 
-ADDRESSES = ("/download/first.zip", "/download/first/config.json")
+ADDRESSES = ("/download/first.zip", "/download/first/config.json", "/report/first.html")
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
@@ -52,7 +53,23 @@ def test_who_has_logged_in_downloads(operator, address):
 
 
 @pytest.mark.parametrize(
-    "address", ["/download/first/link", "/download/first/..%2f..%2frun.json", "/download/none.zip"]
+    "address",
+    [
+        "/download/first/link",
+        "/download/first/..%2f..%2frun.json",
+        "/download/none.zip",
+        "/report/none.html",
+        "/report/..%2ffirst.html",
+    ],
 )
 def test_nothing_else_is_sent(operator, address):
     assert TestClient(server(operator, False)).get(address).status_code == 404
+
+
+@pytest.mark.parametrize("run", ["first", "example"])
+def test_a_report_is_kept_by_the_browser_and_not_shown_as_a_page_of_this_site(operator, run):
+    before = sorted((operator.runs / "first").rglob("*"))
+    answer = TestClient(server(operator, False)).get(f"/report/{run}.html")
+    assert answer.headers["content-disposition"] == f'attachment; filename="{run}.html"'
+    assert MARK in answer.text and len(answer.content) < MOST_BYTES
+    assert sorted((operator.runs / "first").rglob("*")) == before, "nothing is written"

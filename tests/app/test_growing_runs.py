@@ -10,11 +10,11 @@ from made_runs import add_steps, made_run, measurement, set_state
 from app import status
 from app.live_plot import as_value
 from app.views.listing import Listing
-from app.views.records import BINS, LineIndex
 from app.views.run import RunView, snapshot_of
 from proxsparse import figures
 from proxsparse.files import append_record, keep_records
 from proxsparse.runs.manage import delete
+from proxsparse.runs.readers.records import BINS, LineIndex
 
 STEPS, BLOCKS = 5000, 30  # 210 layers
 

@@ -19,6 +19,11 @@ def test_runs_are_renamed_and_deleted_from_the_page(tmp_path, browser):  # noqa:
         expect(table).to_contain_text("second", timeout=60_000)
         expect(command).to_contain_text("proxsparse learn --steps 5000")
 
+        expect(page.locator("#runs-report a").first).to_have_attribute("href", "report/first.html")
+        with page.expect_download(timeout=60_000) as kept:
+            page.locator("#runs-report a").first.click()
+        assert kept.value.suggested_filename == "first.html" and "first" in kept.value.path().read_text()[:2000]
+
         # The list tells of a run that was made elsewhere.
         made_run(tmp_path / "third", steps=2)
         expect(table).to_contain_text("third", timeout=60_000)

@@ -14,12 +14,12 @@ import pytest
 from app.operator import Operator
 from app.shell import Shell
 from app.views.listing import Listing
-from app.views.records import BINS, LineIndex, thinned
 from app.views.run import RunView, snapshot_of
 from proxsparse import LearnConfig, LearnJob, Run
 from proxsparse.config import CompareJob, SweepPlan
 from proxsparse.files import append_record, keep_records, read_json, write_json
 from proxsparse.runs.manage import delete
+from proxsparse.runs.readers.records import BINS, LineIndex, thinned
 
 EXAMPLE = Path("assets/example-run")
 STEP = json.loads((EXAMPLE / "steps.jsonl").read_text().splitlines()[0])

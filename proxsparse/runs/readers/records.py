@@ -1,4 +1,4 @@
-"""Long records, read as far as a screen needs them."""
+"""Long records, read as far as a chart needs them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BINS = 200  # of a thinned curve; each keeps at most three rows
 class LineIndex:
     """Where each line of a JSON-lines record begins, and of which step it is; lines are read when they are asked for.
 
-    A run of 5,000 steps writes some 75 MB about its layers, of which a screen shows one line at a time.
+    A run of 5,000 steps writes some 75 MB about its layers, of which a chart shows one line at a time.
     """
 
     def __init__(self, path: Path):
