@@ -103,7 +103,9 @@ def test_requests_are_left_for_the_worker_and_bad_ones_are_refused(page, run):
 
 def test_a_run_that_is_learning_can_be_asked_and_the_page_says_what_that_costs(page, run, monkeypatch):
     assert "is learning right now" not in page.shell.show(page.values | {page.shell.seen: {}})[page.screen.worker]
-    monkeypatch.setattr("proxsparse.runs.directory.is_held", lambda path: True)
+    monkeypatch.setattr(
+        "proxsparse.runs.directory.is_held", lambda path: path.parent == run.path
+    )  # as if its worker lived
     set_state(run, "running", 2)
     assert "is learning right now" in page.shell.show(page.values | {page.shell.seen: {}})[page.screen.worker]
     assert page.screen.asked_prompt(run.id, "Once", "last", 8).startswith("first:")

@@ -265,6 +265,15 @@ def test_too_many_requests_are_refused_and_ending_the_worker_answers_those_who_w
     assert probe.state()["doing"] == "stopped on request"
 
 
+def test_a_worker_that_does_not_end_is_not_waited_for_forever(learned, tmp_path, monkeypatch):
+    probe = Probe(learned, tmp_path / "elsewhere" / "probe")
+    monkeypatch.setattr("proxsparse.runs.readers.probe.START_TIMEOUT", 0.1)
+    monkeypatch.setattr("proxsparse.runs.directory.is_held", lambda path: True)  # alive, and `new` for ever
+    with pytest.raises(ProxSparseError, match="still ending"):
+        probe.ask(PROMPT)
+    assert probe.waiting() == []
+
+
 def test_requests_survive_their_file():
     request = WhatIfRequest(layer="a", kept=[0, 3], step=2)
     assert request_from(json.loads(json.dumps(as_json(request)))) == request

@@ -33,7 +33,7 @@ from proxsparse.runs.run import Run
 IDLE_SECONDS = 300.0  # without a request, after which the worker ends
 ANSWERS_KEPT = 100
 MOST_WAITING = 20
-START_TIMEOUT = 10.0  # seconds that one visitor waits while another starts the worker
+START_TIMEOUT = 10.0  # seconds that a visitor waits for another to start the worker, or for an old worker to end
 _ID = re.compile(r"\d{20}-[0-9a-f]{8}")
 
 
@@ -139,8 +139,13 @@ class Probe:
                 if len(waiting := self.waiting()) >= MOST_WAITING:
                     raise ProxSparseError(f"{len(waiting)} requests wait for an answer already: try again in a while.")
                 id = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
-                write_json(self.path / "requests" / f"{id}.json", as_json(request))
-                self._wake()
+                left = self.path / "requests" / f"{id}.json"
+                write_json(left, as_json(request))
+                try:
+                    self._wake()
+                except ProxSparseError:
+                    left.unlink(missing_ok=True)  # whoever is told that it failed gets no answer later
+                    raise
         except BlockingIOError:
             raise ProxSparseError("Another request is just being left: wait a moment, then ask again.") from None
         return id
@@ -174,11 +179,15 @@ class Probe:
 
     def _wake(self) -> None:
         """Start a worker unless there is one that will see what has just been asked. Called with the lock held."""
-        directory = self.directory
+        directory, deadline = self.directory, time.monotonic() + START_TIMEOUT
         while directory.state()["status"] not in ACTIVE:
             if not directory.is_alive():
                 launch.start(directory)
                 return
+            if time.monotonic() > deadline:
+                raise ProxSparseError(
+                    "The worker that was asked before is still ending: wait a moment, then ask again."
+                )
             time.sleep(0.02)  # it is about to end, or sees the request before it does
 
     def stop(self) -> None:
