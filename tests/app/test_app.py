@@ -182,7 +182,7 @@ def test_a_run_is_driven_from_the_page(page, site, tiny_directory, text_file, br
     until(lambda: run.state()["step"] == at + 1)
     click(page, "gradient")
     until(lambda: run.state()["phase"] == "prox")
-    expect(page.locator("#gradient")).to_be_disabled()
+    expect(page.locator("#gradient")).to_be_disabled(timeout=60_000)
     click(page, "prox")
     until(lambda: run.state()["step"] == at + 2)
     expect(banner).to_contain_text(f"step {at + 2} of", timeout=60_000)
