@@ -17,7 +17,8 @@ const draw = () => {
   const {data, layout: {title, ...layout}} = JSON.parse(props.value);
   element.querySelector('.chart-title').textContent = title.text;  // a title in the page wraps on narrow screens
   Plotly.react(target, data, {uirevision: 'kept', ...layout, margin: {...layout.margin, t: 34}, autosize: true},
-               {responsive: true, displaylogo: false, showSendToCloud: false, displayModeBar: 'hover', modeBarButtonsToRemove: ['select2d', 'lasso2d']})
+               {responsive: true, displaylogo: false, showSendToCloud: false, displayModeBar: 'hover',
+                modeBarButtonsToRemove: ['select2d', 'lasso2d']})
     .then(() => { if (!target.hears) { target.hears = true; target.on('plotly_click', picked); } });
 };
 const picked = ({points: [{x, y, customdata}]}) => trigger('select', {x, y, customdata});
