@@ -20,7 +20,7 @@ const draw = () => {
   part('.chart-read').hidden = !meta?.read;
   const font = {...layout.font, color: getComputedStyle(target).color};  // readable in the light and the dark theme
   Plotly.react(target, figure.data, {uirevision: 'kept', ...layout, font, margin: {...layout.margin, t: 34}, autosize: true},
-               {responsive: true, displaylogo: false, displayModeBar: 'hover', modeBarButtonsToRemove: ['select2d', 'lasso2d']})
+               {responsive: true, displaylogo: false, showSendToCloud: false, displayModeBar: 'hover', modeBarButtonsToRemove: ['select2d', 'lasso2d']})
     .then(() => { if (!target.hears) { target.hears = true; target.on('plotly_click', picked); } });
   const picture = part('.main-svg');
   picture.setAttribute('role', 'img');
