@@ -326,3 +326,17 @@ def test_it_is_read_without_torch(made):
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script, str(made.run.path)], check=True)
+
+
+def test_the_recorded_example_has_its_history():
+    """Its masks agree with what the learner counted at each step, in the record of the layers."""
+    run = Run("assets/example-run")
+    history, table = run.history(), run.table("layers").set_index("step")
+    assert sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file()) <= 12e6
+    assert history.steps == list(range(81)) and history.every == 1 and len(history.layers) == 6 * 7
+    names = run.layers()["name"].tolist()
+    for name in history.layers[::9]:
+        start, index = run.reference_mask(name, "start"), names.index(name)
+        for step in (1, 40, 80):
+            assert (history.mask(name, step) ^ start).sum() == table.loc[step, "flips_from_start"][index]
+    assert list(history.agreement("magnitude")) == names
