@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlencode
 import gradio as gr
 from gradio.components import Component
 
-from app.screens.screen import Shown
+from app.screens.shown import Shown
 from proxsparse import ProxSparseError
 
 LONGEST = 200  # characters of one value: an address is pasted into chats and papers

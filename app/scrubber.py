@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.components import Component
 
 from app.address import Entry, number
-from app.screens.screen import Shown
+from app.screens.shown import Shown
 from proxsparse import ProxSparseError
 
 NAME = "step"  # in the address

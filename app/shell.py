@@ -17,7 +17,8 @@ from app.screens.learn import LearnScreen
 from app.screens.masks import MasksScreen
 from app.screens.regularizer import RegularizerScreen
 from app.screens.runs import RunsScreen
-from app.screens.screen import Screen, Shown
+from app.screens.screen import Screen
+from app.screens.shown import Shown
 from app.screens.try_it import TryItScreen
 from app.views.listing import Listing
 from app.views.run import RunSnapshot, snapshot_of

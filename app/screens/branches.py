@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.components import Component
 
 from app.operator import EXAMPLE, EXAMPLE_ID, Operator
-from app.screens.screen import Shown
+from app.screens.shown import Shown
 from app.settings_form import SETTINGS, job_from
 from app.views.branches import courses, family
 from app.views.listing import Listing

@@ -12,7 +12,7 @@ from gradio.components import Component
 
 from app import html
 from app.operator import EXAMPLE_ID, Operator
-from app.screens.screen import Shown
+from app.screens.shown import Shown
 from app.views.run import RunSnapshot
 from proxsparse.runs import Run, start_export
 

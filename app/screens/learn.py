@@ -13,7 +13,7 @@ from app.live_plot import as_value, live_plot
 from app.operator import EXAMPLE_ID, Operator
 from app.screens.branches import Branches
 from app.screens.learn_form import LearnForm, toggle
-from app.screens.screen import Shown
+from app.screens.shown import Shown
 from app.settings_form import SETTINGS, job_from
 from app.views.ahead import planned_strengths, strength_to_come, strengths_to_come
 from app.views.listing import Listing

@@ -14,7 +14,7 @@ from app.address import Entry
 from app.keyboard import Key, scrubbing
 from app.live_plot import as_value, live_plot
 from app.operator import EXAMPLE, EXAMPLE_ID, Operator
-from app.screens.screen import Shown
+from app.screens.shown import Shown
 from app.views import mask_charts
 from app.views.listing import Listing
 from app.views.mask_charts import REFERENCES

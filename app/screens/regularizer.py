@@ -13,7 +13,7 @@ from app import bars, html
 from app.address import Entry, number
 from app.keyboard import scrubbing
 from app.live_plot import as_value, live_plot
-from app.screens.screen import Shown
+from app.screens.shown import Shown
 from proxsparse import ProxSparseError, figures
 
 PATTERNS = ("2:4", "1:4", "3:4", "1:2", "2:8")

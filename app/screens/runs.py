@@ -13,7 +13,7 @@ from app import html
 from app.address import Entry
 from app.keyboard import Key
 from app.operator import EXAMPLE, EXAMPLE_ID, Operator
-from app.screens.screen import Shown
+from app.screens.shown import Shown
 from app.views.listing import Listing, Row
 from proxsparse import ProxSparseError
 from proxsparse.runs import Comparison, Run, Sweep

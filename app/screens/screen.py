@@ -1,43 +1,33 @@
-"""What a screen is, and what the shell tells it."""
+"""What a screen is, and what it may use of the page around it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
+import gradio as gr
 from gradio.components import Component
 
+from app.address import Entry
 from app.keyboard import Key
-from app.views.run import RunSnapshot
-
-if TYPE_CHECKING:
-    from app.address import Entry
-    from app.shell import Shell
+from app.screens.shown import Shown
 
 
-@dataclass
-class Shown:
-    """What a screen is to show now.
+class Page(Protocol):
+    """The page around the screens.
 
-    id, view: the run shown, "" and None where there is none. values: of the components that the screen listed as inputs.
-    seen: what the screen remembers of its last rendering on this page, empty at first; it may change it. asked: what an address
-    gave of the view, name → text, in the first rendering after it filled the screen (a page was opened, or somebody went back or
-    forward); else None.
+    id: the hidden field with the run shown; tabs: where the screens are chosen. quietly: how every handler is called.
     """
 
-    id: str
-    view: RunSnapshot | None
-    values: dict[Component, Any]
-    seen: dict[str, Any] = field(default_factory=dict)
-    asked: Mapping[str, str] | None = None
+    id: gr.Textbox
+    tabs: gr.Tabs
+    quietly: dict[str, Any]
 
-    def changed(self, name: str, value: Any) -> bool:
-        """Whether `value` differs from what was seen under `name`; it is remembered."""
-        if name in self.seen and self.seen[name] == value:
-            return False
-        self.seen[name] = value
-        return True
+    def looking(self) -> dict[str, Any]:
+        """How an event asks for the screen in sight to be rendered."""
+
+    def on(self, event: Any, handler: Callable, inputs: Any, outputs: Any = None) -> None:
+        """Call `handler` on `event`, say on the page what it refuses, and render what came of it."""
 
 
 class Screen(Protocol):
@@ -56,10 +46,10 @@ class Screen(Protocol):
     outputs: Iterable[Component]
     address: Mapping[str, Component | Entry]
 
-    def build(self, shell: Shell) -> None:
+    def build(self, shell: Page) -> None:
         """Lay out the components, inside the tab."""
 
-    def wire(self, shell: Shell) -> None:
+    def wire(self, shell: Page) -> None:
         """Connect the components with what they do, when all screens are laid out."""
 
     def render(self, shown: Shown) -> dict[Component, Any]:

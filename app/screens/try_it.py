@@ -11,7 +11,7 @@ from gradio.components import Component
 from app import answers, html
 from app.live_plot import as_value, live_plot
 from app.operator import EXAMPLE, EXAMPLE_ID, Operator
-from app.screens.screen import Shown
+from app.screens.shown import Shown
 from proxsparse import ProxSparseError, figures
 from proxsparse.runs import Probe, Run
 from proxsparse.runs.readers.known_masks import kept_in_group
