@@ -93,6 +93,7 @@ class Shell:
             with gr.Tabs() as self.tabs:
                 for screen in self.screens:
                     with gr.Tab(screen.title, id=screen.name) as tab:
+                        gr.HTML(f"<h2 class='heading'>{screen.title}</h2>")  # for who hears the page
                         screen.build(self)
                     tabs.append(tab)
             timer = gr.Timer(TICK_SECONDS)

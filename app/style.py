@@ -31,6 +31,7 @@ header h1 { margin: 0; font-size: 1.35rem; } header p { margin: 0; opacity: .75;
 .status.done { background: #00734f; } .status.failed, .status.interrupted, .status.unreadable { background: #b03a00; }
 .doing { opacity: .75; margin-left: 6px; }
 .failure { border-left: 4px solid #D55E00; padding: 6px 10px; margin-top: 8px; overflow-wrap: anywhere; }
+.heading { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 .note, .empty { padding: 8px 2px; opacity: .9; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(125px, 1fr)); gap: 8px; }
 .tile { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: 8px 12px; }

@@ -83,7 +83,7 @@ def stops() -> list[Stop]:
             "What λ does for the result",
             "With this preset the loss is taken at the masked weights, and λ mostly decides when groups become 2:4: in one measured "
             "pair of runs λ = 0 ended at a perplexity of 57.4 on this held-out text, and the preset at 58.3. With the paper's own "
-            "method the loss is taken at the soft weights, and λ decides the result: choose its preset here and see.",
+            "method the loss is taken at the soft weights, which only λ makes 2:4: choose its preset here, try several λ, and see.",
             {"screen": "learn", "quantity": "regularizer"},
         ),
         Stop(

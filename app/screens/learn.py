@@ -62,7 +62,6 @@ class LearnScreen:
 .chart { overflow: hidden; }
 .result tr.learned { font-weight: 650; } .result p { font-size: .88em; }
 .log { margin: 0; padding-left: 1em; font-size: .88em; }
-.heading { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 /* Narrow: one column in the order of use, whatever side it stands on otherwise. */
 @media (max-width: 760px) {
   #learn-sides { flex-direction: column; flex-wrap: nowrap; } #settings, #board { display: contents !important; }
@@ -83,7 +82,6 @@ class LearnScreen:
 
     def build(self, shell) -> None:
         parts: dict = {}
-        gr.HTML("<h2 class='heading'>Learn</h2>")
         with gr.Row(equal_height=False, elem_id="learn-sides"):
             with gr.Column(scale=1, min_width=300, elem_id="settings"):
                 gr.Markdown(WHAT, elem_id="what")
