@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.views.records import BINS
 from app.views.run import RunSnapshot
 from proxsparse.learning.ramp import left_of, strengths_ahead
+from proxsparse.runs.readers.records import BINS
 
 
 def strength_to_come(view: RunSnapshot) -> float:

@@ -6,7 +6,13 @@ from playwright.sync_api import expect
 from test_app import browser, serve  # noqa: F401
 
 pytestmark = pytest.mark.browser
-SCREENS = {"learn": "#chart-heatmap .main-svg"}  # name: what is drawn last on it
+SCREENS = {
+    "learn": "#chart-heatmap .main-svg",
+    "masks": "#chart-masks-composition .main-svg",
+    "regularizer": "#reg-slice .main-svg",
+    "runs": "#runs-list",
+    "export": "#export-report",
+}  # name: what is drawn last on it
 
 
 @pytest.fixture(scope="module")
