@@ -28,6 +28,8 @@ of the map to open a layer, a weight of the tile to follow its group, a point of
 HOW_TO_READ = """
 - **The map** has a cell for each layer. The brighter, the more of the weights that the learned mask keeps are dropped by the mask it
   is compared with.
+- **Wanda's mask** is that of its score on the activations of the dense model. A comparison of methods goes block by block instead, each
+  on what the pruned blocks before it hand on.
 - **The tile** is a small piece of the layer: each square is a weight, the lines are the borders of the groups. Slide the step: where
   a square changes, learning changed its mind about that weight.
 - **The group's curves**: each line is the size of one weight, in the metric in which sizes are compared. Dotted pieces are what the
