@@ -67,13 +67,21 @@ class MasksScreen:
         self.note = gr.HTML(elem_id="masks-note")
         with gr.Row():
             self.layer = gr.Dropdown(
-                [], label="Layer", elem_id="masks-layer-name", info="or click a cell of the map", scale=2, min_width=300
+                [],
+                label="Layer",
+                allow_custom_value=True,
+                elem_id="masks-layer-name",
+                info="or click a cell of the map",
+                scale=2,
+                min_width=300,
             )
             self.against = gr.Dropdown(
                 [*REFERENCES, OTHER_STEP, OTHER_RUN], value="magnitude", label="Compared with the mask of",
                 elem_id="masks-against", info="in the map, the tile and the picture of the layer", min_width=280,
             )  # fmt: skip
-            self.other_run = gr.Dropdown([], label="Run compared with", elem_id="masks-other-run", visible=False)
+            self.other_run = gr.Dropdown(
+                [], label="Run compared with", allow_custom_value=True, elem_id="masks-other-run", visible=False
+            )
             self.other_step = gr.Slider(
                 0, 1, value=0, step=1, label="Step compared with", elem_id="masks-other-step", visible=False
             )

@@ -48,7 +48,7 @@ class RunsScreen:
         """The list, then what can be done with one of it."""
         self.list = gr.HTML(elem_id="runs-list")
         with gr.Row():
-            self.chosen = gr.Dropdown([], label="Act on", elem_id="runs-chosen", scale=3)
+            self.chosen = gr.Dropdown([], label="Act on", allow_custom_value=True, elem_id="runs-chosen", scale=3)
             self.new_name = gr.Textbox(label="New name", max_lines=1, elem_id="runs-name", scale=2)
         with gr.Row():
             self.open = gr.Button("Open", size="sm", variant="primary", elem_id="runs-open")

@@ -79,7 +79,13 @@ class TryItScreen:
                 min_width=280, elem_id="try-prompt",
             )  # fmt: skip
             self.step = gr.Dropdown(
-                [LAST], value=LAST, label="Learned mask of step", elem_id="try-step", min_width=200, scale=1
+                [LAST],
+                value=LAST,
+                label="Learned mask of step",
+                allow_custom_value=True,
+                elem_id="try-step",
+                min_width=200,
+                scale=1,
             )
             self.new_tokens = gr.Slider(
                 1, 128, value=32, step=1, label="Tokens added", elem_id="try-tokens", min_width=200, scale=1
@@ -118,12 +124,21 @@ class TryItScreen:
         with gr.Row():
             self.base = gr.Dropdown(
                 [(answers.TITLES[name], name) for name in reversed(MASKS)], value="learned", label="All layers have",
+                allow_custom_value=True,
                 elem_id="try-base", min_width=150,
             )  # fmt: skip
             self.layer = gr.Dropdown(
                 [], label="Layer", allow_custom_value=True, elem_id="try-layer", min_width=280, scale=2
             )
-            self.to = gr.Dropdown(list(CHANGES), value="group", label="and", elem_id="try-to", min_width=260, scale=2)
+            self.to = gr.Dropdown(
+                list(CHANGES),
+                value="group",
+                label="and",
+                allow_custom_value=True,
+                elem_id="try-to",
+                min_width=260,
+                scale=2,
+            )
             self.windows = gr.Slider(
                 2, 64, value=8, step=1, label="Held-out windows", elem_id="try-windows", min_width=150
             )

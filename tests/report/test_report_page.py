@@ -7,11 +7,11 @@ import pytest
 from made_runs import made_run
 from pages import inside
 from playwright.sync_api import expect, sync_playwright
-from proxsparse.figures.tiles import COLORINGS
 from recorded_run import recorded_run, unpacked
 from tiny_models import tiny_model
 
 from proxsparse import magnitude
+from proxsparse.figures.tiles import COLORINGS
 from proxsparse.report import write_report
 
 pytestmark = pytest.mark.browser
