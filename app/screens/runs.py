@@ -62,7 +62,7 @@ class RunsScreen:
         self.asked = gr.State(None)  # which run the question below the list is about
         self.command = gr.Code(
             language="shell", label="The command that makes it again", interactive=False, wrap_lines=True,
-            lines=1, elem_id="runs-command",
+            lines=1, elem_id="runs-command", visible=False,
         )  # fmt: skip
         self.detail = gr.HTML(elem_id="runs-detail")
         self.inputs = [self.chosen]
@@ -109,7 +109,9 @@ class RunsScreen:
             updates |= {self.list: self._table(rows, ages, chosen), self.chosen: gr.update(choices=names, value=chosen)}
         row = next((row for row in rows if row.id == chosen), None)
         if shown.changed("chosen", row):
-            updates |= {self.command: row.command if row else "", self.detail: self._detail(row)}
+            command = row.command if row else ""
+            updates[self.command] = gr.update(value=command, visible=bool(command))
+            updates[self.detail] = self._detail(row)
             learned = row is not None and row.kind == "learn"
             updates |= {
                 self.open: gr.update(interactive=learned),
