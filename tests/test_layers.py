@@ -172,6 +172,15 @@ def test_a_router_is_found_by_what_it_does_at_any_depth_and_under_any_name():
     assert all(reason.startswith("router: ") for reason in layers.skipped.values())
 
 
+@pytest.mark.parametrize("family", ["inkling_text", "zaya", "doge"])
+def test_routers_of_unusual_kinds_stay_dense(family):
+    """Only some of the outputs are ranked; four maps deep; two sets of keys that are ranked apart."""
+    layers = prunable_layers(tiny_of(family))
+    routers = {name for name, reason in layers.skipped.items() if reason.startswith("router: ")}
+    assert len(routers) == {"inkling_text": 2, "zaya": 8, "doge": 2}[family]
+    assert not any("router" in name or name.endswith(".mlp.gate") for name in layers)
+
+
 def test_a_router_by_a_table_weighs_experts_and_stays_dense():
     """DeepSeek-V4's first blocks take the experts of a token from a table, and only their weights from the router."""
     model = tiny_of("deepseek_v4")
