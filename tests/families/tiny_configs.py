@@ -156,7 +156,6 @@ MADE_BY_HAND = {
         "rope_parameters": {kind: {"rope_type": "default", "rope_theta": 1e4} for kind in MIXED},
     },
     "dbrx": {"attn_config": {"rope_theta": 1e4, "clip_qkv": 8.0}},
-    "doge": {"is_moe": True, "num_experts": 16},
     "dory": {
         "num_hidden_layers": 6, "n_input_layers": 2, "n_recurrent_layers": 2, "n_output_layers": 2,
         "layer_types": ["sliding_attention", "mlp", "full_attention", "mlp", "sliding_attention", "mlp"],
