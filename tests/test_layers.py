@@ -123,10 +123,13 @@ def test_a_model_without_prunable_layers_is_one_sentence():
         prunable_layers(tiny_model("gpt_neox"), m=48)
 
 
-def tiny_of(family):
-    """A random model of any family that transformers registers."""
+def tiny_of(family, **changes):
+    """A random model of any family that transformers registers. changes: attributes of its configuration."""
+    config = tiny_config(family)
+    for name, value in changes.items():
+        setattr(config, name, value)
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(tiny_config(family)).eval()
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 @pytest.mark.parametrize(
@@ -170,6 +173,17 @@ def test_a_router_is_found_by_what_it_does_at_any_depth_and_under_any_name():
     maps = {f"model.layers.{index}.mlp.gate.{name}" for index in (0, 1) for name in ("first.0", "second")}
     assert set(layers.skipped) == maps and len(layers) == 24
     assert all(reason.startswith("router: ") for reason in layers.skipped.values())
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"), [("inkling_text", {}), ("zaya", {}), ("doge", {"is_moe": True, "num_experts": 16})]
+)
+def test_routers_of_unusual_kinds_stay_dense(family, changes):
+    """Only some of the outputs are ranked; four maps deep; two sets of keys that are ranked apart."""
+    layers = prunable_layers(tiny_of(family, **changes))
+    routers = {name for name, reason in layers.skipped.items() if reason.startswith("router: ")}
+    assert len(routers) == {"inkling_text": 2, "zaya": 8, "doge": 2}[family]
+    assert not any("router" in name or name.endswith(".mlp.gate") for name in layers)
 
 
 def test_a_router_by_a_table_weighs_experts_and_stays_dense():

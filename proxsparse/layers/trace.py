@@ -24,11 +24,7 @@ from torch.utils._pytree import tree_flatten
 
 from proxsparse.errors import ProxSparseError
 
-LENGTHS = (
-    13,
-    257,
-)  # tokens of the pass, and of a second one where the first did not use everything. Primes: so a ranking
-# of tokens is not taken for one of features, whose number would be a multiple of them
+LENGTHS = 13, 257  # tokens of the pass, and of a second one where the first did not use everything
 POSITIONS = ("max_position_embeddings", "max_target_positions", "n_positions", "max_seq_len")
 
 aten = torch.ops.aten
@@ -93,11 +89,10 @@ def roles_of(model) -> Roles:
 
 
 def _most_tokens(model) -> int:
-    """LENGTHS[1], or the largest prime number of positions that the model has."""
+    """LENGTHS[1], or as many as the model has positions."""
     config = model.config.get_text_config(decoder=True)
     positions = [getattr(config, name, None) or 0 for name in POSITIONS]
-    most = min([LENGTHS[1], *(number for number in positions if number > LENGTHS[0])])
-    return next(number for number in range(most, 1, -1) if all(number % factor for factor in range(2, number)))
+    return min([LENGTHS[1], *(number for number in positions if number > LENGTHS[0])])
 
 
 @contextmanager
@@ -154,7 +149,7 @@ class _Trace(TorchDispatchMode):
         self.made_of: dict[Hashable, set[str]] = {}  # {node: parameters}, of what depends on parameters alone
         self.copies: set[Hashable] = set()  # of these, what is but a copy of a whole parameter
         self.integers: set[Hashable] = set()  # nodes that hold no real numbers: no gradient passes them
-        self.mixed: set[Hashable] = set()  # made by a product or an attention: no entry is one feature of what entered
+        self.mixed: set[Hashable] = set()  # made of several features at once, in another way than by a map
         self.dependent = {self._node(ids)}  # on the tokens
         self.rankings: list[tuple[Hashable, int, Hashable]] = []  # what is ranked, how many, and what was chosen
 
@@ -202,12 +197,15 @@ class _Trace(TorchDispatchMode):
             for name in used:
                 self.uses[name].operations.add(operation.__name__)
         if others & self.dependent:
-            ends_search = operation in PRODUCTS or any(word in operation.__name__ for word in ("attention", "conv"))
+            mixes = operation in PRODUCTS or any(
+                word in operation.__name__ for word in ("attention", "conv", "embedding")
+            )
+            mixes |= operation is aten.mul and any(self.parameters[name].ndim > 1 for name in used)
             for node in written:
                 self.made_of.pop(node, None)
                 self.dependent.add(node)
                 self.sources[node] |= others - {node}
-                if ends_search or any(self.parameters[name].ndim > 1 for name in used):
+                if mixes:
                     self.mixed.add(node)
             if operation in RANKINGS:
                 self._ranking(operation, args, written)
@@ -241,7 +239,6 @@ class _Trace(TorchDispatchMode):
                     self.uses[name].operations.add("add")
                 self.sources[result] |= set() if self._made_of(added) else {self._node(added)}
         self.dependent.add(result)
-        self.mixed.add(result)
         return True
 
     def _ranking(self, operation, args, written) -> None:
@@ -265,7 +262,7 @@ class _Trace(TorchDispatchMode):
                 routers |= {
                     name
                     for name in self._maps_before(ranked)
-                    if any(out % count == 0 for _, out, _ in self.uses[name].products)
+                    if any(count <= out for _, out, _ in self.uses[name].products)
                 }
         contributing = self._behind([end], closed=routers | self.integers)
         maps = {name for name, use in self.uses.items() if use.products}
@@ -285,16 +282,19 @@ class _Trace(TorchDispatchMode):
         return found
 
     def _maps_before(self, node: Hashable) -> set[str]:
-        """The maps of which `node` holds the outputs, perhaps normalized, biased or masked, but in no other product."""
+        """The maps of which `node` holds the outputs, perhaps normalized, biased, masked or in part; none where it depends
+        on features in other ways too, as the scores of an attention do."""
         found, waiting, maps = {node}, [node], set()
         while waiting:
             here = waiting.pop()
-            for source in self.sources.get(here, ()):
-                if isinstance(source, str):
-                    maps.add(source)
-                elif here not in self.mixed and source not in found and source not in self.integers:
-                    found.add(source)
-                    waiting.append(source)
+            sources = self.sources.get(here, set())
+            own = {source for source in sources if isinstance(source, str)}
+            if here in self.mixed and not own:
+                return set()
+            maps |= own
+            for source in set() if own else sources - found - self.integers:
+                found.add(source)
+                waiting.append(source)
         return maps
 
 

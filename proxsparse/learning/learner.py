@@ -340,6 +340,11 @@ class MaskLearner:
         total_loss = 0.0
         for batch in batches:
             loss = self.loss(self, self.windows[batch].to(self.device)) / len(batches)
+            if not loss.requires_grad:
+                raise ProxSparseError(
+                    f"No gradient reaches the prunable weights of {type(self.model).__name__}, and no mask can be learned for it: "
+                    "choose another model, or a method without a gradient, such as Wanda."
+                )
             loss.backward()
             total_loss += loss.item()
         return total_loss

@@ -60,9 +60,12 @@ class InputObserver(TorchFunctionMode):
         name = self.names.get(weight.data_ptr())
         if name is None:
             return
-        if weight.ndim == 3 and inputs.ndim >= 3:  # one product an expert
+        if weight.ndim > 2:  # one product an expert, which may be broadcast over batches
+            inputs = inputs.expand(*weight.shape[: max(0, weight.ndim - inputs.ndim)], *inputs.shape)
+            at = inputs.ndim - weight.ndim
             for index, expert in enumerate(weight):
-                self._look(inputs[..., min(index, inputs.shape[-3] - 1), :, :], expert)
+                alone = len(weight) == 1
+                self._look(inputs if alone else inputs.select(at, index if inputs.shape[at] > 1 else 0), expert)
             return
         with torch.autocast(inputs.device.type, enabled=False):
             self.statistics[name].add(inputs.reshape(-1, inputs.shape[-1]))

@@ -228,7 +228,7 @@ def _unnoticed(target: Path, form: str) -> list[str]:
     tensors, header = load_file(file), _metadata(file)
     floats = {key: tensor for key, tensor in tensors.items() if tensor.is_floating_point()}
     inside = [key for key in floats if key.endswith(".kept")] or [  # names on disk may differ from those in memory
-        key for key, tensor in floats.items() if tensor.ndim > 1 and (tensor == 0).float().mean() > 0.45
+        key for key, tensor in floats.items() if tensor.ndim > 1 and 0.45 < (tensor == 0).float().mean() < 0.6
     ]
     outside = [key for key in floats if key not in inside]
     for key in (inside[len(inside) // 2], *outside[len(outside) // 3 :][:1]):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import random_windows, tiny_model
 
-from proxsparse import ProxSparseError, prunable_layers
+from proxsparse import LearnConfig, MaskLearner, ProxSparseError, prunable_layers
 from proxsparse.models.activations import activation_scales
 
 
@@ -24,7 +24,7 @@ def test_a_linear_map_that_never_runs_is_left_dense_and_listed():
     model = tiny_model()
     model.model.layers[1].extra = torch.nn.Linear(32, 32, bias=False)
     layers = prunable_layers(model)
-    assert layers.skipped == {"model.layers.1.extra": "a text does not run it (tried with 61 tokens)"}
+    assert layers.skipped == {"model.layers.1.extra": "a text does not run it (tried with 64 tokens)"}
     assert activation_scales(model, layers, random_windows(), "fp32").unseen == ()
 
 
@@ -38,3 +38,16 @@ def test_where_every_layer_was_seen_nothing_is_said():
         warnings.simplefilter("error")
         model = tiny_model()
         assert activation_scales(model, prunable_layers(model), random_windows(), "fp32").unseen == ()
+
+
+def test_where_no_gradient_arrives_no_mask_is_learned():
+    with (
+        MaskLearner(
+            tiny_model(),
+            random_windows(),
+            LearnConfig(steps=2, batch=2),
+            loss=lambda learner, windows: torch.tensor(1.0),
+        ) as learner,
+        pytest.raises(ProxSparseError, match=r"No gradient reaches the prunable weights of LlamaForCausalLM"),
+    ):
+        learner.step()

@@ -55,3 +55,15 @@ def test_experts_that_are_multiplied_at_once_are_told_apart(product):
         product(TOKENS, parameter)
     for index, norms in enumerate(seen.values()):
         assert norms.tokens == 5 and torch.allclose(norms.norms(), TOKENS[index].norm(dim=0))
+
+
+def test_experts_on_the_left_are_told_apart_in_every_batch():
+    parameter = random(2, 4, 8)
+    experts = {f"w{index}": layer(parameter, index, False, (2, 4, 8)) for index in (0, 1)}
+    seen = {name: InputNorms(expert) for name, expert in experts.items()}
+    inputs = torch.randn(2, 3, 8, 5, generator=torch.Generator().manual_seed(2))  # (experts, batch, in, tokens)
+    with torch.no_grad(), InputObserver(experts, seen):
+        parameter[:, None] @ inputs
+    for index, norms in enumerate(seen.values()):
+        assert norms.tokens == 15
+        assert torch.allclose(norms.norms(), inputs[index].transpose(0, 1).flatten(1).norm(dim=1))
