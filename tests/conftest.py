@@ -6,8 +6,17 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from importlib.util import find_spec
+
 import pytest
+import torch
 from tiny_models import save_tiny_model, tiny_text
+
+if find_spec("triton") and not torch.cuda.is_available():
+    # Triton asks when it is imported whether it is to interpret; other tests may import it first, through torch.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        import triton  # noqa: F401
 
 
 @pytest.fixture(scope="session")

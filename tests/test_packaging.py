@@ -60,7 +60,12 @@ def files_below(folder, pattern="*"):
 
 def test_the_wheel_holds_the_library_the_app_the_corpus_and_the_example_and_nothing_else(wheel):
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    carried = files_below("app", "*.py") | files_below("assets/corpus") | files_below("assets/example-run")
+    carried = (
+        files_below("app", "*.py")
+        | files_below("app", "*.js")
+        | files_below("assets/corpus")
+        | files_below("assets/example-run")
+    )
     library = files_below("proxsparse", "*.py") | files_below("proxsparse", "*.pyi") | {"proxsparse/py.typed"}
     library |= files_below("proxsparse/report/web")
     assert held == library | {f"proxsparse/bundled/{name}" for name in carried}

@@ -250,7 +250,10 @@ def layer_values(layers: pd.DataFrame, record: dict, quantity: str) -> pd.DataFr
         table = np.bincount(cell, values, np.prod(shape))
     else:  # shares and ratios: the mean, weighted by size
         sizes = (layers["rows"] * layers["columns"]).to_numpy()
-        table = np.bincount(cell, values * sizes, np.prod(shape)) / np.bincount(cell, sizes, np.prod(shape))
+        sums, weights = (np.bincount(cell, each, np.prod(shape)) for each in (values * sizes, sizes))
+        table = np.divide(
+            sums, weights, out=np.full(len(sums), np.nan), where=weights > 0
+        )  # a block may lack a projection
     return pd.DataFrame(table.reshape(shape), index=projections, columns=blocks)
 
 

@@ -47,7 +47,7 @@ def report_page(run: Run, most: int = MOST_BYTES) -> str:
     import plotly
 
     from proxsparse import figures
-    from proxsparse.figures import look, masks
+    from proxsparse.figures import look, tiles
     from proxsparse.report.curves import curves
     from proxsparse.report.layers import layer_maps
     from proxsparse.report.tiles import fitted
@@ -62,8 +62,8 @@ def report_page(run: Run, most: int = MOST_BYTES) -> str:
         "layers": layer_maps(run, history),
         "masks": None,
         "look": {
-            "font": look.FONT, "grid": look.GRID, "kept": look.BLUE, "dropped": masks.DROPPED, "low": look.RED, "high": look.BLUE,
-            "patterns": masks.PATTERN_COLORS, "against": masks.AGAINST, "colorings": figures.COLORINGS,
+            "font": look.FONT, "grid": look.GRID, "kept": look.BLUE, "dropped": tiles.DROPPED, "low": look.RED, "high": look.BLUE,
+            "patterns": tiles.PATTERN_COLORS, "against": tiles.AGAINST, "colorings": figures.COLORINGS,
         },
     }  # fmt: skip
     library = (Path(plotly.__file__).parent / "package_data" / "plotly.min.js").read_text(encoding="utf-8")

@@ -297,19 +297,23 @@ def test_two_workers_never_share_a_run(job, tmp_path):
     ("changes", "words"),
     [
         ({"length": 4096}, "length is 4096 and the model reads at most 64"),
-        ({"corpus": "missing.txt"}, "There is no file 'missing.txt'"),
-        ({"model": "/nowhere/at/all"}, "There is no directory"),
         ({"batch": 5000}, "one batch takes 5000"),
         ({"learning_rate": 1e30, "clip": 0.0, "loss_at": "soft"}, "lower the learning rate"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence_in_the_state(job, tmp_path, changes, words):
-    place = {name: changes.pop(name) for name in ("model", "corpus") if name in changes}
-    values = job(**changes).to_dict() | place
-    run = Run.create(LearnJob.from_dict(values), tmp_path / "failing")
+    run = Run.create(job(**changes), tmp_path / "failing")
     run.start()
     state = finish(run)
     assert state["status"] == "failed" and words in state["error"] and "\n" not in state["error"]
+
+
+@pytest.mark.parametrize(("name", "place"), [("corpus", "missing.txt"), ("model", "/nowhere/at/all")])
+def test_a_run_whose_model_or_text_is_gone_is_not_started(job, tmp_path, name, place):
+    run = Run.create(LearnJob.from_dict(job().to_dict() | {name: place}), tmp_path / "failing")
+    with pytest.raises(ProxSparseError, match=f"The {name} of run failing is not at {place}"):
+        run.start()
+    assert run.state()["status"] == "new" and not run.is_alive()
 
 
 def test_a_full_disk_loses_nothing(job, tmp_path):
