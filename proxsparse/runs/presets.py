@@ -27,7 +27,7 @@ def read_preset(path: str | Path) -> LearnJob:
     file = path / PRESET_FILE if path.is_dir() else path
     try:
         values = read_json(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ProxSparseError) as error:
         raise ProxSparseError(f"{path} is no preset ({error}): give the file that a sweep wrote.") from error
     if values is None:
         raise ProxSparseError(f"There is no preset {str(path)!r}: give the name of one, or the file a sweep wrote.")
