@@ -158,7 +158,7 @@ def test_what_a_viewer_is_sent_does_not_grow_with_the_run(long_run):
 def tick(shell, id, values=None, screen="learn"):
     """One tick of a page: what is sent, and what the page holds afterwards."""
     values = values or {part: part.value for part in shell._inputs}
-    values |= {shell.id: id, shell.screen: screen}
+    values |= {shell.id: id, shell.screen: screen, shell.filling: "[0, {}]", shell.asked: "[0, {}]"}
     answer = shell.show(values)
     answer = answer if isinstance(answer, dict) and "__type__" not in answer else {}
     held = {
@@ -178,6 +178,8 @@ def test_a_tick_in_which_only_the_clock_moved_redraws_nothing_but_the_banner(tmp
     first, values = tick(shell, run.id)
     assert sum((part.elem_id or "").startswith("chart-") for part in first) == 5
     answer, values = tick(shell, run.id, values)
+    assert set(answer) <= {shell.seen}, "the slider has arrived where it was sent, and that is remembered"
+    answer, values = tick(shell, run.id, values)
     assert answer == {}, "nothing happened"
     state = read_json(run.path / "state.json")
     write_json(run.path / "state.json", state | {"elapsed": 12.0, "remaining": 3.0, "updated": time.time()})
@@ -193,7 +195,7 @@ def test_only_the_screen_in_sight_is_rendered(tmp_path):
     shell.build()
     for screen in shell.screens:
         answer, _ = tick(shell, run.id, screen=screen.name)
-        assert set(answer) <= {shell.seen, shell.runs, *screen.outputs} and set(answer) & set(screen.outputs)
+        assert set(answer) <= {shell.seen, shell.runs, shell.address, *screen.outputs} and set(answer) & set(screen.outputs)
 
 
 def test_thinning_leaves_rows_out_and_keeps_the_extremes():
@@ -228,7 +230,7 @@ def test_every_kind_of_run_is_listed(tmp_path):
     rows = {row.id: row for row in listing.rows()}
     assert {row.kind for row in rows.values()} == {"learn", "compare", "sweep"}
     assert rows["learned"].result.startswith("perplexity ") and "22 windows" in rows["learned"].result
-    assert rows["learned"].bytes == sum(path.stat().st_size for path in EXAMPLE.iterdir())
+    assert rows["learned"].bytes == sum(path.stat().st_size for path in EXAMPLE.rglob("*") if path.is_file())
     assert rows["swept"].command.startswith("proxsparse sweep --lambdas 0.05") and rows["compared"].result == ""
     again = {row.id: row for row in listing.rows()}
     assert all(again[id] is row for id, row in rows.items()), "what did not change is not read again"
