@@ -23,13 +23,28 @@ def autocast(device: torch.device, precision: str = "auto"):
     """A context for forward passes on `device`: bf16 autocast, or nothing for fp32.
 
     precision: `fp32`, `bf16`, or `auto`, which takes bf16 where the device multiplies it in hardware: CUDA of compute
-    capability 8.0 and above, CPUs with AVX512-BF16 or AMX.
+    capability 8.0 and above, CPUs with AVX512-BF16 or AMX. Raises ProxSparseError where a model does not run in bf16.
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise ProxSparseError(f"precision is {precision!r}: choose one of auto, fp32, bf16.")
     if precision == "bf16" or (precision == "auto" and multiplies_bf16(device)):
-        return torch.autocast(device.type, torch.bfloat16)
+        return _bf16(device)
     return nullcontext()
+
+
+@contextmanager
+def _bf16(device: torch.device):
+    """bf16 autocast, which some families are not written for: they put float32 and bf16 into one tensor."""
+    try:
+        with torch.autocast(device.type, torch.bfloat16):
+            yield
+    except RuntimeError as error:
+        if "dtype" in str(error) or "scalar type" in str(error):
+            first_line = str(error).splitlines()[0]
+            raise ProxSparseError(
+                f"This model does not run in bf16 autocast ({first_line}): choose precision fp32."
+            ) from error
+        raise
 
 
 def multiplies_bf16(device: torch.device) -> bool:

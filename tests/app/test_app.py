@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
@@ -137,7 +138,7 @@ def new_run(page, site):
 
 def current_run(page, site):
     page.wait_for_url("**/?run=*")
-    return Run(site[1] / page.url.split("run=")[1])
+    return Run(site[1] / parse_qs(urlsplit(page.url).query)["run"][0])
 
 
 def x_range(page, chart):

@@ -2,8 +2,8 @@
 
 import gradio as gr
 
-from app.scrubber import entry, scrub
 from app.screens.shown import Shown
+from app.scrubber import entry, scrub
 
 
 class Slider:

@@ -195,7 +195,9 @@ def test_only_the_screen_in_sight_is_rendered(tmp_path):
     shell.build()
     for screen in shell.screens:
         answer, _ = tick(shell, run.id, screen=screen.name)
-        assert set(answer) <= {shell.seen, shell.runs, shell.address, *screen.outputs} and set(answer) & set(screen.outputs)
+        assert set(answer) <= {shell.seen, shell.runs, shell.address, *screen.outputs} and set(answer) & set(
+            screen.outputs
+        )
 
 
 def test_thinning_leaves_rows_out_and_keeps_the_extremes():

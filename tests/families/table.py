@@ -22,6 +22,7 @@ INTRODUCTION = """# Which families of models work
 Transformers {version} registers {all} configurations of causal language models. Each was made tiny, with random weights, one
 block of every kind that it has, and walked through the product by `tests/families`; {right} come out right, {refused} are
 refused with a sentence, {unmade} cannot be made. This page is written by `python tests/families/table.py`.
+Encoders that can be decoders too, such as BERT, are taken as decoders.
 
 Right means, all of it checked on the tiny model:
 
@@ -81,7 +82,7 @@ def page(found: dict[str, Family]) -> str:
 def _row(family: Family) -> str:
     left = [f"{reason} ({share:.1%})" for reason, share in sorted(family.left.items(), key=lambda item: -item[1])]
     if family.unseen:
-        left.append(f"pruned by magnitude alone: {family.unseen} experts that no token chose")
+        left.append(f"pruned by magnitude alone: {family.unseen} layers of experts that no token chose")
     return f"| {family.name} | {family.model} | {family.layers} | {family.pruned:.1%} | {'; '.join(left)} |"
 
 
