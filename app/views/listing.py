@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.html import number, with_error
 from proxsparse import ProxSparseError
-from proxsparse.runs import Comparison, Run, Sweep, list_runs, unreadable_runs
+from proxsparse.runs import Comparison, Run, Sweep, look_at_runs
 from proxsparse.runs.manage import command_line, size_on_disk
 
 WATCHED = ("run.json", "state.json", "perplexity.jsonl", "trials.jsonl", "layers_compared.json", "results", "export")
@@ -46,14 +46,15 @@ class Listing:
         """All runs as they are now."""
         with self._lock:
             known, rows = {}, []
-            for run in list_runs(self.root):
+            runs, unreadable = look_at_runs(self.root)
+            for run in runs:
                 signature = (*map(_changed, (run.path / name for name in WATCHED)), run.state()["status"])
                 earlier = self._known.get(run.path)
                 row = earlier[1] if earlier and earlier[0] == signature else _row(run)
                 known[run.path] = (signature, row)
                 rows.append(row)
             self._known = known
-            rows += [_unreadable(name, reason) for name, reason in unreadable_runs(self.root).items()]
+            rows += [_unreadable(name, reason) for name, reason in unreadable.items()]
             return tuple(rows)
 
 

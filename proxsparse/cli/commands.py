@@ -14,7 +14,7 @@ from proxsparse.cli.follow import follow
 from proxsparse.cli.settings import job_from
 from proxsparse.config import CompareJob, LearnConfig, SweepPlan, absolute
 from proxsparse.errors import ProxSparseError
-from proxsparse.runs import Run, list_runs, new_run_path, unreadable_runs
+from proxsparse.runs import Run, look_at_runs, new_run_path
 from proxsparse.runs.commands import VALUES, require
 from proxsparse.runs.places import move
 from proxsparse.runs.readers.comparison import check_masks, check_runs
@@ -215,7 +215,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def list_all(arguments: argparse.Namespace) -> int:
-    runs, unreadable = list_runs(arguments.root), unreadable_runs(arguments.root)
+    runs, unreadable = look_at_runs(arguments.root)
     if arguments.json:
         known = [run.header() | run.state() | {"id": run.id, "path": str(run.path)} for run in runs]
         print(json.dumps(known + [{"id": name, "unreadable": reason} for name, reason in unreadable.items()]))

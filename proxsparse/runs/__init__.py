@@ -4,7 +4,7 @@ from proxsparse.runs.jobs.export import start_export
 from proxsparse.runs.readers.comparison import Comparison
 from proxsparse.runs.readers.probe import Probe
 from proxsparse.runs.readers.sweep import Sweep
-from proxsparse.runs.run import Run, find_run, list_runs, new_run_path, unreadable_runs
+from proxsparse.runs.run import Run, find_run, list_runs, look_at_runs, new_run_path
 
 __all__ = [
     "Comparison",
@@ -13,7 +13,7 @@ __all__ = [
     "Sweep",
     "find_run",
     "list_runs",
+    "look_at_runs",
     "new_run_path",
     "start_export",
-    "unreadable_runs",
 ]

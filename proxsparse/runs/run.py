@@ -128,28 +128,21 @@ def list_runs(root: str | Path = "runs", kind: str | None = None) -> list[Run]:
     Returns
     -------
     list of Run
-        Without those whose `run.json` is damaged or of a newer version; `unreadable_runs` has them.
+        Without those whose files are damaged or of a newer version; `look_at_runs` has them too.
     """
-    runs = [run for _, run in _looked_at(root) if isinstance(run, Run)]
-    return sorted(
-        (run for run in runs if kind in (None, run.kind)),
-        key=lambda run: (run.header()["created"], run.id),
-        reverse=True,
-    )
+    return [run for run in look_at_runs(root)[0] if kind in (None, run.kind)]
 
 
-def unreadable_runs(root: str | Path = "runs") -> dict[str, str]:
-    """The runs under `root` that cannot be read, by name, with the reason in one sentence."""
-    return {name: found for name, found in _looked_at(root) if isinstance(found, str)}
-
-
-def _looked_at(root: str | Path) -> list[tuple[str, Run | str]]:
-    found: list[tuple[str, Run | str]] = []
+def look_at_runs(root: str | Path = "runs") -> tuple[list[Run], dict[str, str]]:
+    """The runs under `root` that can be read, newest first; and those that cannot, by name, with the reason in one
+    sentence."""
+    readable: list[tuple[str, str, Run]] = []
+    unreadable: dict[str, str] = {}
     for path in sorted(Path(root).expanduser().glob("[!.]*/run.json")):
         try:
             run = Run(path.parent)
-            run.header(), run.state()
-            found.append((run.id, run))
+            run.state()
+            readable.append((run.header()["created"], run.id, run))
         except ProxSparseError as error:
-            found.append((path.parent.name, str(error)))
-    return found
+            unreadable[path.parent.name] = str(error)
+    return [run for _, _, run in sorted(readable, key=lambda each: each[:2], reverse=True)], unreadable

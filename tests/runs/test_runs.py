@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from proxsparse import LearnConfig, LearnJob, ProxSparseError, Run, list_runs
 from proxsparse.files import Tail, append_record, keep_records, read_json, write_json, written_whole
-from proxsparse.runs import find_run, new_run_path, unreadable_runs
+from proxsparse.runs import find_run, look_at_runs, new_run_path
 from proxsparse.runs.directory import numbered_file
 
 
@@ -145,11 +145,11 @@ def test_a_damaged_run_hides_no_other(run, name, content):
     second = Run.create(LearnJob(), run.path.with_name("second"))
     (run.path / name).write_bytes(content)
     assert [each.id for each in list_runs(run.path.parent)] == [second.id]
-    reasons = unreadable_runs(run.path.parent)
+    _, reasons = look_at_runs(run.path.parent)
     assert list(reasons) == [run.id] and reasons[run.id].endswith((".", "proxsparse."))
     assert str(run.path) not in reasons[run.id]
 
 
 def test_a_run_that_is_being_deleted_is_not_listed(run):
     run.path.rename(run.path.with_name(".deleted-1"))
-    assert list_runs(run.path.parent) == [] and unreadable_runs(run.path.parent) == {}
+    assert list_runs(run.path.parent) == [] and look_at_runs(run.path.parent)[1] == {}
