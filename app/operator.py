@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.views.run import RunSnapshot, snapshot_of
 from proxsparse import ProxSparseError
 from proxsparse.bundled import ROOT
 from proxsparse.config import CORPORA
@@ -15,6 +16,7 @@ from proxsparse.runs import Run, find_run
 EXAMPLE = ROOT / "assets" / "example-run"
 EXAMPLE_ID = "example"
 UPLOAD_BYTES = 50 * 1024 * 1024
+HAS_EXAMPLE = (EXAMPLE / "run.json").is_file()
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -37,9 +39,16 @@ class Operator:
 
     def find_any(self, id: str) -> Run:
         """The same, comparisons and sweeps included."""
-        if id == EXAMPLE_ID and (EXAMPLE / "run.json").is_file():
+        if id == EXAMPLE_ID and HAS_EXAMPLE:
             return Run(EXAMPLE)
         return find_run(self.runs, id)
+
+    def snapshot(self, id: str | None) -> RunSnapshot | None:
+        """The run as it is now; None where none is named, or it was deleted meanwhile."""
+        try:
+            return snapshot_of(self.find(id)) if id else None
+        except (ProxSparseError, FileNotFoundError):
+            return None
 
     def check_model(self, name: str) -> str:
         """`embedded`, a Hub id, or a path inside an allowed folder; anything else is refused before it is looked at."""

@@ -11,7 +11,7 @@ import gradio as gr
 
 from app import address, keyboard, tour
 from app.keyboard import Key
-from app.operator import EXAMPLE, EXAMPLE_ID, Operator
+from app.operator import EXAMPLE_ID, HAS_EXAMPLE, Operator
 from app.screens.export import ExportScreen
 from app.screens.learn import LearnScreen
 from app.screens.masks import MasksScreen
@@ -21,7 +21,6 @@ from app.screens.screen import Screen
 from app.screens.shown import Shown
 from app.screens.try_it import TryItScreen
 from app.views.listing import Listing
-from app.views.run import RunSnapshot, snapshot_of
 from proxsparse import ProxSparseError
 
 TICK_SECONDS = 1.0
@@ -183,14 +182,7 @@ class Shell:
 
     def _choices(self) -> list[tuple[str, str]]:
         rows = [(row.label, row.id) for row in self.listing.rows() if row.kind == "learn"]
-        return rows + ([("recorded example", EXAMPLE_ID)] if (EXAMPLE / "run.json").is_file() else [])
-
-    def _view(self, id: str) -> RunSnapshot | None:
-        """The run shown; None where there is none, or it was deleted while it was shown."""
-        try:
-            return snapshot_of(self.operator.find(id)) if id else None
-        except (ProxSparseError, FileNotFoundError):
-            return None
+        return rows + ([("recorded example", EXAMPLE_ID)] if HAS_EXAMPLE else [])
 
     def show(self, values: dict) -> dict:
         """What is to be updated on the page: nothing at all where nothing changed."""
@@ -206,7 +198,7 @@ class Shell:
         visit, given = json.loads(asked)
         given = given if seen.get("visit") != visit else None
         seen["visit"] = visit
-        shown = Shown(id, self._view(id), values, dict(seen.get(name, {})), given)
+        shown = Shown(id, self.operator.snapshot(id), values, dict(seen.get(name, {})), given)
         updates |= self._remembered(shown, name, seen, visit) | screen.render(shown)
         if shown.seen != seen.get(name):
             seen[name] = shown.seen

@@ -7,12 +7,12 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from app.operator import EXAMPLE, EXAMPLE_ID, Operator
+from app.operator import Operator
 from app.screens.shown import Shown
 from app.settings_form import SETTINGS, job_from
-from app.views.branches import courses, family
+from app.views.branches import courses, family, learned_beside
 from app.views.listing import Listing
-from app.views.run import RunSnapshot, snapshot_of
+from app.views.run import RunSnapshot
 from proxsparse import LearnConfig, LearnJob, ProxSparseError, figures
 from proxsparse.figures.branches import MOST
 from proxsparse.runs import new_run_path
@@ -57,15 +57,12 @@ class Branches:
                 choices=list(steps), **({} if keep else {"value": steps[-1] if steps else None})
             )
         rows = self.listing.rows()
-        ids = [row.id for row in rows if row.kind == "learn"] + (
-            [EXAMPLE_ID] if (EXAMPLE / "run.json").is_file() else []
-        )
-        choices = [each for each in ids if each != id]
+        choices = learned_beside(id, rows)
         given = family(id, rows) if run_changed else shown.values[self.others] or []
         chosen = [each for each in given if each in choices][: MOST - 1]
         if shown.changed("choices", choices) or chosen != (shown.values[self.others] or []):
             updates[self.others] = gr.update(choices=choices, value=chosen)
-        return updates, [other for each in chosen if (other := self._view(each)) is not None]
+        return updates, [other for each in chosen if (other := self.operator.snapshot(each)) is not None]
 
     def curves(self, view: RunSnapshot, others: list[RunSnapshot]):
         """The learning curve of the run shown, or of it and the others."""
@@ -94,10 +91,3 @@ class Branches:
         )
         run.start()
         return run.id
-
-    def _view(self, id: str) -> RunSnapshot | None:
-        """None where the run was deleted meanwhile."""
-        try:
-            return snapshot_of(self.operator.find(id))
-        except (ProxSparseError, FileNotFoundError):
-            return None

@@ -13,9 +13,10 @@ from app import html, scrubber
 from app.address import Entry
 from app.keyboard import Key, scrubbing
 from app.live_plot import as_value, live_plot
-from app.operator import EXAMPLE, EXAMPLE_ID, Operator
+from app.operator import Operator
 from app.screens.shown import Shown
 from app.views import mask_charts
+from app.views.branches import learned_beside
 from app.views.listing import Listing
 from app.views.mask_charts import REFERENCES
 from app.views.masks import MasksView, masks_of
@@ -41,7 +42,6 @@ HOW_TO_READ = """
 OTHER_STEP, OTHER_RUN = "another step", "another run"
 OTHER = "otherstep"  # in the address
 PLAY_SECONDS = 0.7
-CHARTS = ("map", "tile", "group", "layer", "patterns", "agreement", "composition")
 
 
 class MasksScreen:
@@ -159,22 +159,22 @@ class MasksScreen:
         masks = self._masks(shown.id) if shown.view else None
         if masks is None or masks.history is None:
             return self._nothing(shown, "There is no run to show." if masks is None else masks.why)
-        updates: dict[Component, Any] = {self.note: ""} if shown.changed("note", "") else {}
+        updates: dict[Component, Any] = {}
         at = scrubber.scrub(self.step, shown, masks.steps[-1], run_changed)
         updates |= at.updates
         step = masks.recorded_step(at.step)
         layer = self._layer(shown, masks, run_changed, updates)
         name, other_step = self._compared(shown, masks, updates)
-        other = None
+        other, said = None, ""
         chosen = _group_in_tile(shown.values[self.group], masks, layer)
         look = (shown.id, shown.view.created, layer, step, name, other_step)
         coloring = shown.values[self.coloring]
         try:
             other = self._other_mask(shown, masks, layer, name, other_step)
         except ProxSparseError as error:
-            if shown.changed("refused", (look, str(error))):
-                updates[self.note] = html.failure(str(error))
-                shown.seen.pop("note")
+            said = html.failure(str(error))
+        if shown.changed("note", said):
+            updates[self.note] = said
         if shown.changed("map", (shown.id, step, name, layer)):
             updates[self.charts["map"]] = as_value(mask_charts.network(shown.view, masks, step, name))
         if shown.changed("tile", (look, coloring, chosen, other is None)):
@@ -216,8 +216,7 @@ class MasksScreen:
             at = scrubber.asked_step(shown.asked.get(OTHER, "0"))
         chosen = shown.values[self.other_run]
         if name == OTHER_RUN:
-            runs = [row.id for row in self.listing.rows() if row.kind == "learn" and row.id != shown.id]
-            runs += [EXAMPLE_ID] if shown.id != EXAMPLE_ID and (EXAMPLE / "run.json").is_file() else []
+            runs = learned_beside(shown.id, self.listing.rows())
             chosen = chosen if chosen in runs else runs[0] if runs else None
             if shown.changed("runs", (runs, chosen)):
                 updates[self.other_run] = gr.update(choices=runs, value=chosen)

@@ -12,7 +12,7 @@ from gradio.components import Component
 from app import html
 from app.address import Entry
 from app.keyboard import Key
-from app.operator import EXAMPLE, EXAMPLE_ID, Operator
+from app.operator import EXAMPLE_ID, HAS_EXAMPLE, Operator
 from app.screens.shown import Shown
 from app.views.listing import Listing, Row
 from proxsparse import ProxSparseError
@@ -138,7 +138,7 @@ class RunsScreen:
     def _reports(id: str) -> str:
         """Links to the run, and to the recorded example, as one page each."""
         links = [f"<a class='download' href='report/{quote(id)}.html' download>Report (one page)</a>"] if id else []
-        if (EXAMPLE / "run.json").is_file():
+        if HAS_EXAMPLE:
             links.append(f"<a href='report/{EXAMPLE_ID}.html' download>Report of the recorded example</a>")
         hint = "to explore without a server and without a network; it takes some seconds to make"
         return f"<p>{' '.join(links)} <span class='doing'>{hint}</span></p>" if links else ""

@@ -10,7 +10,7 @@ from gradio.components import Component
 
 from app import answers, html
 from app.live_plot import as_value, live_plot
-from app.operator import EXAMPLE, EXAMPLE_ID, Operator
+from app.operator import EXAMPLE, EXAMPLE_ID, HAS_EXAMPLE, Operator
 from app.screens.shown import Shown
 from proxsparse import ProxSparseError, figures
 from proxsparse.runs import Probe, Run
@@ -63,7 +63,7 @@ class TryItScreen:
 
     def __init__(self, operator: Operator):
         self.operator = operator
-        self.recorded = recorded_answers(Run(EXAMPLE)) if (EXAMPLE / "run.json").is_file() else {}
+        self.recorded = recorded_answers(Run(EXAMPLE)) if HAS_EXAMPLE else {}
 
     # The page
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from app.operator import EXAMPLE_ID, HAS_EXAMPLE
 from app.settings_form import differences, label_of, values_of
 from app.views.listing import Row
 from app.views.run import RunSnapshot
@@ -11,6 +12,12 @@ from proxsparse.figures import Course
 
 # What changes how a run is carried out or looked at, but not what it learns.
 ASIDE = ("windows", "live_windows", "evaluate_every", "checkpoint_every", "device", "memory")
+
+
+def learned_beside(id: str, rows: Iterable[Row]) -> list[str]:
+    """The runs that learned, the newest first, then the recorded example; without the run `id`."""
+    ids = [row.id for row in rows if row.kind == "learn"] + ([EXAMPLE_ID] if HAS_EXAMPLE else [])
+    return [each for each in ids if each != id]
 
 
 def family(id: str, rows: Iterable[Row]) -> list[str]:

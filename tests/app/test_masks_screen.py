@@ -120,6 +120,10 @@ def test_a_run_of_another_model_is_refused_in_a_sentence(page, folder):
     recorded_run(folder / "gpt", family="gpt2", steps=1)
     page.choose(against="another run", other_run="gpt")
     assert "choose one of history.layers" in page.said or "has another model" in page.said
+    refused = page.said
+    page.look()
+    page.look()
+    assert page.said == refused, "it stays as long as it holds"
     page.choose(against="magnitude")
     assert page.said == ""
 
