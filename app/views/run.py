@@ -13,7 +13,7 @@ from proxsparse.config import LearnJob
 from proxsparse.figures import QUANTITIES, layer_values
 from proxsparse.files import Tail
 from proxsparse.runs import Run
-from proxsparse.runs.readers.records import BINS, LineIndex, thinned
+from proxsparse.runs.readers.records import BINS, LineIndex, thinned, thinned_measurements
 
 SAMPLED = 64  # records of a long run that the ends of the colour scales are taken from
 KEPT = 16  # runs whose views stay in memory
@@ -66,11 +66,7 @@ class RunSnapshot:
 
     def measurements(self) -> pd.DataFrame:
         """The perplexities, those of the learned mask while it was learned thinned to what a chart can show."""
-        table = self.perplexity
-        if table.empty:
-            return table
-        live = (table["mask"] == "learned") & (table["scope"] == "live")
-        return pd.concat([table[~live], thinned(table[live], "perplexity")])
+        return thinned_measurements(self.perplexity)
 
     @property
     def drawn(self) -> tuple:

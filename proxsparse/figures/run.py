@@ -123,7 +123,7 @@ def composition(steps: pd.DataFrame) -> go.Figure:
         share = steps[f"nonzeros_{n}"].iloc[-1] + steps[f"nonzeros_{fewer}"].iloc[-1]
         title = f"{share:.1%} of the groups are {n}:{counts[-1]} at step {steps['step'].iloc[-1]}"
     read = (
-        "Every group of neighbouring weights falls into one band, by how many of its soft weights are not zero; the bands add up "
+        "Every group of neighbouring weights falls into one band, by how many nonzero soft weights it has; the bands add up "
         "to 100%. The regularizer moves groups down, band by band, until they have the pattern."
     )
     return dressed(figure, title, height=300, read=read)
@@ -182,9 +182,13 @@ def strength(
         automargin=True,
     )
     figure.update_xaxes(title_text="step")
+    to_come = (
+        "Dotted: as it will be if nobody sets it, known exactly because it grows by one factor a step; set λ1 and the dotted line "
+        "moves at once. "
+    )
     read = (
-        "Solid: λ1 as it was taken. Dotted: as it will be if nobody sets it, known exactly because it grows by one factor a step; set "
-        "λ1 and the dotted line moves at once. No unit: λ1 relative to each layer's weights, or the paper's absolute one."
+        f"Solid: λ1 as it was taken. {to_come if ahead else ''}No unit: λ1 relative to each layer's weights, or the paper's "
+        "absolute one."
     )
     return dressed(figure, title, height=300, read=read)
 
@@ -251,9 +255,8 @@ def layer_values(layers: pd.DataFrame, record: dict, quantity: str) -> pd.DataFr
     else:  # shares and ratios: the mean, weighted by size
         sizes = (layers["rows"] * layers["columns"]).to_numpy()
         sums, weights = (np.bincount(cell, each, np.prod(shape)) for each in (values * sizes, sizes))
-        table = np.divide(
-            sums, weights, out=np.full(len(sums), np.nan), where=weights > 0
-        )  # a block may lack a projection
+        known = weights > 0  # a block may lack a projection
+        table = np.divide(sums, weights, out=np.full(len(sums), np.nan), where=known)
     return pd.DataFrame(table.reshape(shape), index=projections, columns=blocks)
 
 

@@ -39,11 +39,6 @@ def number_form(value: float) -> str:
     return ".2f" if value < 10 else ",.1f" if value < 1000 else ",.0f" if value < 1e6 else ".1e"
 
 
-def number(value: float) -> str:
-    """A perplexity alone."""
-    return f"{value:{number_form(value)}}"
-
-
 def place(name: str) -> str:
     """A model or a text as a page that is passed on may call it: of a path on this machine its last part."""
     return Path(name).name if Path(name).is_absolute() else name

@@ -93,3 +93,11 @@ def thinned(table: pd.DataFrame, column: str) -> pd.DataFrame:
         table = table.iloc[sorted(keep)]
     floats = table.select_dtypes("float64").columns
     return table.astype(dict.fromkeys(floats, np.float32))
+
+
+def thinned_measurements(perplexity: pd.DataFrame) -> pd.DataFrame:
+    """The perplexities of a run, those of the learned mask while it was learned thinned to what a chart can show."""
+    if perplexity.empty:
+        return perplexity
+    live = (perplexity["mask"] == "learned") & (perplexity["scope"] == "live")
+    return pd.concat([perplexity[~live], thinned(perplexity[live], "perplexity")])
