@@ -10,7 +10,7 @@ from html import escape
 import pandas as pd
 
 from app import html
-from proxsparse.figures.probe import short
+from proxsparse.figures.look import layer_label
 from proxsparse.runs.readers.probe import Answer
 from proxsparse.runs.requests import WhatIfRequest
 
@@ -126,7 +126,7 @@ def changes(answers: Sequence[Answer], doing: str) -> str:
             _what(answer.request, found), f"{found['before']:.4f}", f"{found['after']:.4f}",
             f"<b>{signed(found['difference'], found['stderr'])}</b>", verdict(found["difference"], found["stderr"]),
         ))  # fmt: skip
-    columns = ("what if", "loss before", "loss after", "change ± standard error", "")
+    columns = ("what if", "loss before", "loss after", "change ± standard error", "verdict")
     windows = next((answer.change()["windows"] for answer in answers if answer.change()), None)
     below = "" if windows is None else html.note(
         "Mean loss in nats a token on held-out windows; the standard error is that of the differences window by window."
@@ -137,7 +137,7 @@ def changes(answers: Sequence[Answer], doing: str) -> str:
 def _what(request: WhatIfRequest, found: dict | None = None) -> str:
     base = "learned mask" if request.base == "learned" else request.base
     base += f" of step {request.step}" if request.base == "learned" else ""
-    layer = f"<code>{escape(short(request.layer))}</code>"
+    layer = escape(layer_label(request.layer))
     if request.to != "group":
         new = "is dense again" if request.to == "dense" else f"gets its {request.to} mask"
         return f"{layer} {new}; the other layers: {base}, {request.windows} windows"
@@ -181,7 +181,7 @@ def ranking(answer: Answer | None, table: pd.DataFrame, doing: str) -> str:
     measured = int(table["measured"].notna().sum())
     rows = [
         (
-            str(place), f"<code>{escape(short(row.layer))}</code>",
+            str(place), escape(layer_label(row.layer)),
             signed(row.estimate, None), signed(row.measured, row.measured_stderr),
         )
         for place, row in enumerate(table.head(ROWS).itertuples(), start=1)
@@ -196,5 +196,5 @@ def ranking(answer: Answer | None, table: pd.DataFrame, doing: str) -> str:
     )
     more = f"<p class='note'>The first {ROWS} of {len(table)} layers.</p>" if len(table) > ROWS else ""
     return f"{above}<p class='note'>{escape(what)}</p>" + html.table(
-        ("", "layer", "estimated", "measured"), rows, numeric=(0, 2, 3)
+        ("rank", "layer", "estimated", "measured"), rows, numeric=(0, 2, 3)
     ) + more  # fmt: skip

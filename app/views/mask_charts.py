@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from html import escape
 
 import numpy as np
@@ -12,18 +11,13 @@ from app import html
 from app.views.masks import MasksView
 from app.views.run import RunSnapshot
 from proxsparse import figures
+from proxsparse.figures.look import layer_label
 
 REFERENCES = {
     "magnitude": "magnitude",
     "Wanda": "wanda",
     "the start": "start",
 }  # as people call them → as a run records them
-
-
-def short(layer: str) -> str:
-    """The end of a layer's name that tells it from others: its block's number and what follows."""
-    found = re.search(r"(\d+)\.(.+)$", layer)
-    return f"block {found[1]}, {found[2].rsplit('.', 1)[-1]}" if found else layer
 
 
 def network(view: RunSnapshot, masks: MasksView, step: int, name: str) -> go.Figure:
@@ -33,9 +27,7 @@ def network(view: RunSnapshot, masks: MasksView, step: int, name: str) -> go.Fig
     if values.isna().all():
         called, values = "the start", masks.differing("start", step)
     worst = values.idxmax()
-    title = (
-        f"Step {step}: the mask differs most from {called} in {short(worst)} ({values[worst]:.0%} of the kept weights)"
-    )
+    title = f"Step {step}: the mask differs most from {called} in {layer_label(worst)} ({values[worst]:.0%} of the kept weights)"
     return figures.layer_map(view.layers, values, f"kept weights that {called} drops", title)
 
 
@@ -51,7 +43,7 @@ def tile(
     against = f" against {name}" if coloring == "against another mask" else ""
     return figures.mask_tile(
         masks.mask(layer, step)[inside], masks.history.m, coloring, weights, None if other is None else other[inside],
-        (row, column), chosen, f"Step {step}: {rows} × {columns} weights of {short(layer)}{against}",
+        (row, column), chosen, f"Step {step}: {rows} × {columns} weights of {layer_label(layer)}{against}",
     ).update_layout(uirevision=layer)  # fmt: skip
 
 
@@ -76,10 +68,10 @@ def curves(view: RunSnapshot, masks: MasksView, layer: str, step: int) -> dict[s
     """The layer over the steps: its patterns, what it has in common with other masks, its composition."""
     table = masks.patterns(layer)
     composition = figures.composition(masks.composition(view, layer))
-    composition.update_layout(title_text=f"How many soft weights of the groups of {short(layer)} are not zero")
+    composition.update_layout(title_text=f"How many soft weights of the groups of {layer_label(layer)} are not zero")
     drawn = {
-        "patterns": figures.pattern_shares(table, f"Patterns of the groups of {short(layer)}"),
-        "agreement": figures.agreement(table, f"Kept weights that {short(layer)} has in common with other masks"),
+        "patterns": figures.pattern_shares(table, f"Patterns of the groups of {layer_label(layer)}"),
+        "agreement": figures.agreement(table, f"Kept weights that {layer_label(layer)} has in common with other masks"),
         "composition": composition,
     }
     return {name: figures.marked(figure, step) for name, figure in drawn.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -64,6 +66,12 @@ def marked(figure: go.Figure, step: int | None) -> go.Figure:
         The same.
     """
     return figure if step is None else figure.add_vline(x=step, line={"color": RED, "width": 1.5})
+
+
+def layer_label(name: str) -> str:
+    """A layer's name as it stands in titles: model.layers.3.mlp.up_proj is "block 3, mlp.up_proj"."""
+    found = re.search(r"(?:^|\.)(\d+)\.(.+)$", name)
+    return f"block {found[1]}, {found[2]}" if found else name
 
 
 def made(data: list[dict], title: str, height: int, xaxis: dict, yaxis: dict, **layout) -> go.Figure:

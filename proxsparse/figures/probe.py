@@ -3,12 +3,10 @@ plotly figure."""
 
 from __future__ import annotations
 
-import re
-
 import pandas as pd
 import plotly.graph_objects as go
 
-from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, dressed
+from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, dressed, layer_label
 
 MODEL_COLORS = {"dense": GREEN, "magnitude": ORANGE, "wanda": PURPLE, "learned": BLUE}
 MOST_LAYERS = 24
@@ -64,7 +62,7 @@ def layer_costs(table: pd.DataFrame) -> go.Figure:
     plotly Figure
     """
     figure, shown = go.Figure(), table.head(MOST_LAYERS).iloc[::-1]
-    names = [short(name) for name in shown["layer"]]
+    names = [layer_label(name) for name in shown["layer"]]
     figure.add_scatter(
         x=shown["estimate"], y=names, mode="markers", name="estimated, to first order",
         marker={"symbol": "circle-open", "size": 9, "color": ORANGE, "line": {"width": 2}},
@@ -78,7 +76,7 @@ def layer_costs(table: pd.DataFrame) -> go.Figure:
     figure.add_vline(x=0, line_color=INK, line_width=1)
     figure.update_xaxes(title_text="change of the loss, nats a token")
     figure.update_yaxes(type="category", automargin=True)
-    top = short(table["layer"].iloc[0]) if len(table) else ""
+    top = layer_label(table["layer"].iloc[0]) if len(table) else ""
     known = "measured" if table["measured"].notna().any() else "estimated"
     title = (
         f"The mask of {top} costs most: change of the loss when a layer is dense again ({known})"
@@ -92,9 +90,3 @@ def visible(text: str) -> str:
     """A token so that its spaces and line ends can be seen."""
     shown = text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣")
     return shown if shown.strip() else repr(text)
-
-
-def short(layer: str) -> str:
-    """The name of a layer from its block on: 3.mlp.up_proj."""
-    found = re.search(r"(?:^|\.)(\d+\..*)", layer)
-    return found[1] if found else layer

@@ -139,6 +139,27 @@ def agreement(patterns: pd.DataFrame, title: str = "Kept weights in common with 
     return dressed(figure, title, height=300)
 
 
+def by_place(layers: pd.DataFrame, values: pd.Series | None = None) -> pd.DataFrame:
+    """A number of each layer, projection by block; experts of one projection are averaged. Without values: the layers' names.
+
+    Parameters
+    ----------
+    layers : DataFrame
+        As `run.layers()`.
+    values : Series, optional
+        By layer name.
+
+    Returns
+    -------
+    DataFrame
+        Index: projections in model order; columns: blocks. Of several experts the first one's name; nan where there is none.
+    """
+    table = layers.assign(value=layers["name"] if values is None else layers["name"].map(values))
+    chosen = "first" if values is None else "mean"
+    placed = table.pivot_table(index="projection", columns="block", values="value", aggfunc=chosen, dropna=False)
+    return placed.reindex(list(dict.fromkeys(layers["projection"])))
+
+
 def layer_map(layers: pd.DataFrame, values: pd.Series, meaning: str, title: str) -> go.Figure:
     """One number a layer over blocks and projections; grey where it is not known. Experts of one projection are averaged.
 
@@ -158,12 +179,8 @@ def layer_map(layers: pd.DataFrame, values: pd.Series, meaning: str, title: str)
     plotly Figure
         Each cell's customdata is the name of its (first) layer.
     """
-    table = layers.assign(value=layers["name"].map(values))
-    order = list(dict.fromkeys(layers["projection"]))
-    means = table.pivot_table(index="projection", columns="block", values="value", dropna=False).reindex(order)
-    names = table.pivot_table(index="projection", columns="block", values="name", aggfunc="first").reindex(
-        index=order, columns=means.columns
-    )
+    means, names = by_place(layers, values), by_place(layers)
+    order = list(means.index)
     figure = go.Figure()
     figure.add_heatmap(
         z=means.to_numpy(), x=[f"{block}" for block in means.columns], y=order, customdata=names.to_numpy(), xgap=1, ygap=1,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from proxsparse.figures import QUANTITIES, layer_values
+from proxsparse.figures.whole_masks import by_place
 from proxsparse.report.packing import packed_numbers
 from proxsparse.runs import Run
 from proxsparse.runs.history.reader import History
@@ -42,26 +43,21 @@ def layer_maps(run: Run, history: History | None) -> dict[str, Any] | None:
     if history is not None:
         quantities += _differences(history, layers)
     table = tables[0]
-    names = layers.pivot_table(index="projection", columns="block", values="name", aggfunc="first")
     return {
         "projections": list(table.index),
         "blocks": [int(block) for block in table.columns],
-        "layers": names.reindex(index=table.index, columns=table.columns).fillna("").to_numpy().tolist(),
+        "layers": by_place(layers).fillna("").to_numpy().tolist(),
         "quantities": quantities,
     }
 
 
 def _differences(history: History, layers: pd.DataFrame) -> list[dict[str, Any]]:
     """What the mask keeps and that of magnitude, or of the start, drops; experts of one projection are averaged."""
-    found, order = [], list(dict.fromkeys(layers["projection"]))
-    keys = layers.set_index("name")[["projection", "block"]]
+    found = []
     for reference, called in (("magnitude", "magnitude"), ("start", "the start")):
         agreement = history.agreement(reference)
         chosen = agreement.iloc[spread(len(agreement), MOST_STEPS)]
-        tables = [
-            keys.assign(value=1 - row).pivot_table(index="projection", columns="block", values="value", dropna=False)
-            .reindex(order) for _, row in chosen.iterrows()
-        ]  # fmt: skip
+        tables = [by_place(layers, 1 - row) for _, row in chosen.iterrows()]
         steps = [int(step) for step in chosen.index]
         found.append(_quantity(f"differs from {called}", f"kept weights that {called} drops", ".1%", steps, tables))
     return found

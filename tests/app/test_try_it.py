@@ -167,7 +167,7 @@ def test_the_figures_say_what_the_tables_say():
     )
     figure = figures.layer_costs(costs)
     assert figure.layout.title.text == (
-        "The mask of 3.mlp.up costs most: change of the loss when a layer is dense again (measured)"
+        "The mask of block 3, mlp.up costs most: change of the loss when a layer is dense again (measured)"
     )
     assert list(figure.data[1].x)[-1] == -0.5 and figure.data[1].error_x.array[-1] == 0.1
 

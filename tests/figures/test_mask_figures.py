@@ -8,6 +8,7 @@ import pytest
 
 from proxsparse import figures
 from proxsparse.figures import tiles, whole_masks
+from proxsparse.figures.look import layer_label
 
 ROWS, COLUMNS, M = 6, 16, 4
 
@@ -127,3 +128,24 @@ def test_the_map_names_the_layer_of_each_cell():
     figure = figures.layer_map(layers, pd.Series({"blocks.1.down_proj": 0.25}), "differ", "")
     cells, names = np.array(figure.data[0].z), np.array(figure.data[0].customdata)
     assert names[1, 1] == "blocks.1.down_proj" and cells[1, 1] == 0.25 and np.isnan(cells).sum() == 5
+
+
+def test_layers_that_differ_have_labels_that_differ():
+    names = [
+        f"model.layers.{block}.mlp.experts.{expert}.{end}"
+        for block in (0, 1)
+        for expert in (0, 1)
+        for end in ("w1", "w2")
+    ]
+    assert layer_label(names[3]) == "block 0, mlp.experts.1.w2"
+    assert len({layer_label(name) for name in names}) == len(names)
+    assert layer_label("0.mlp") == "block 0, mlp" and layer_label("lm_head") == "lm_head"
+
+
+def test_experts_of_one_place_are_averaged():
+    layers = pd.DataFrame(
+        [("b.0.e0", "e", 0), ("b.0.e1", "e", 0), ("b.1.q", "q", 1)], columns=["name", "projection", "block"]
+    )
+    placed = whole_masks.by_place(layers, pd.Series({"b.0.e0": 0.2, "b.0.e1": 0.4, "b.1.q": 0.5}))
+    assert placed.loc["e", 0] == pytest.approx(0.3) and placed.loc["q", 1] == 0.5 and np.isnan(placed.loc["q", 0])
+    assert whole_masks.by_place(layers).loc["e", 0] == "b.0.e0"

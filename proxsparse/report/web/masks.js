@@ -19,7 +19,7 @@ async function readLayer(entry) {
 const keptAt = (layer, at) => layer.kept.subarray(at * layer.size, (at + 1) * layer.size);
 const weightAt = (layer, at, half, cell) => layer.weights[(3 * at + half) * layer.size + cell];
 const cellsOf = (layer, row, group) => Array.from({length: masks.m}, (_, k) => (row - layer.top) * layer.columns + group * masks.m - layer.left + k);
-const short = (name) => name.replace(/^.*?(\d+)\.(?:.*\.)?([^.]+)$/, "block $1, $2");
+const short = (name) => name.replace(/^(?:.*?\.)?(\d+)\.(.+)$/, "block $1, $2");  // as figures.look.layer_label
 const colorings = () => [
   KEPT, ...(masks.layers[0].weights ? [SOFT] : []), PATTERN, ...masks.references.map((name) => `against ${name === "start" ? masks.start : name}`),
 ];
