@@ -43,6 +43,7 @@ table.plain, table.plain :is(thead, tbody, tr) { border: 0 !important; }
 table.plain :is(td, th) { padding: 4px 14px 4px 0 !important; text-align: left; border: 0 !important;
   border-bottom: 1px solid var(--border-color-primary) !important; }
 table.plain :is(td, th).number { text-align: right; white-space: nowrap; }
+.cm-content span { color: var(--body-text-color) !important; } /* the editor's grey of comments has a contrast of 3.7 */
 .scroll { overflow-x: auto; } details .scroll { max-height: 460px; overflow-y: auto; }
 @media (max-width: 640px) {
   .gradio-container { padding: 8px !important; } .tiles { grid-template-columns: repeat(2, 1fr); }

@@ -10,8 +10,9 @@ SCREENS = {
     "learn": "#chart-heatmap .main-svg",
     "masks": "#chart-masks-composition .main-svg",
     "regularizer": "#reg-slice .main-svg",
+    "try": "#try-cards .bars .point",
     "runs": "#runs-list",
-    "export": "#export-report",
+    "export": "#export-code .cm-line span",
 }  # name: what is drawn last on it
 
 
@@ -38,7 +39,7 @@ def findings(page):
 def test_axe_finds_nothing(address, browser, screen, theme):  # noqa: F811
     page = browser.new_page(viewport={"width": 1440, "height": 1000})
     page.goto(f"{address}/?screen={screen}&run=example&__theme={theme}")
-    expect(page.locator(SCREENS[screen]).first).to_be_visible(timeout=120_000)
+    expect(page.locator(SCREENS[screen]).first).to_be_visible()
     assert page.evaluate("document.body.classList.contains('dark')") == (theme == "dark")
     page.wait_for_timeout(1000)  # for what fades in
     assert findings(page) == []

@@ -72,10 +72,8 @@ def page(browser, site):
     page.on("request", lambda request: page.foreign.append(request.url) if not is_own(request.url, site[0]) else None)
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.goto(site[0])
-    expect(page.locator("#banner")).not_to_be_empty(timeout=60_000)
-    expect(page.locator("#preset input")).to_have_value(
-        "as the run shown", timeout=60_000
-    )  # the form is that of the run shown
+    expect(page.locator("#banner")).not_to_be_empty()
+    expect(page.locator("#preset input")).to_have_value("as the run shown")  # the form is that of the run shown
     yield page
     assert page.foreign == [], "the page talks to nobody else"
     assert page.problems == []
@@ -122,7 +120,7 @@ def set_up_tiny(page, model, text, steps=4000, **more):
 
 def click(page, name):
     button = page.locator(f"#{name}")
-    expect(button).to_be_enabled(timeout=120_000)
+    expect(button).to_be_enabled()
     button.click()
 
 
@@ -132,12 +130,12 @@ def new_run(page, site):
     click(page, "run")
     until(lambda: len(list_runs(site[1])) > earlier)
     run = list_runs(site[1])[0]
-    expect(page.locator("#banner")).to_contain_text(run.id, timeout=60_000)
+    expect(page.locator("#banner")).to_contain_text(run.id)
     return run
 
 
 def current_run(page, site):
-    page.wait_for_url("**/?run=*")
+    page.wait_for_url("**/?run=*", timeout=120_000)
     return Run(site[1] / parse_qs(urlsplit(page.url).query)["run"][0])
 
 
@@ -149,10 +147,10 @@ def test_a_run_is_driven_from_the_page(page, site, tiny_directory, text_file, br
     set_up_tiny(page, tiny_directory, text_file)
     click(page, "run")
     banner = page.locator("#banner")
-    expect(banner).to_contain_text("running", timeout=120_000)
+    expect(banner).to_contain_text("running")
     run = current_run(page, site)
     expect(page.locator("#tiles")).to_contain_text("groups already 2:4")
-    expect(page.locator("#chart-composition .scatterlayer .trace")).to_have_count(4, timeout=90_000)
+    expect(page.locator("#chart-composition .scatterlayer .trace")).to_have_count(4)
 
     # A zoomed chart stays zoomed, and stays the same chart, while new steps arrive.
     page.evaluate("""() => { const plot = document.querySelector('#chart-composition .live-plot');
@@ -174,7 +172,7 @@ def test_a_run_is_driven_from_the_page(page, site, tiny_directory, text_file, br
     until(lambda: run.table("steps")["lambda1"].iloc[-1] > 0.09)
 
     click(page, "pause")
-    expect(banner).to_contain_text("paused", timeout=90_000)
+    expect(banner).to_contain_text("paused")
     if run.state()["phase"] == "prox":
         click(page, "prox")
     until(lambda: run.state()["phase"] == "gradient" and not run.commands())
@@ -183,31 +181,31 @@ def test_a_run_is_driven_from_the_page(page, site, tiny_directory, text_file, br
     until(lambda: run.state()["step"] == at + 1)
     click(page, "gradient")
     until(lambda: run.state()["phase"] == "prox")
-    expect(page.locator("#gradient")).to_be_disabled(timeout=60_000)
+    expect(page.locator("#gradient")).to_be_disabled()
     click(page, "prox")
     until(lambda: run.state()["step"] == at + 2)
-    expect(banner).to_contain_text(f"step {at + 2} of", timeout=60_000)
+    expect(banner).to_contain_text(f"step {at + 2} of")
 
     # A reloaded page, and another window, show the same run.
     page.reload()
-    expect(page.locator("#banner")).to_contain_text(run.id, timeout=60_000)
+    expect(page.locator("#banner")).to_contain_text(run.id)
     expect(page.locator("#banner")).to_contain_text("paused")
     second = browser.new_page()
     second.goto(page.url)
-    expect(second.locator("#banner")).to_contain_text(f"step {at + 2} of", timeout=60_000)
+    expect(second.locator("#banner")).to_contain_text(f"step {at + 2} of")
     second.close()
 
     # The heatmap goes back to an earlier step and stays there.
     page.locator("#scrubber input[type=number]").fill("3")
     page.locator("#scrubber input[type=number]").press("Enter")
-    expect(page.locator("#chart-heatmap .chart-title")).to_contain_text("at step 3", timeout=60_000)
+    expect(page.locator("#chart-heatmap .chart-title")).to_contain_text("at step 3")
     page.locator("#quantity").get_by_label("drift").check()
-    expect(page.locator("#chart-heatmap .chart-title")).to_contain_text("drift at step 3", timeout=60_000)
+    expect(page.locator("#chart-heatmap .chart-title")).to_contain_text("drift at step 3")
 
     click(page, "resume")
-    expect(banner).to_contain_text("running", timeout=60_000)
+    expect(banner).to_contain_text("running")
     click(page, "stop")
-    expect(banner).to_contain_text("stopped", timeout=90_000)
+    expect(banner).to_contain_text("stopped")
     assert max(run.checkpoints()) == run.state()["step"]
 
     # Fork it, with few steps left, to the end.
@@ -225,10 +223,10 @@ def test_a_run_is_driven_from_the_page(page, site, tiny_directory, text_file, br
     page.get_by_role("tab", name="Export").click()
     click(page, "export")
     report = page.locator("#export-report")
-    expect(report).to_contain_text("proven", timeout=90_000)
+    expect(report).to_contain_text("proven")
     expect(report).to_contain_text("every kept weight equals")
     expect(report).to_contain_text("neither smaller nor faster")
-    with page.expect_download() as downloading:
+    with page.expect_download(timeout=120_000) as downloading:
         page.locator("a.download").click()
     archive = tmp_path / "model.zip"
     downloading.value.save_as(archive)
@@ -237,7 +235,7 @@ def test_a_run_is_driven_from_the_page(page, site, tiny_directory, text_file, br
         packed.extractall(tmp_path)
     assert verify(tmp_path / fork.id).ok
     load_model(str(tmp_path / fork.id))
-    with page.expect_download() as downloading:
+    with page.expect_download(timeout=120_000) as downloading:
         page.get_by_role("link", name="provenance.json").click()
     assert json.loads(downloading.value.path().read_text())["run"] == fork.id
 
@@ -256,7 +254,7 @@ def test_bad_settings_are_one_sentence_on_the_page(page, site, setting, value, w
     open_all_settings(page)
     fill(page, setting, value)
     page.locator("#run").click()
-    expect(page.locator(".toast-body")).to_contain_text(words, timeout=60_000)
+    expect(page.locator(".toast-body")).to_contain_text(words)
     assert len(list_runs(site[1])) == count
 
 
@@ -276,23 +274,23 @@ def test_a_browser_cannot_name_files_that_were_not_allowed(page, model, corpus, 
     page.locator("#corpus input").fill(corpus)
     page.locator("#corpus input").press("Enter")
     page.locator("#run").click()
-    expect(page.locator(".toast-body")).to_contain_text(words, timeout=60_000)
+    expect(page.locator(".toast-body")).to_contain_text(words)
 
 
 def test_a_run_that_fails_says_why_and_the_app_goes_on(page, site, tiny_directory, text_file):
     set_up_tiny(page, tiny_directory, text_file, length=1000)
     click(page, "run")
-    expect(page.locator("#banner .failure")).to_contain_text("the model reads at most 64", timeout=120_000)
+    expect(page.locator("#banner .failure")).to_contain_text("the model reads at most 64")
     expect(page.locator("#run")).to_be_enabled()
 
 
 def test_uploads_are_texts(page, tmp_path, text_file):
     page.locator("#upload input[type=file], input[type=file]").first.set_input_files(text_file)
-    page.wait_for_function("document.querySelector('#corpus input').value.startsWith('text-')")
+    page.wait_for_function("document.querySelector('#corpus input').value.startsWith('text-')", timeout=120_000)
     binary = tmp_path / "binary.txt"
     binary.write_bytes(bytes(range(256)))
     page.locator("#upload input[type=file], input[type=file]").first.set_input_files(binary)
-    expect(page.locator(".toast-body")).to_contain_text("is not text", timeout=60_000)
+    expect(page.locator(".toast-body")).to_contain_text("is not text")
 
 
 def test_presets_fill_the_form(page):
@@ -300,9 +298,7 @@ def test_presets_fill_the_form(page):
     choose(page, "setting-pattern", "4:8")
     choose(page, "preset", "Paper: Llama-2-7B")
     for name, value in (("steps", "400"), ("lambda1", "0.25"), ("length", "4096"), ("learning_rate", "0.0001")):
-        expect(page.locator(f"#setting-{name} input, #setting-{name} textarea").first).to_have_value(
-            value, timeout=60_000
-        )
+        expect(page.locator(f"#setting-{name} input, #setting-{name} textarea").first).to_have_value(value)
     expect(page.locator("#setting-metric input")).to_have_value("weight")
     expect(page.locator("#setting-pattern input")).to_have_value("2:4")
 
@@ -320,17 +316,17 @@ def test_another_pattern_is_learned_and_exported_in_both_formats(page, site, tin
     page.get_by_role("tab", name="Export").click()
     click(page, "export")
     report = page.locator("#export-report")
-    expect(report).to_contain_text("groups of 14 layers are 1:4", timeout=90_000)
+    expect(report).to_contain_text("groups of 14 layers are 1:4")
     expect(report).to_contain_text("A 1:4 mask is 2:4 as well")
     expect(report).to_contain_text("neither smaller nor faster")
 
     # The same without its zeros.
     page.get_by_label("Compact, without them: smaller on disk").check()
     click(page, "export")
-    expect(report).to_contain_text("A compact checkpoint", timeout=90_000)
+    expect(report).to_contain_text("A compact checkpoint")
     expect(report).to_contain_text("masked layers alone take 28.1%")  # a quarter of float32, and a bit a weight
     expect(page.locator("#export-code")).to_contain_text(f'load_compact("{run.id}")')
-    with page.expect_download() as downloading:
+    with page.expect_download(timeout=120_000) as downloading:
         page.locator("a.download").click()
     with zipfile.ZipFile(downloading.value.path()) as packed:
         packed.extractall(tmp_path)
@@ -341,7 +337,7 @@ def test_another_pattern_is_learned_and_exported_in_both_formats(page, site, tin
 def test_it_fits_a_telephone(browser, site):
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.goto(site[0])
-    expect(page.locator("#run")).to_be_visible(timeout=60_000)
+    expect(page.locator("#run")).to_be_visible()
     page.wait_for_timeout(2000)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
@@ -367,9 +363,9 @@ def test_with_a_login_downloads_need_it_too(tmp_path, browser):
         page.get_by_label("username").fill("ada")
         page.get_by_label("password").fill("secret")
         page.get_by_role("button", name="Login").click()
-        expect(page.locator("#run")).to_be_visible(timeout=60_000)
-        expect(page.locator("#banner")).to_contain_text("A recorded example", timeout=60_000)
-        expect(page.locator("#chart-curve .scatterlayer .trace").first).to_be_attached(timeout=60_000)
+        expect(page.locator("#run")).to_be_visible()
+        expect(page.locator("#banner")).to_contain_text("A recorded example")
+        expect(page.locator("#chart-curve .scatterlayer .trace").first).to_be_attached()
         for name in ("pause", "resume", "step", "stop", "fork"):
             expect(page.locator(f"#{name}")).to_be_disabled()
         answer = page.request.get(f"{address}/download/example.zip")
@@ -410,9 +406,7 @@ def test_the_real_model_from_run_to_download(page, site):
     assert final["dense"] < final["learned"] < final["magnitude"], "three steps beat magnitude by far"
     page.get_by_role("tab", name="Export").click()
     click(page, "export")
-    expect(page.locator("#export-report")).to_contain_text(
-        "all 26,542,080 groups of 210 layers are 2:4", timeout=120_000
-    )
+    expect(page.locator("#export-report")).to_contain_text("all 26,542,080 groups of 210 layers are 2:4")
     with urllib.request.urlopen(f"{site[0]}/download/{run.id}.zip") as answer:
         size = int(answer.headers["Content-Length"])
         data = answer.read()

@@ -26,12 +26,12 @@ def opened(browser, address, width):  # noqa: F811
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.goto(address)
-    expect(page.locator("#chart-heatmap .main-svg").first).to_be_visible(timeout=120_000)
+    expect(page.locator("#chart-heatmap .main-svg").first).to_be_visible()
     return page
 
 
 def downloaded(page, button):
-    with page.expect_download() as downloading:
+    with page.expect_download(timeout=120_000) as downloading:
         page.locator(button).click()
     return downloading.value.suggested_filename, downloading.value.path()
 
@@ -82,19 +82,19 @@ def test_a_chart_has_a_name_a_reading_a_table_and_files(browser, address):  # no
 
 def test_settings_that_differ_are_marked_in_the_form(browser, address):  # noqa: F811
     page = opened(browser, address, 1440)
-    expect(page.locator("#differs")).to_contain_text("As the run shown.", timeout=60_000)
+    expect(page.locator("#differs")).to_contain_text("As the run shown.")
     fill(page, "lambda1", "0.05")
-    expect(page.locator("#differs")).to_contain_text("λ1 at the end 0.05 instead of 0.2", timeout=60_000)
+    expect(page.locator("#differs")).to_contain_text("λ1 at the end 0.05 instead of 0.2")
     mark = "getComputedStyle(document.querySelector('#setting-lambda1 [data-testid=block-info]'), '::after').content"
     assert page.evaluate(mark) == '" · Quick: 0.2"'
     page.locator("#settings-reset").click()
-    expect(page.locator("#preset input")).to_have_value("Quick", timeout=60_000)
+    expect(page.locator("#preset input")).to_have_value("Quick")
     expect(page.locator("#setting-lambda1 textarea, #setting-lambda1 input").first).to_have_value("0.2")
     assert page.evaluate(mark) == "none"
     fill(page, "steps", "7")
-    expect(page.locator("#differs")).to_contain_text("steps 7 instead of 80", timeout=60_000)
+    expect(page.locator("#differs")).to_contain_text("steps 7 instead of 80")
     page.locator("#settings-as-shown").click()
-    expect(page.locator("#setting-steps textarea, #setting-steps input").first).to_have_value("80", timeout=60_000)
+    expect(page.locator("#setting-steps textarea, #setting-steps input").first).to_have_value("80")
     assert page.problems == []
     page.close()
 

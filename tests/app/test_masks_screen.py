@@ -201,7 +201,7 @@ def test_in_a_browser_a_layer_and_a_group_are_found_by_clicking(browser, folder,
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(f"{address}/?run=learned&screen=masks")
         tile = page.locator("#chart-masks-tile .live-plot")
-        expect(tile.locator(".heatmaplayer image")).to_have_count(1, timeout=60_000)
+        expect(tile.locator(".heatmaplayer image")).to_have_count(1)
         tile.evaluate("node => { node.mark = 'the same node' }")
         page.locator("#chart-masks-map .nsewdrag").click(position={"x": 5, "y": 5})
         first = run.history().layers[0]
@@ -211,20 +211,20 @@ def test_in_a_browser_a_layer_and_a_group_are_found_by_clicking(browser, folder,
         expect(title).to_contain_text(f"Step {STEPS}")
         page.locator("h1").click()
         page.keyboard.press("ArrowLeft")
-        expect(title).to_contain_text(f"Step {STEPS - 1}", timeout=20_000)
+        expect(title).to_contain_text(f"Step {STEPS - 1}")
         box = tile.locator(".nsewdrag").bounding_box()
         tile.locator(".nsewdrag").click(position={"x": box["width"] - 4, "y": box["height"] - 4})
         row, column, rows, columns = run.history().tile_position(first)
         name = f"Row {row + rows - 1}, group {(column + columns - 1) // 4}"
-        expect(page.locator("#chart-masks-group .chart-title")).to_contain_text(name, timeout=20_000)
+        expect(page.locator("#chart-masks-group .chart-title")).to_contain_text(name)
         assert tile.evaluate("node => node.mark") == "the same node"
-        page.wait_for_url(lambda url: "group=" in url and f"step={STEPS - 1}" in url, timeout=20_000)
+        page.wait_for_url(lambda url: "group=" in url and f"step={STEPS - 1}" in url, timeout=120_000)
         link = page.url
         second = browser.new_page(viewport={"width": 1440, "height": 1000})
         second.goto(link)
-        expect(second.locator("#chart-masks-group .chart-title")).to_contain_text(name, timeout=60_000)
+        expect(second.locator("#chart-masks-group .chart-title")).to_contain_text(name)
         page.go_back()
-        expect(page.locator("#chart-masks-group .chart-title")).not_to_contain_text(name, timeout=20_000)
+        expect(page.locator("#chart-masks-group .chart-title")).not_to_contain_text(name)
         assert problems == []
     finally:
         process.terminate()

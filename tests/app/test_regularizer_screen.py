@@ -99,7 +99,7 @@ def expect_point(page, expected, tolerance=1e-6):
     """Wait until the chart shows it: the last of many moves is answered last."""
     page.wait_for_function(
         f"([expected, by]) => ({POINT}).every((value, index) => Math.abs(value - expected[index]) < by)",
-        arg=[expected, tolerance], timeout=60_000,
+        arg=[expected, tolerance], timeout=120_000,
     )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def test_bars_are_dragged_by_mouse_and_keys_and_a_link_brings_them_back(tmp_path
     try:
         page.goto(f"{address}/?run=first&screen=regularizer")
         title = page.locator("#reg-point .chart-title")
-        expect(title).to_have_text("At λ = 0.316 one proximal step sets w4 to zero", timeout=120_000)
+        expect(title).to_have_text("At λ = 0.316 one proximal step sets w4 to zero")
         expect_point(page, moved(FIRST, 10**-0.5))
 
         # By mouse: to the top of its well.
@@ -120,8 +120,8 @@ def test_bars_are_dragged_by_mouse_and_keys_and_a_link_brings_them_back(tmp_path
         page.mouse.down()
         page.mouse.move(well["x"] + well["width"] / 2, well["y"] + 0.2 * well["height"], steps=5)
         page.mouse.up()
-        expect(title).not_to_contain_text("w4", timeout=60_000)
-        page.wait_for_url("**weights=**", timeout=60_000)
+        expect(title).not_to_contain_text("w4")
+        page.wait_for_url("**weights=**", timeout=120_000)
         weights = [float(text) for text in page.locator("#reg-weights output").all_inner_texts()]
         assert weights[:3] == list(FIRST[:3]) and weights[3] > 0.8
         expect_point(page, moved(weights, 10**-0.5))
@@ -132,21 +132,21 @@ def test_bars_are_dragged_by_mouse_and_keys_and_a_link_brings_them_back(tmp_path
         page.locator("header").click()
         before = title.inner_text()
         page.keyboard.press("ArrowRight")
-        expect(title).not_to_have_text(before, timeout=60_000)
-        page.wait_for_url("**lambda=0.3236**", timeout=60_000)
+        expect(title).not_to_have_text(before)
+        page.wait_for_url("**lambda=0.3236**", timeout=120_000)
         weights[1] = -0.79
         expect_point(page, moved(weights, 10**-0.49))
 
         # A choice is taken back with Back; another window shows the same.
         page.locator("#reg-pattern").get_by_label("1:4").check()
-        page.wait_for_url("**pattern=1*", timeout=60_000)
+        page.wait_for_url("**pattern=1*", timeout=120_000)
         page.go_back()
-        expect(page.locator("#reg-pattern").get_by_label("2:4")).to_be_checked(timeout=60_000)
+        expect(page.locator("#reg-pattern").get_by_label("2:4")).to_be_checked()
         expect_point(page, moved(weights, 10**-0.49))
         link, point = page.url, page.evaluate(POINT)
         page.goto("about:blank")
         page.goto(link)
-        expect(title).to_contain_text("λ = 0.324", timeout=60_000)
+        expect(title).to_contain_text("λ = 0.324")
         expect_point(page, point, 1e-9)
         assert [float(text) for text in page.locator("#reg-weights output").all_inner_texts()] == weights
     finally:
