@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from app.address import Entry
 from app.operator import Operator
 from app.screens.shown import Shown
 from app.settings_form import SETTINGS, job_from
@@ -17,6 +18,8 @@ from proxsparse import LearnConfig, LearnJob, ProxSparseError, figures
 from proxsparse.figures.branches import MOST
 from proxsparse.runs import new_run_path
 from proxsparse.settings import settings_of
+
+BESIDE, NOBODY = "beside", "none"  # in the address: the runs compared with, by commas; no run, though there is a family
 
 
 class Branches:
@@ -47,6 +50,18 @@ class Branches:
         gr.on([self.others.input], **shell.looking())
         shell.on(self.button.click, self.fork, [shell.id, self.step, *values], [shell.id])
 
+    def entry(self) -> Entry:
+        """For the address. While the parents and forks are compared with, which is the default, nothing is written."""
+
+        def kept(others: list[str] | None, shown: Shown) -> str:
+            if shown.asked is not None:
+                return shown.asked.get(BESIDE, "")
+            if shown.seen.get("run", ("",))[0] != shown.id or (others or []) == shown.seen.get("family"):
+                return ""
+            return ",".join(others or [NOBODY])
+
+        return Entry(self.others, _asked_runs, kept, fills=False)
+
     def render(self, shown: Shown, run_changed: bool) -> tuple[dict[Component, Any], list[RunSnapshot]]:
         """What is to be updated, and the runs to lay over the one shown."""
         view, id, updates = shown.view, shown.id, {}
@@ -58,7 +73,11 @@ class Branches:
             )
         rows = self.listing.rows()
         choices = learned_beside(id, rows)
-        given = family(id, rows) if run_changed else shown.values[self.others] or []
+        given = shown.values[self.others] or []
+        if run_changed or shown.asked is not None:
+            shown.seen["family"] = given = [each for each in family(id, rows) if each in choices][: MOST - 1]
+        if BESIDE in (shown.asked or {}):
+            given = _asked_runs(shown.asked[BESIDE])
         chosen = [each for each in given if each in choices][: MOST - 1]
         if shown.changed("choices", choices) or chosen != (shown.values[self.others] or []):
             updates[self.others] = gr.update(choices=choices, value=chosen)
@@ -91,3 +110,11 @@ class Branches:
         )
         run.start()
         return run.id
+
+
+def _asked_runs(text: str) -> list[str]:
+    """The runs that an address asks for beside the one shown; those that are not there are left out when they are drawn."""
+    ids = [] if text == NOBODY else text.split(",")
+    if len(ids) >= MOST:
+        raise ProxSparseError(f"It names {len(ids)} runs: beside the run shown at most {MOST - 1} are drawn.")
+    return ids

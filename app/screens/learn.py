@@ -11,7 +11,7 @@ from app import scrubber, status
 from app.keyboard import Key, scrubbing
 from app.live_plot import as_value, live_plot
 from app.operator import EXAMPLE_ID, Operator
-from app.screens.branches import Branches
+from app.screens.branches import BESIDE, Branches
 from app.screens.learn_form import LearnForm, toggle
 from app.screens.shown import Shown
 from app.settings_form import SETTINGS, job_from
@@ -135,6 +135,7 @@ class LearnScreen:
         self.address = {
             "quantity": parts["quantity"],
             scrubber.NAME: scrubber.entry(parts["scrubber"]),
+            BESIDE: self.branches.entry(),
         }
         self.outputs = [
             *(parts[name] for name in ("banner", "tiles", "result", "log", *CHARTS, "heatmap", "scrubber", "strength", "delay")),

@@ -14,6 +14,7 @@ from app.address import Entry, fill, read_for
 from app.operator import Operator
 from app.shell import Shell
 from proxsparse import ProxSparseError
+from proxsparse.files import read_json, write_json
 
 
 class Visitor:
@@ -116,6 +117,30 @@ def test_back_restores_what_the_earlier_address_left_out(root):
     assert visitor.look() is None and not any(visitor.history)
 
 
+def test_the_runs_compared_with_are_part_of_the_view(root):
+    visitor = Visitor(root, run="first")
+    others = visitor.screen("learn").branches.others
+    assert visitor.chooses("learn", "beside", ["second"]) == {"run": "first", "beside": "second"}
+    again = Visitor(root, run="first", beside="second")
+    assert again.values[again.screen("learn").branches.others] == ["second"] and again.look() is None
+    assert visitor.go({"run": "second"}) == {"run": "second"} and visitor.values[others] == []
+    assert visitor.look() is None, "of the run shown before nothing is left in the address"
+
+    fork = made_run(root / "fork", steps=5)
+    write_json(
+        fork.path / "run.json",
+        read_json(fork.path / "run.json") | {"parent": {"run": "first", "step": 2, "changed": []}},
+    )
+    assert visitor.go({"run": "fork"}) == {"run": "fork"} and visitor.values[others] == ["first"], (
+        "its family, by itself"
+    )
+    assert visitor.chooses("learn", "beside", []) == {"run": "fork", "beside": "none"}
+    assert (
+        visitor.go({"run": "fork", "beside": "none"}) == {"run": "fork", "beside": "none"}
+        and visitor.values[others] == []
+    )
+
+
 def test_screens_have_names_of_their_own_in_the_address(root):
     visitor = Visitor(root, run="first", screen="runs", chosen="second", quantity="drift")
     assert visitor.look() is None
@@ -133,6 +158,7 @@ def test_screens_have_names_of_their_own_in_the_address(root):
         ({"run": "../../etc"}, "etc"),
         ({"screen": "nowhere"}, "There is no screen 'nowhere': the screens are learn"),
         ({"quantity": "beauty"}, "quantity=beauty: 'beauty' is none of pattern share"),
+        ({"beside": ",".join("abcdefghij")}, "It names 10 runs"),
         ({"step": "many"}, "step=many: 'many' is not a number."),
         ({"step": "-1"}, "'-1' is no step"),
         ({"step": "1.5"}, "'1.5' is no step"),
