@@ -47,5 +47,6 @@ table.plain :is(td, th).number { text-align: right; white-space: nowrap; }
 .scroll { overflow-x: auto; } details .scroll { max-height: 460px; overflow-y: auto; }
 @media (max-width: 640px) {
   .gradio-container { padding: 8px !important; } .tiles { grid-template-columns: repeat(2, 1fr); }
+  table.plain { font-size: .86em; } table.plain :is(td, th) { padding-right: 8px !important; }
 }
 """

@@ -74,7 +74,7 @@ def layer_costs(table: pd.DataFrame) -> go.Figure:
         hovertemplate="%{y}: %{x:+.4f}<extra>measured</extra>",
     )  # fmt: skip
     figure.add_vline(x=0, line_color=INK, line_width=1)
-    figure.update_xaxes(title_text="change of the loss, nats a token")
+    figure.update_xaxes(title_text="Δ loss, nats a token")
     figure.update_yaxes(type="category", automargin=True)
     top = layer_label(table["layer"].iloc[0]) if len(table) else ""
     known = "measured" if table["measured"].notna().any() else "estimated"
