@@ -19,6 +19,7 @@ from proxsparse.runs.directory import ACTIVE, RunDirectory
 STEPPING = ("step", "gradient", "prox", "set", "delay")  # what only a run that learns can do
 COMMANDS = ("pause", "resume", "step", "gradient", "prox", "set", "delay", "stop")
 VALUES = {"set": "lambda1", "delay": "seconds"}  # what has to be said with a command
+UNREADABLE = {"command": "unreadable"}  # in the place of a file that holds no command
 LONGEST_DELAY = 60.0  # seconds between two half steps
 STARTABLE = ("new", "stopped", "failed", "interrupted")
 ENDED = (*STARTABLE, "done")
@@ -56,6 +57,14 @@ def require(run: RunDirectory, action: str) -> None:
 
 def send(run: RunDirectory, command: str, **values) -> None:
     """Leave a command for the worker. Raises ProxSparseError for one that this run does not take, or a wrong value."""
+    asked = checked(command, **values)
+    require(run, command)
+    name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.json"
+    write_json(run.path / "commands" / name, asked)
+
+
+def checked(command: str, **values) -> dict:
+    """A command as its file holds it. Raises ProxSparseError for one that no run knows, or a wrong value."""
     if command not in COMMANDS:
         raise ProxSparseError(f"A run does not know {command!r}: choose one of {', '.join(COMMANDS)}.")
     wanted = {VALUES[command]} if command in VALUES else set()
@@ -66,9 +75,7 @@ def send(run: RunDirectory, command: str, **values) -> None:
         values = {"lambda1": LearnConfig(lambda1=values["lambda1"]).lambda1}  # checked
     if command == "delay":
         values = {"seconds": checked_delay(values["seconds"])}
-    require(run, command)
-    name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.json"
-    write_json(run.path / "commands" / name, {"command": command, **values})
+    return {"command": command, **values}
 
 
 def checked_delay(seconds) -> float:
@@ -84,4 +91,14 @@ def checked_delay(seconds) -> float:
 
 def waiting(run: RunDirectory) -> list[tuple[Path, dict]]:
     """The commands that the worker has not handled yet, oldest first."""
-    return [(path, read_json(path)) for path in sorted((run.path / "commands").glob("[0-9]*.json"))]
+    paths = sorted(path for path in (run.path / "commands").glob("[0-9]*.json") if path.is_file())
+    return [(path, _read(path)) for path in paths]
+
+
+def _read(path: Path) -> dict:
+    """A command as it was sent; `unreadable` where the file holds none."""
+    try:
+        asked = read_json(path)
+        return checked(**asked) if isinstance(asked, dict) else UNREADABLE
+    except (ProxSparseError, TypeError):  # TypeError: it does not say which command
+        return UNREADABLE

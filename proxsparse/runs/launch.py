@@ -12,7 +12,7 @@ from pathlib import Path
 
 from proxsparse.config import LearnConfig, LearnJob
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import read_json, write_json
+from proxsparse.files import write_json
 from proxsparse.runs.commands import require, waiting
 from proxsparse.runs.directory import VERSION, RunDirectory
 from proxsparse.runs.history.reader import carry_over
@@ -50,9 +50,8 @@ def start(run: RunDirectory) -> subprocess.Popen:
     check_places(run)
     for path, _ in waiting(run):  # meant for a worker that is gone
         path.unlink()
-    state = read_json(run.path / "state.json", default={})
     fresh = {"status": "starting", "doing": "starting its worker", "error": None, "updated": time.time()}
-    write_json(run.path / "state.json", state | fresh)
+    write_json(run.path / "state.json", run.state() | fresh)
     with open(run.path / "worker.log", "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "proxsparse", "worker", str(run.path.resolve())],

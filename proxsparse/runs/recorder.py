@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from proxsparse.files import append_record, keep_records, read_json, write_json, written_whole
+from proxsparse.files import append_record, keep_records, write_json, written_whole
 from proxsparse.runs.directory import numbered_file
+from proxsparse.runs.records import tail_of
 from proxsparse.runs.run import Run
 
 RECORDS = ("steps", "layers", "perplexity")
@@ -27,7 +28,7 @@ class Recorder:
 
     def __init__(self, run: Run):
         self.run = run
-        self.state = (read_json(run.path / "state.json") or {}) | {"pid": os.getpid(), "error": None}
+        self.state = run.state() | {"pid": os.getpid(), "error": None}
         self._written, self.began = 0.0, time.time()
 
     def update(self, **changes) -> None:
@@ -69,19 +70,19 @@ class Recorder:
         self._keep("events", lambda event: event["event"] != "lambda1" or (event["step"], event["phase"]) < here)
 
     def _keep(self, name: str, keep: Callable[[dict], bool]) -> None:
-        path = self.run.path / f"{name}.jsonl"
-        if path.exists():
-            keep_records(path, keep)
+        tail = tail_of(self.run.path, name)
+        if tail.path.is_file():
+            keep_records(tail, keep)
+        if tail.left_out:
+            self.event("damaged lines left out", record=name, count=tail.left_out)
 
     def save_checkpoint(self, tensors: dict[str, Tensor], rest: dict) -> None:
         """Write a checkpoint whole, then drop the oldest."""
         path = numbered_file(self.run.path / "checkpoints", rest["step"])
+        stored = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        checksums = {name: _checksum(tensor) for name, tensor in stored.items()}
         with written_whole(path) as temporary:
-            save_file(
-                {name: tensor.contiguous() for name, tensor in tensors.items()},
-                temporary,
-                {"learner": json.dumps(rest)},
-            )
+            save_file(stored, temporary, {"learner": json.dumps(rest), "crc32": json.dumps(checksums)})
         for step in sorted(self.run.checkpoints())[:-CHECKPOINTS_KEPT]:
             self.run.checkpoints()[step].unlink()
         self.event("checkpoint")
@@ -91,16 +92,28 @@ class Recorder:
         for step, path in sorted(self.run.checkpoints().items(), reverse=True):
             try:
                 with safe_open(path, "pt") as file:
-                    rest = json.loads((file.metadata() or {})["learner"])
-                    return {name: file.get_tensor(name) for name in file.keys()}, rest  # noqa: SIM118
+                    about = file.metadata() or {}
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                rest, checksums = json.loads(about["learner"]), json.loads(about.get("crc32", "{}"))
+                changed = [name for name, sum in checksums.items() if _checksum(tensors[name]) != sum]
+                if changed:
+                    raise ValueError(f"the values of {changed[0]} are not those that were written")
+                return tensors, rest
             except (SafetensorError, OSError, KeyError, ValueError) as error:
                 path.rename(path.with_suffix(".unreadable"))
                 self.event("unreadable checkpoint", checkpoint=step, error=str(error))
         return None
 
     def save_masks(self, step: int, masks) -> None:
-        with written_whole(numbered_file(self.run.path / "masks", step)) as temporary:
+        path = numbered_file(self.run.path / "masks", step)
+        if path.is_dir():  # a name that somebody took
+            path.rename(path.with_suffix(".unreadable"))
+        with written_whole(path) as temporary:
             masks.save(temporary)
+
+
+def _checksum(tensor: Tensor) -> int:
+    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
 def describe_device(device: torch.device) -> str:
@@ -108,8 +121,3 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"
-
-
-def free_bytes(path: Path) -> int:
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize

@@ -98,8 +98,17 @@ class Run(RunDirectory):
 
     def export(self) -> Run | None:
         """The run's export, itself a run directory; its `model/` is what can be downloaded."""
-        path = self.path / "export"
-        return Run(path) if (path / "run.json").is_file() else None
+        return readable_run(self.path / "export")
+
+
+def readable_run(path: Path) -> Run | None:
+    """The run at `path`; None where there is none whose run.json can be read."""
+    try:
+        run = Run(path)
+        run.header()
+        return run
+    except ProxSparseError:
+        return None
 
 
 def new_run_path(root: str | Path, label: str) -> Path:

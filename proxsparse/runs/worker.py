@@ -3,15 +3,16 @@ records."""
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import is_full_disk
+from proxsparse.files import free_bytes, is_full_disk
 from proxsparse.runs.lock import held
-from proxsparse.runs.recorder import Recorder, free_bytes
+from proxsparse.runs.recorder import Recorder
 from proxsparse.runs.run import Run
 
 
@@ -23,17 +24,25 @@ def work(path: str | Path) -> int:
             stack.enter_context(held(run.path / "lock", timeout=10))
         except BlockingIOError:
             raise ProxSparseError(f"Run {run.id} is being worked on already.") from None
-        recorder = Recorder(run)
-        recorder.update(status="starting", doing="importing torch")
-        recorder.flush()
         try:
+            recorder = Recorder(run)
+            recorder.update(status="starting", doing="importing torch")
+            recorder.flush()
             return _jobs()[run.header()["kind"]](run, recorder)
         except Exception as error:  # whatever it was, the reader of the run is told
             traceback.print_exc()
-            sentence = explain(error, run)
-            recorder.update(status="failed", doing="failed", error=sentence, remaining=None)
-            recorder.event("failed", error=sentence)
+            _tell(run, explain(error, run))
             return 2
+
+
+def _tell(run: Run, sentence: str) -> None:
+    """Leave the sentence where readers of the run look; where that cannot be, with whoever started the worker."""
+    try:
+        recorder = Recorder(run)
+        recorder.update(status="failed", doing="failed", error=sentence, remaining=None)
+        recorder.event("failed", error=sentence)
+    except OSError as error:
+        raise ProxSparseError(sentence) from error
 
 
 def _jobs() -> dict[str, Callable[[Run, Recorder], int]]:
@@ -70,4 +79,7 @@ def explain(error: Exception, run: Run) -> str:
             f"The disk is full ({free_bytes(run.path) / 1e6:.0f} MB left at {run.path}): free some space and resume; the last "
             "checkpoint is kept."
         )
+    if isinstance(error, OSError) and error.filename is not None:
+        name = Path(os.fsdecode(error.filename)).name
+        return f"{name} of run {run.id} cannot be read or written ({error.strerror}): see to its folder, then resume."
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}; see worker.log."

@@ -46,15 +46,15 @@ def start_export(run: Run, format: str = "dense") -> Run:
 def _start_export(run: Run, format: str) -> Run:
     """The same, while nobody else starts one."""
     earlier = run.export()
-    if earlier is not None:
-        if earlier.state()["status"] in ACTIVE:
-            writing = earlier.header()["format"]
-            if writing != format:
-                raise ProxSparseError(
-                    f"The {writing} export of run {run.id} is being written: wait until it is done, then ask for {format}."
-                )
-            return earlier
-        shutil.rmtree(earlier.path)
+    if earlier is not None and earlier.state()["status"] in ACTIVE:
+        writing = earlier.header()["format"]
+        if writing != format:
+            raise ProxSparseError(
+                f"The {writing} export of run {run.id} is being written: wait until it is done, then ask for {format}."
+            )
+        return earlier
+    if (run.path / "export").exists():
+        shutil.rmtree(run.path / "export")
     content = {"run": str(run.path.resolve()), "step": max(run.masks()), "format": format}
     job = Run.create_kind("export", content, run.path / "export")
     job.start()
