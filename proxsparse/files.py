@@ -20,12 +20,14 @@ from safetensors import SafetensorError
 
 from proxsparse.errors import ProxSparseError
 
+TEMPORARY = ".*.part"  # of files that are being written, and of those that a killed process left
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and takes the name, else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     try:
         yield Path(temporary)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from proxsparse.config import LearnConfig
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import read_json, write_json
+from proxsparse.files import read_json, why_not_written, write_json
 from proxsparse.runs.directory import ACTIVE, RunDirectory
 
 STEPPING = ("step", "gradient", "prox", "set", "delay")  # what only a run that learns can do
@@ -36,9 +38,7 @@ def require(run: RunDirectory, action: str) -> None:
     if header.get("recorded") and not reads_only:
         raise ProxSparseError(f"Run {run.id} is a recorded example, which is only looked at: start a run of your own.")
     if not reads_only and not os.access(run.path, os.W_OK):
-        raise ProxSparseError(
-            f"Run {run.id} lies in {run.path}, which may not be written to: copy it to another folder."
-        )
+        raise ProxSparseError(f"Run {run.id} lies in a folder that may not be written to: copy it to another one.")
     if action in (*STEPPING, "fork") and header["kind"] != "learn":
         raise ProxSparseError(
             f"Run {run.id} learned no mask (it is of the kind {header['kind']!r}): it takes no {action!r}."
@@ -48,11 +48,32 @@ def require(run: RunDirectory, action: str) -> None:
     if action == "start":
         if run.is_alive():
             raise ProxSparseError(f"Run {run.id} is being worked on already.")
-        if status == "done":
-            more = "fork it with more steps" if header["kind"] == "learn" else "start a new one"
-            raise ProxSparseError(f"Run {run.id} is done: {more}.")
+        refuse_what_is_done(run)
     if action in ("rename", "delete") and (run.is_alive() or status in ACTIVE):
         raise ProxSparseError(f"Run {run.id} is {status}: stop it first.")
+
+
+@contextmanager
+def in_words(run: RunDirectory) -> Iterator[None]:
+    """What the system refuses while a run is changed becomes one sentence: a folder that may not be written, a full disk, a run
+    that was deleted meanwhile."""
+    try:
+        yield
+    except OSError as error:
+        if not run.path.exists():
+            raise ProxSparseError(f"Run {run.id} was deleted meanwhile: choose another run.") from error
+        name = Path(os.fsdecode(error.filename)).name if error.filename is not None else "its folder"
+        raise ProxSparseError(
+            f"Run {run.id} cannot be changed ({name}: {why_not_written(error)}): see to the rights of its folder and the room on "
+            "its disk."
+        ) from error
+
+
+def refuse_what_is_done(run: RunDirectory) -> None:
+    """Raise ProxSparseError where there is nothing left to be worked on."""
+    if run.state()["status"] == "done":
+        more = "fork it with more steps" if run.kind == "learn" else "start a new one"
+        raise ProxSparseError(f"Run {run.id} is done: {more}.")
 
 
 def send(run: RunDirectory, command: str, **values) -> None:

@@ -23,7 +23,6 @@ history. A fork takes them over, the history of the masks up to its step.
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -44,7 +43,6 @@ NUMBERS = (
 TEXTS = ("doing", "error", "device", "phase")
 _NUMBERED = re.compile(r"step-(\d{6,9})\.safetensors")
 LEAST_BYTES = 1_000_000  # on a disk with less, a worker could not even say why it ended
-START_SECONDS = 30  # that a new worker may take before it holds the lock
 
 
 class RunDirectory:
@@ -93,8 +91,7 @@ class RunDirectory:
         state = self._read_state()
         if state["status"] in ACTIVE and not self.is_alive():
             state = self._read_state()  # the worker may have ended properly between the two looks
-            patience = START_SECONDS if state["status"] == "starting" else 0
-            if state["status"] in ACTIVE and time.time() - state.get("updated", 0) > patience:
+            if state["status"] in ACTIVE:
                 full = free_bytes(self.path) < LEAST_BYTES
                 why = "; the disk is full: free some space, then resume it" if full else ""
                 state |= {"status": "interrupted", "doing": f"its worker process ended unexpectedly{why}"}

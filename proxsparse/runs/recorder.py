@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from proxsparse.errors import ProxSparseError
 from proxsparse.files import append_record, keep_records, write_json, written_whole
 from proxsparse.runs.directory import numbered_file
 from proxsparse.runs.records import tail_of
@@ -28,6 +29,7 @@ class Recorder:
 
     def __init__(self, run: Run):
         self.run = run
+        self._place = _place_of(run)
         self.state = run.state() | {"pid": os.getpid(), "error": None}
         self._written, self.began = 0.0, time.time()
 
@@ -40,15 +42,26 @@ class Recorder:
 
     def flush(self) -> None:
         """Write the state as it is."""
+        self.require_place()
         write_json(self.run.path / "state.json", self.state | {"updated": time.time()})
         self._written = time.monotonic()
 
+    def require_place(self) -> None:
+        """Raise ProxSparseError where the run's directory was deleted, or is another one by now: writing would make a new one,
+        which nobody asked for and nobody looks at."""
+        if _place_of(self.run) != self._place:
+            raise ProxSparseError(
+                f"The directory of run {self.run.id} was deleted or replaced while it was worked on: nothing more is written."
+            )
+
     def event(self, event: str, **about) -> None:
+        self.require_place()
         append_record(
             self.run.path / "events.jsonl", {"time": time.time(), "step": self.state["step"], "event": event, **about}
         )
 
     def record(self, name: str, record: dict) -> None:
+        self.require_place()
         append_record(self.run.path / f"{name}.jsonl", record)
 
     def forget_after(self, step: int) -> None:
@@ -78,6 +91,7 @@ class Recorder:
 
     def save_checkpoint(self, tensors: dict[str, Tensor], rest: dict) -> None:
         """Write a checkpoint whole, then drop the oldest."""
+        self.require_place()
         path = numbered_file(self.run.path / "checkpoints", rest["step"])
         stored = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
         checksums = {name: _checksum(tensor) for name, tensor in stored.items()}
@@ -105,11 +119,21 @@ class Recorder:
         return None
 
     def save_masks(self, step: int, masks) -> None:
+        self.require_place()
         path = numbered_file(self.run.path / "masks", step)
         if path.is_dir():  # a name that somebody took
             path.rename(path.with_suffix(".unreadable"))
         with written_whole(path) as temporary:
             masks.save(temporary)
+
+
+def _place_of(run: Run) -> tuple[int, int] | None:
+    """What tells the run's directory from another of the same name: its lock file, which its worker holds."""
+    try:
+        status = (run.path / "lock").stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _checksum(tensor: Tensor) -> int:

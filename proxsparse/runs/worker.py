@@ -10,21 +10,27 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import free_bytes, is_full_disk
-from proxsparse.runs.lock import held
+from proxsparse.files import TEMPORARY, free_bytes, is_full_disk
+from proxsparse.runs.lock import held, inherited
 from proxsparse.runs.recorder import Recorder
 from proxsparse.runs.run import Run
 
+OTHERS = ("export", "probe", "commands")  # folders of a run into which others than its worker write
 
-def work(path: str | Path) -> int:
-    """Work on the run at `path` until it is done, stopped or failed; returns the exit code."""
+
+def work(path: str | Path, lock: int | None = None) -> int:
+    """Work on the run at `path` until it is done, stopped or failed; returns the exit code.
+
+    lock: the descriptor of the run's lock file, where whoever started this process took the lock for it.
+    """
     run = Run(path)
     with ExitStack() as stack:
         try:  # patiently: a reader may hold it for a moment, to see whether anybody does
-            stack.enter_context(held(run.path / "lock", timeout=10))
+            stack.enter_context(held(run.path / "lock", timeout=1) if lock is None else inherited(lock))
         except BlockingIOError:
             raise ProxSparseError(f"Run {run.id} is being worked on already.") from None
         try:
+            remove_temporaries(run.path)
             recorder = Recorder(run)
             recorder.update(status="starting", doing="importing torch")
             recorder.flush()
@@ -35,9 +41,19 @@ def work(path: str | Path) -> int:
             return 2
 
 
+def remove_temporaries(directory: Path) -> None:
+    """Remove what a worker that was killed had half written; those of an export or of questions, and commands, have others who
+    may be writing them."""
+    for path in directory.rglob(TEMPORARY):
+        if path.is_file() and path.relative_to(directory).parts[0] not in OTHERS:
+            path.unlink(missing_ok=True)
+
+
 def _tell(run: Run, sentence: str) -> None:
     """Leave the sentence where readers of the run look; where that cannot be, with whoever started the worker."""
     try:
+        if not (run.path / "run.json").exists():
+            raise FileNotFoundError  # it was deleted: there is nobody to be told
         recorder = Recorder(run)
         recorder.update(status="failed", doing="failed", error=sentence, remaining=None)
         recorder.event("failed", error=sentence)

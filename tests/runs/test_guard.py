@@ -223,7 +223,7 @@ def exports(monkeypatch):
     """Starting a worker is only noted: its export looks as one that has just been asked for."""
     started = []
     monkeypatch.setattr(Run, "start", lambda self: (state_of(self, "starting"), started.append(self)))
-    monkeypatch.setattr("proxsparse.runs.directory.START_SECONDS", 1e12)
+    monkeypatch.setattr("proxsparse.runs.directory.is_held", lambda path: True)
     return started
 
 

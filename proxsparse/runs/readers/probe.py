@@ -24,6 +24,7 @@ import pandas as pd
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import Tail, read_json, write_json
 from proxsparse.runs import launch
+from proxsparse.runs.commands import in_words
 from proxsparse.runs.directory import ACTIVE
 from proxsparse.runs.lock import held
 from proxsparse.runs.readers.known_masks import known_steps, require_step
@@ -130,6 +131,11 @@ class Probe:
         Raises ProxSparseError for what cannot be asked of this run, and when too many requests wait.
         """
         request = self.checked(request)
+        with in_words(self.run):
+            return self._left(request)
+
+    def _left(self, request: Request) -> str:
+        """The id of a request that was checked, once it lies in the queue and a worker is there."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with held(self.path.with_name(f"{self.path.name}.lock"), timeout=START_TIMEOUT):
