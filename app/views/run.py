@@ -12,6 +12,7 @@ import pandas as pd
 from proxsparse.config import LearnJob
 from proxsparse.figures import QUANTITIES, layer_values
 from proxsparse.runs import Run
+from proxsparse.runs.directory import ACTIVE
 from proxsparse.runs.readers.records import BINS, LineIndex, thinned, thinned_measurements
 from proxsparse.runs.records import tail_of
 
@@ -45,7 +46,7 @@ class RunSnapshot:
     @property
     def is_active(self) -> bool:
         """Whether a worker is on it, or should be in a moment."""
-        return self.state["status"] in ("starting", "running", "paused")
+        return self.state["status"] in ACTIVE
 
     @property
     def newest(self) -> int:

@@ -45,6 +45,10 @@ def require(run: RunDirectory, action: str) -> None:
         )
     if action in COMMANDS and status not in ACTIVE:
         raise ProxSparseError(f"Run {run.id} is {status}: it takes no commands until it is resumed.")
+    if action in COMMANDS and status == "waiting" and action != "stop":
+        raise ProxSparseError(
+            f"Run {run.id} waits for its turn: until then it takes no {action!r}, only stop, which withdraws it."
+        )
     if action == "start":
         if run.is_alive():
             raise ProxSparseError(f"Run {run.id} is being worked on already.")

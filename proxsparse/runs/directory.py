@@ -34,7 +34,7 @@ from proxsparse.runs.lock import is_held
 from proxsparse.runs.records import is_number, is_step, tail_of
 
 VERSION = 1  # of run.json and of the records beside it
-ACTIVE = ("starting", "running", "paused")
+ACTIVE = ("starting", "waiting", "running", "paused")
 STATUSES = ("new", *ACTIVE, "stopped", "failed", "interrupted", "done")
 # What else a state says.
 NUMBERS = (

@@ -12,6 +12,7 @@ from pathlib import Path
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import TEMPORARY, free_bytes, is_full_disk
 from proxsparse.runs.lock import held, inherited
+from proxsparse.runs.queue import device_of, turn
 from proxsparse.runs.recorder import Recorder
 from proxsparse.runs.run import Run
 
@@ -32,13 +33,33 @@ def work(path: str | Path, lock: int | None = None) -> int:
         try:
             remove_temporaries(run.path)
             recorder = Recorder(run)
-            recorder.update(status="starting", doing="importing torch")
-            recorder.flush()
-            return _jobs()[run.header()["kind"]](run, recorder)
+            recorder.update(status="starting", doing="looking whose turn it is")
+            with turn(run, lambda ahead: _wait(run, recorder, ahead)):
+                recorder.update(status="starting", doing="importing torch")
+                recorder.flush()
+                return _jobs()[run.header()["kind"]](run, recorder)
+        except Withdrawn:
+            recorder.update(status="stopped", doing="withdrawn before its turn came")
+            recorder.event("withdrawn")
+            return 0
         except Exception as error:  # whatever it was, the reader of the run is told
             traceback.print_exc()
             _tell(run, explain(error, run))
             return 2
+
+
+class Withdrawn(Exception):
+    """The run was asked to stop while it waited for its turn."""
+
+
+def _wait(run: Run, recorder: Recorder, ahead: list[str]) -> None:
+    """Say whom the run waits for; raise Withdrawn where it was asked to stop."""
+    for path, command in run.commands():
+        if command["command"] == "stop":
+            path.unlink()
+            raise Withdrawn
+    first, place = ahead[0] if ahead else "another run", len(ahead)
+    recorder.update(status="waiting", doing=f"waits for {device_of(run)}: {place} before it, first {first}")
 
 
 def remove_temporaries(directory: Path) -> None:
