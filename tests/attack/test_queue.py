@@ -61,10 +61,11 @@ def test_no_more_than_allowed_work_and_they_come_in_their_order(runs, tmp_path, 
 
 def test_the_dead_are_not_waited_for(runs, tmp_path):
     context, log = multiprocessing.get_context("spawn"), tmp_path / "log"
-    first = context.Process(target=work_until, args=(runs[0].path, log, context.Event()))
+    never = context.Event()
+    first = context.Process(target=work_until, args=(runs[0].path, log, never))
     first.start()
     until(lambda: events(log), 60)
-    second = context.Process(target=work_until, args=(runs[1].path, log, context.Event()))
+    second = context.Process(target=work_until, args=(runs[1].path, log, never))
     second.start()
     until(lambda: queue.waiting_behind(runs[0]) == [runs[1].id], 60)
     with pytest.raises(Enough, match=r"run-0.*run-1"), queue.turn(runs[2], gives_up):

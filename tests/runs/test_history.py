@@ -241,7 +241,7 @@ def test_damage_is_one_sentence(tmp_path):
     with pytest.raises(ProxSparseError, match="cut back while it was read, or is damaged"):
         made.run.flips(LAYER)
     (made.run.path / "history" / "masks.safetensors").write_bytes(b"torn")
-    with pytest.raises(ProxSparseError, match="cannot be read as the history"):
+    with pytest.raises(ProxSparseError, match="The history of run run is damaged"):
         made.run.history()
 
 
