@@ -78,7 +78,7 @@ def _convert(gguf: Path, target: Path) -> None:
     try:
         tokenizer = load_tokenizer(gguf.parent, gguf_file=gguf.name, local_files_only=True)
         model, info = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True,
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True, trust_remote_code=False,
             ignore_mismatched_sizes=True, output_loading_info=True,
         )  # fmt: skip
     except (ValueError, KeyError, RuntimeError, TypeError, IndexError) as error:  # what transformers and gguf raise
