@@ -17,7 +17,6 @@ REACHABLE = (
     (READ, r"/gradio_api/queue/data"),  # what came of it
     (READ, r"/gradio_api/heartbeat/[^/]+"),
     (WRITE, r"/gradio_api/upload"),
-    (READ, r"/gradio_api/upload_progress"),
     (READ, r"/download/.+"),
     (READ, r"/report/.+"),
 )

@@ -19,6 +19,7 @@ CLOSED = (
     "/gradio_api/vibe-edit", "/gradio_api/custom_component/a/client/component/b", "/gradio_api/run/predict", "/gradio_api/api/predict",
     "/gradio_api/call/predict", "/gradio_api/call/v2/predict", "/gradio_api/process_recording", "/gradio_api/mcp", "/svelte/a", "/logout",
     "/pwa_icon", "/docs", "/redoc", "/openapi.json", "/gradio_api/profiling/traces", "/gradio_api/cancel", "/gradio_api/reset",
+    "/gradio_api/upload_progress",
 )  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def test_every_route_of_the_server_is_closed_but_those_that_are_listed(made_page
     assert reachable == {
         "/", "/assets/{path:path}", "/static/{path:path}", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt", "/plotly.min.js",
         "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/heartbeat/{session_hash}", "/gradio_api/upload",
-        "/gradio_api/upload_progress", "/download/{run}.zip", "/download/{run}/{name}", "/report/{run}.html",
+        "/download/{run}.zip", "/download/{run}/{name}", "/report/{run}.html",
     }  # fmt: skip
 
 

@@ -306,7 +306,7 @@ def test_nor_does_an_index_of_another_name_escape(tmp_path, monkeypatch):
     (tmp_path / "other.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "x.bin"}}))
     found = lambda name, asked, **_: str(tmp_path / asked) if (tmp_path / asked).exists() else None  # noqa: E731
     monkeypatch.setattr("transformers.utils.cached_file", found)
-    with pytest.raises(ProxSparseError, match="other.safetensors.index.json"):
+    with pytest.raises(ProxSparseError, match=r"other\.safetensors\.index\.json"):
         check_hub_files("org/model", True)
 
 

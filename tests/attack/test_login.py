@@ -96,7 +96,7 @@ def test_without_a_login_there_is_nothing_but_its_page(made_page, users):
     """Of the whole server: no asset, no event, no upload, no file, whatever else is reachable."""
     examples = ("/assets/a.js", "/static/img/logo.svg", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt", "/plotly.min.js",
                 "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/heartbeat/a", "/gradio_api/upload",
-                "/gradio_api/upload_progress", "/download/example.zip", "/report/example.html", "/monitoring", "/no/such")  # fmt: skip
+                "/download/example.zip", "/report/example.html", "/monitoring", "/no/such")  # fmt: skip
     assert len(REACHABLE) <= len(examples), "a new door is tried here, too"
     cookies = {"proxsparse-7860": "wrong", "access-token-x": "wrong"}
     with TestClient(made_page(users=users), base_url=ADDRESS, cookies=cookies, follow_redirects=False) as visitor:
