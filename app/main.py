@@ -20,7 +20,8 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 BEHIND_A_PROXY = """\
 Behind a reverse proxy, which should speak https: leave --host as it is, and give the address that browsers show with
 --allow-origin (https://example.org); the proxy passes on Host or X-Forwarded-Host, and X-Forwarded-For and
-X-Forwarded-Proto. Where it shows the page under a path, it takes the path away and --root-path names it (/explorer).
+X-Forwarded-Proto (from another machine than this: $FORWARDED_ALLOW_IPS names the proxy's address). Where it shows the
+page under a path, it takes the path away and --root-path names it (/explorer).
 """
 
 
