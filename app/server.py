@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import socket
 
 import gradio as gr
@@ -66,8 +68,15 @@ def listening(host: str, port: int) -> socket.socket:
 
 def serve(application: ASGIApp, listener: socket.socket, behind_proxy: bool) -> None:
     """Answer until interrupted. behind_proxy: whether a proxy on this machine says which address a request came from."""
+    logging.getLogger("uvicorn.error").addFilter(_is_worth_telling)
     config = uvicorn.Config(
         application, log_level="warning", ws="none", server_header=False, proxy_headers=behind_proxy,
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=1,
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Pages that are open when the server ends are cut off, as is meant; uvicorn reports each as an error."""
+    cut_off = record.exc_info is not None and record.exc_info[0] is asyncio.CancelledError
+    return not cut_off and "timeout graceful shutdown exceeded" not in record.msg
