@@ -2,28 +2,82 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
+import re
 import sys
 from pathlib import Path
 
 from proxsparse import ProxSparseError
+from proxsparse.accounts.user_file import UserFile
 from proxsparse.cli.output import write_in_any_encoding
 from proxsparse.cli.settings import Parser
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+BEHIND_A_PROXY = """\
+Behind a reverse proxy, which should speak https: leave --host as it is, and give the address that browsers show with
+--allow-origin (https://example.org); the proxy passes on Host or X-Forwarded-Host, and X-Forwarded-For and
+X-Forwarded-Proto (from another machine than this: $FORWARDED_ALLOW_IPS names the proxy's address). Where it shows the
+page under a path, it takes the path away and --root-path names it (/explorer).
+"""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the options, serve the page until interrupted; returns the exit code."""
-    parser = Parser(prog="proxsparse app", description="ProxSparse Explorer, in the browser.", allow_abbrev=False)
+    write_in_any_encoding()
+    try:
+        options = _parser().parse_args(arguments)
+        users = _users(options)
+    except ProxSparseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+    # Here: what is wrong with an option is said without waiting for the page's packages.
+    from app.guard import Served, origin_of
+    from app.operator import Operator
+    from app.server import application, listening, serve
+
+    try:
+        operator = Operator(_runs_folder(options.runs), tuple(_allowed(folder) for folder in options.allow))
+        served = Served(options.host.strip("[]").lower(), tuple(map(origin_of, options.allow_origin)))
+        listener = listening(served.host, options.port)
+        port = listener.getsockname()[1]
+        page = application(operator, served, port, users, _root_path(options.root_path))
+    except ProxSparseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (OSError, OverflowError) as error:
+        print(
+            f"error: Port {options.port} of {options.host} cannot be used ({error}): give another --port.",
+            file=sys.stderr,
+        )
+        return 2
+    if users is None and not served.to_this_machine_only:
+        print("Everybody who reaches this machine can use the explorer: --auth-file asks for a login.", file=sys.stderr)
+    name = f"[{served.host}]" if ":" in served.host else served.host
+    print(f"ProxSparse Explorer: http://{name}:{port}  (Ctrl-C ends it; runs go on)", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):  # how it is ended
+        serve(page, listener, behind_proxy=bool(served.origins))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="proxsparse app", description="ProxSparse Explorer, in the browser.", epilog=BEHIND_A_PROXY, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)"
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only; 0.0.0.0: all)"
     )
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default 7860)")
     parser.add_argument("--runs", default="runs", metavar="DIR", help="folder of the runs (default runs)")
     parser.add_argument(
-        "--auth", metavar="USER:PASSWORD", help="ask visitors to log in; better given as $PROXSPARSE_AUTH"
+        "--auth-file",
+        metavar="FILE",
+        help="ask visitors to log in: a file of users that `proxsparse auth add NAME --file FILE` makes",
     )
     parser.add_argument(
         "--allow",
@@ -32,44 +86,43 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DIR",
         help="folder whose models and texts may be named in the browser; repeatable",
     )
-    write_in_any_encoding()
-    try:
-        options = parser.parse_args(arguments)
-    except ProxSparseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a further address that browsers reach the page by, such as http://gpu-box:7860; repeatable. Without it, the page "
+        "answers to the --host that it listens on, and on 0.0.0.0 to every number, but to no name except localhost",
+    )
+    parser.add_argument(
+        "--root-path", default="", metavar="PATH", help="the path under which a reverse proxy shows the page"
+    )
+    parser.add_argument("--auth", nargs="?", const="", help=argparse.SUPPRESS)  # of before
+    return parser
 
-    from app import style  # here: what is wrong with an option is said without waiting for the page's packages
-    from app.downloads import routes
-    from app.operator import UPLOAD_BYTES, Operator
-    from app.shell import Shell
 
-    try:
-        operator = Operator(_runs_folder(options.runs), tuple(_allowed(folder) for folder in options.allow))
-        auth = _auth(options.auth or os.environ.get("PROXSPARSE_AUTH"))
-        shell = Shell(operator)
-        blocks = shell.build()
-        blocks.queue(default_concurrency_limit=None)
-        blocks.launch(
-            server_name=options.host, server_port=options.port, auth=auth, quiet=True, show_error=True, ssr_mode=False,
-            strict_cors=True, max_file_size=UPLOAD_BYTES, theme=style.theme(), css=style.CSS + shell.css, head=style.HEAD, footer_links=[],
-            app_kwargs={"routes": routes(operator, needs_login=auth is not None)}, prevent_thread_lock=True,
-        )  # fmt: skip
-    except ProxSparseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(
-            f"error: Port {options.port} of {options.host} cannot be used ({error}): give another --port.",
-            file=sys.stderr,
+def _users(options: argparse.Namespace) -> UserFile | None:
+    for name, given in (("--auth", options.auth), ("$PROXSPARSE_AUTH", os.environ.get("PROXSPARSE_AUTH"))):
+        if given is not None:
+            raise ProxSparseError(
+                f"{name} is no longer taken, since others on the machine can read the password there: make a file of users with "
+                "`proxsparse auth add NAME --file FILE`, and give --auth-file FILE."
+            )
+    if options.auth_file is None:
+        return None
+    users = UserFile(options.auth_file)
+    if not users.users():
+        raise ProxSparseError(
+            f"--auth-file names {options.auth_file!r}, which holds no users: `proxsparse auth add NAME --file FILE` adds one."
         )
-        return 2
-    print(f"ProxSparse Explorer: http://{options.host}:{options.port}  (Ctrl-C ends it; runs go on)", flush=True)
-    try:
-        blocks.block_thread()
-    finally:
-        blocks.close(verbose=False)
-    return 0
+    return users
+
+
+def _root_path(text: str) -> str:
+    path = text.rstrip("/")
+    if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
+        raise ProxSparseError(f"--root-path is {text!r}: give a path such as /explorer.")
+    return path
 
 
 def _runs_folder(name: str) -> Path:
@@ -88,12 +141,3 @@ def _allowed(name: str) -> Path:
     if not path.is_dir():
         raise ProxSparseError(f"--allow names {name!r}, which is no folder: check the path.")
     return path
-
-
-def _auth(text: str | None) -> tuple[str, str] | None:
-    if not text:
-        return None
-    user, colon, password = text.partition(":")
-    if not (user and colon and password):
-        raise ProxSparseError("The login is not USER:PASSWORD: give both, with a colon between.")
-    return user, password

@@ -11,6 +11,7 @@ import gradio as gr
 
 from app import address, keyboard, tour
 from app.keyboard import Key
+from app.messages import refusal, warn
 from app.operator import EXAMPLE_ID, HAS_EXAMPLE, Operator
 from app.screens.export import ExportScreen
 from app.screens.learn import LearnScreen
@@ -48,7 +49,7 @@ def said_on_page(handler):
         try:
             return handler(*arguments)
         except ProxSparseError as error:
-            raise gr.Error(str(error), duration=None, title="Not possible", print_exception=False) from error
+            raise refusal(str(error)) from error
 
     return wrapped
 
@@ -147,14 +148,14 @@ class Shell:
             try:
                 self.operator.find(id)
             except ProxSparseError as error:
-                gr.Warning(str(error))
+                warn(str(error))
                 id = ""
         if name not in self.entries:
-            gr.Warning(f"There is no screen {name[:40]!r}: the screens are {', '.join(self.entries)}.")
+            warn(f"There is no screen {name[:40]!r}: the screens are {', '.join(self.entries)}.")
             name = self.screens[0].name
         filled = address.fill(self.entries[name], asked)
         for sentence in filled.refused:
-            gr.Warning(sentence)
+            warn(sentence)
         choices = self._choices()
         id = id or (choices[0][1] if choices else "")
         return filled.updates | {

@@ -15,7 +15,17 @@ README = Path("README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    "module", ["proximal.operator", "proximal.regularizer", "masks.mask", "masks.mask_set", "text", "learning.ramp"]
+    "module",
+    [
+        "proximal.operator",
+        "proximal.regularizer",
+        "masks.mask",
+        "masks.mask_set",
+        "text",
+        "learning.ramp",
+        "accounts.passwords",
+        "accounts.user_file",
+    ],
 )
 def test_docstring_examples(module):
     import torch

@@ -6,7 +6,7 @@ import argparse
 import functools
 import sys
 
-from proxsparse.cli import commands
+from proxsparse.cli import auth, commands
 from proxsparse.cli.app import app
 from proxsparse.cli.bench import bench
 from proxsparse.cli.output import write_in_any_encoding
@@ -274,6 +274,22 @@ def build_parser() -> argparse.ArgumentParser:
     add_json(runs)
 
     verbs.add_parser("app", help="start the explorer in the browser; `proxsparse app --help` lists its options")
+
+    users = verbs.add_parser("auth", help="say who may log in to the explorer").add_subparsers(
+        required=True, metavar="WHAT", dest="what", parser_class=unabbreviated
+    )
+
+    def add_users(name: str, run, help: str) -> argparse.ArgumentParser:
+        what = users.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+        what.set_defaults(run=run)
+        what.add_argument("--file", metavar="FILE", required=True, help="the file of users, for `app --auth-file`")
+        return what
+
+    added = add_users("add", auth.add, "let somebody log in, or change their password and role; asks for the password")
+    added.add_argument("name", metavar="NAME")
+    added.add_argument("--operator", action="store_true", help="as operator (default: as visitor)")
+    add_users("remove", auth.remove, "take somebody out of the file").add_argument("name", metavar="NAME")
+    add_json(add_users("list", auth.list_users, "list who may log in, and as what"))
 
     worker = verbs.add_parser("worker")  # without help: what `learn` starts, not for people
     worker.add_argument("directory")

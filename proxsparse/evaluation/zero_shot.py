@@ -107,7 +107,9 @@ def _harness(lm, tell: Callable[[], None]):
 
     # Of the tokenizer a copy: a padding token may be set in it.
     tokenizer = copy.deepcopy(lm.tokenizer)
-    return Model(pretrained=lm.model, tokenizer=tokenizer, batch_size=BATCH, max_length=lm.context)
+    return Model(
+        pretrained=lm.model, tokenizer=tokenizer, batch_size=BATCH, max_length=lm.context, trust_remote_code=False
+    )
 
 
 def _accuracy(task: str, scores: dict) -> dict[str, float | str | None]:

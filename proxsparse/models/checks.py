@@ -10,6 +10,7 @@ import torch
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import refuse_lfs_pointer
+from proxsparse.models.own_files import check_links, check_names
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 # What may lie in a checkpoint although the model has no place for it, beside transformers' own lists.
@@ -28,13 +29,16 @@ LEAK = 1e-3  # of the dependence on a token itself; a causal model has none on l
 
 
 def check_directory(name: str, directory: Path) -> None:
-    """Raise ProxSparseError for a model directory that holds an adapter as well, or pointers in place of files."""
+    """Raise ProxSparseError for a model directory that names or links to files that are not its own, holds an adapter as well,
+    or pointers in place of files."""
+    check_links(name, directory)
     for adapter in ADAPTER_FILES:
         if (directory / adapter).exists():
             raise adapter_error(name, adapter)
     for file in sorted(directory.iterdir()):
         if file.suffix in (".json", ".safetensors", ".model", ".txt"):
             refuse_lfs_pointer(file)
+    check_names(name, directory)
 
 
 def adapter_error(name: str, file: str) -> ProxSparseError:

@@ -76,11 +76,14 @@ def _convert(gguf: Path, target: Path) -> None:
         raise ProxSparseError("Reading a .gguf file needs two packages: pip install gguf accelerate.")
     print(f"Converting {gguf.name} to safetensors, once (about half a minute) …", file=sys.stderr, flush=True)
     try:
-        tokenizer = load_tokenizer(gguf.parent, gguf_file=gguf.name, local_files_only=True)
-        model, info = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True,
-            ignore_mismatched_sizes=True, output_loading_info=True,
-        )  # fmt: skip
+        # By itself: of what lies beside it transformers would read an adapter, a tokenizer's configuration and more.
+        with tempfile.TemporaryDirectory() as alone:
+            (Path(alone) / gguf.name).symlink_to(gguf.resolve())
+            tokenizer = load_tokenizer(alone, gguf_file=gguf.name, local_files_only=True)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                alone, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True, trust_remote_code=False,
+                ignore_mismatched_sizes=True, output_loading_info=True,
+            )  # fmt: skip
     except (ValueError, KeyError, RuntimeError, TypeError, IndexError) as error:  # what transformers and gguf raise
         raise ProxSparseError(f"{gguf.name} cannot be read as a GGUF model ({error}): choose another file.") from error
     check_loading(gguf.name, model, info)

@@ -31,6 +31,7 @@ from proxsparse.models.language_model import (
     quiet_transformers,
     resolve_device,
 )
+from proxsparse.models.own_files import check_hub_files
 
 HUB_SECONDS = 5  # in which the Hub has to answer
 
@@ -78,10 +79,13 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
             no_network = is_local or not hub_answers()
             if not is_local and find_adapter_config_file(source, local_files_only=no_network):
                 raise adapter_error(name, ADAPTER_FILES[0])
-            check_decoder(name, AutoConfig.from_pretrained(source, local_files_only=no_network))
+            if not is_local:
+                check_hub_files(source, no_network)
+            config = AutoConfig.from_pretrained(source, local_files_only=no_network, trust_remote_code=False)
+            check_decoder(name, config)
             tokenizer = load_tokenizer(source, local_files_only=no_network)
             model, info = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype or "auto", use_safetensors=True, local_files_only=no_network,
+                source, dtype=dtype or "auto", use_safetensors=True, local_files_only=no_network, trust_remote_code=False,
                 ignore_mismatched_sizes=True, output_loading_info=True,
             )  # fmt: skip
         check_loading(name, model, info)

@@ -75,7 +75,7 @@ def root(tmp_path):
 @pytest.fixture
 def said(monkeypatch):
     sentences = []
-    monkeypatch.setattr(gr, "Warning", sentences.append)
+    monkeypatch.setattr("app.shell.warn", sentences.append)
     return sentences
 
 

@@ -17,6 +17,7 @@ from playwright.sync_api import expect, sync_playwright
 from waiting import until
 
 from proxsparse import Run, list_runs, load_compact, load_model, verify
+from proxsparse.accounts.user_file import UserFile
 
 pytestmark = pytest.mark.browser
 ARGUMENTS = [
@@ -353,16 +354,23 @@ def test_nothing_else_can_be_downloaded(site, path):
 
 
 def test_with_a_login_downloads_need_it_too(tmp_path, browser):
-    address, process = serve(tmp_path / "runs", "--auth", "ada:secret")
+    UserFile(tmp_path / "users.json").add("ada", "correct horse")
+    address, process = serve(tmp_path / "runs", "--auth-file", str(tmp_path / "users.json"))
     try:
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(f"{address}/download/example.zip")
         assert caught.value.code == 401
         page = browser.new_page()
-        page.goto(address)
-        page.get_by_label("username").fill("ada")
-        page.get_by_label("password").fill("secret")
-        page.get_by_role("button", name="Login").click()
+        page.goto(f"{address}/?screen=masks&run=example")
+        page.get_by_label("Name").fill("ada")
+        page.get_by_label("Password").fill("wrong horse")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("alert")).to_have_text("The name or the password is wrong.")
+        page.get_by_label("Name").fill("ada")
+        page.get_by_label("Password").fill("correct horse")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.locator("#masks-facts")).not_to_be_empty()  # the screen that was asked for
+        page.get_by_role("tab", name="Learn").click()
         expect(page.locator("#run")).to_be_visible()
         expect(page.locator("#banner")).to_contain_text("A recorded example")
         expect(page.locator("#chart-curve .scatterlayer .trace").first).to_be_attached()
@@ -378,8 +386,13 @@ def test_with_a_login_downloads_need_it_too(tmp_path, browser):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("--auth", "nobody"), "not USER:PASSWORD"), (("--allow", "/no/such"), "no folder"), (("--por", "1"), "--por 1")],
-)
+    [
+        (("--auth-file", "/no/such"), "which holds no users"), (("--auth", "ada:secret"), "--auth-file FILE"),
+        (("--allow", "/no/such"), "no folder"), (("--por", "1"), "--por 1"), (("--allow-origin", "example.org"), "'example.org'"),
+        (("--root-path", "https://example.org"), "such as /explorer"), (("--port", "99999"), "another --port"),
+        (("--host", "256.1.1.1"), "another --port"),
+    ],
+)  # fmt: skip
 def test_bad_options_are_one_sentence(tmp_path, arguments, words):
     found = subprocess.run(
         [sys.executable, "app.py", "--runs", str(tmp_path), *arguments], capture_output=True, text=True, timeout=60

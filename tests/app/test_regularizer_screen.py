@@ -85,7 +85,7 @@ def test_an_address_brings_the_group_back(tmp_path):
 )  # fmt: skip
 def test_what_an_address_cannot_mean_is_said(tmp_path, monkeypatch, asked, words):
     said = []
-    monkeypatch.setattr("gradio.Warning", said.append)
+    monkeypatch.setattr("app.shell.warn", said.append)
     made_run(tmp_path / "first", steps=2)
     visitor = Visitor(tmp_path, run="first", screen="regularizer", **asked)
     assert len(said) == 1 and words in said[0]

@@ -87,3 +87,14 @@ def test_a_pointer_of_git_lfs_is_called_so(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     assert "is a Git LFS pointer and not the file itself: run `git lfs pull`" in refusal(path)
+
+
+def test_nothing_beside_a_file_is_read(write, monkeypatch):
+    """Whoever may write beside it could bring an adapter, code, or a link to somebody's file."""
+    path = write()
+    code = '{"auto_map": {"AutoConfig": "x.X", "AutoTokenizer": ["x.X", null]}, "base_model_name_or_path": "x"}'
+    for name in ("config", "tokenizer_config", "adapter_config", "generation_config", "tokenizer"):
+        (path.parent / f"{name}.json").write_text(code)
+    (path.parent / "special_tokens_map.json").symlink_to("/etc/passwd")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody is asked"))
+    assert load_model(str(path), "cpu").context == 64
