@@ -13,6 +13,7 @@ from proxsparse import ProxSparseError
 from proxsparse.accounts.user_file import UserFile
 from proxsparse.cli.output import write_in_any_encoding
 from proxsparse.cli.settings import Parser
+from proxsparse.files import local_path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -126,7 +127,7 @@ def _root_path(text: str) -> str:
 
 
 def _runs_folder(name: str) -> Path:
-    path = Path(name).expanduser().resolve()
+    path = local_path(name).resolve()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -137,7 +138,7 @@ def _runs_folder(name: str) -> Path:
 
 
 def _allowed(name: str) -> Path:
-    path = Path(name).expanduser().resolve()
+    path = local_path(name).resolve()
     if not path.is_dir():
         raise ProxSparseError(f"--allow names {name!r}, which is no folder: check the path.")
     return path

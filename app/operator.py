@@ -11,6 +11,7 @@ from app.views.run import RunSnapshot, snapshot_of
 from proxsparse import ProxSparseError
 from proxsparse.bundled import ROOT
 from proxsparse.config import CORPORA
+from proxsparse.files import local_path
 from proxsparse.runs import Run, find_run
 
 EXAMPLE = ROOT / "assets" / "example-run"
@@ -103,7 +104,7 @@ class Operator:
         )
 
     def _inside(self, name: str, what: str, folders: tuple[Path, ...]) -> str:
-        path = Path(name).expanduser().resolve()
+        path = local_path(name).resolve()
         if not any(path.is_relative_to(folder) for folder in folders):
             raise ProxSparseError(
                 f"The {what} {name[:120]!r} is not in a folder that may be read here: ask for `proxsparse app --allow FOLDER`"

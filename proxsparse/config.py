@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Literal
 
 import pydantic
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.files import local_path
 from proxsparse.settings import setting, settings
 
 CORPORA = ("bundled", "wikitext2", "c4")
@@ -331,7 +331,7 @@ PRESET_NOTES: dict[str, str] = dict.fromkeys(PRESETS, _SCRIPTS) | {
 def absolute(name: str) -> str:
     """A model or corpus that is a path here, as the path that finds it from everywhere; any other name as it is. Raises
     ProxSparseError for a name that can only be a path, and is none."""
-    path = Path(name).expanduser()
+    path = local_path(name)
     if path.exists() and name not in NAMES:
         return str(path.resolve())
     if name.startswith((".", "/", "~")) or path.suffix in (".txt", ".jsonl", ".gguf"):

@@ -20,6 +20,29 @@ from safetensors import SafetensorError
 
 from proxsparse.errors import ProxSparseError
 
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, as on Linux and macOS
+
+
+def local_path(name: str | os.PathLike[str]) -> Path:
+    """A path as a person writes it, `~` included. Raises ProxSparseError for a text that can name no file: one with a zero byte
+    or half a character in it, or of a user who is not there."""
+    try:
+        text = os.fspath(name)
+        if "\0" in text:
+            raise ProxSparseError(f"{text[:80]!r} names no file, since it holds a zero byte: check the path.")
+        if any(len(part) > LONGEST_NAME for part in os.fsencode(text).split(b"/")) or len(text) > LONGEST_PATH:
+            raise ProxSparseError(
+                f"{text[:40]!r} … has {len(text):,} characters, more than a path may have: check the path."
+            )
+        return Path(text).expanduser()
+    except UnicodeEncodeError:
+        raise ProxSparseError(
+            f"{text[:80]!r} names no file, since it holds half a character: check the path."
+        ) from None
+    except RuntimeError:
+        raise ProxSparseError(f"There is no user for {text[:80]!r}: write the whole path.") from None
+
+
 TEMPORARY = ".*.part"  # of files that are being written, and of those that a killed process left
 
 

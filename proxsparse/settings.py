@@ -71,6 +71,7 @@ def settings(cls: type) -> Any:
     What is wrong is raised as ProxSparseError: one sentence that names the setting, its value and the way out.
     """
     cls._refuse_switches_as_numbers = pydantic.field_validator("*", mode="before")(_refuse_switches_as_numbers)
+    cls._refuse_what_is_no_text = pydantic.field_validator("*", mode="before")(_refuse_what_is_no_text)
     config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
     checked = pydantic.dataclasses.dataclass(cls, frozen=True, config=config)
     validate = checked.__init__
@@ -128,6 +129,14 @@ def _refuse_switches_as_numbers(cls, value, info):
     return value
 
 
+def _refuse_what_is_no_text(cls, value):
+    """Half a character, or a zero byte, which ends a text early for some who read it."""
+    for text in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(text, str) and ("\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text)):
+            raise PydanticCustomError("no_text", "no text")
+    return value
+
+
 def _plainly(number: Any) -> str:
     """A number, or the text of one, as people write it: 1048576, not 1.04858e+06."""
     try:
@@ -168,5 +177,7 @@ def _sentence(error: ErrorDetails, config: type) -> str:
         return f"{name} is {shown}: choose one of {', '.join(map(str, choices))}."
     if kind in _NO_NUMBER:
         return f"{name} is {shown}: give a {'whole ' if kind.startswith('int') else ''}number."
+    if kind == "no_text":
+        return f"{name} is {shown}, which holds a zero byte or half a character: type it again."
     words = {"bool_type": "true or false", "string_type": "a text"}.get(kind)
     return f"{name} is {shown}: give {words}." if words else f"{name} is {shown} ({error['msg']}): give another value."

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from proxsparse.bundled import ROOT
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import refuse_lfs_pointer
+from proxsparse.files import local_path, refuse_lfs_pointer
 
 BUNDLED = ROOT / "assets" / "corpus"
 CALIBRATION_SHARE = 0.8  # of a user's own file; the rest is held out
@@ -142,7 +142,7 @@ def load_corpus(corpus: str) -> Corpus:
     """The text behind a name or a path; see `load_windows`."""
     if corpus in _NAMED:
         return _NAMED[corpus]()
-    path = Path(corpus).expanduser()
+    path = local_path(corpus)
     if path.suffix not in (".txt", ".jsonl"):
         raise ProxSparseError(
             f"There is no corpus {corpus!r}: give bundled, wikitext2, c4, or the path of a .txt or .jsonl file."

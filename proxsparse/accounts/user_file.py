@@ -10,7 +10,7 @@ from pathlib import Path
 
 from proxsparse.accounts.passwords import HashedPassword, hashed, nobodys_password
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import check_version, read_json, write_json
+from proxsparse.files import check_version, local_path, read_json, write_json
 
 VISITOR, OPERATOR = "visitor", "operator"
 ROLES = (VISITOR, OPERATOR)
@@ -45,7 +45,7 @@ class UserFile:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser()
+        self.path = local_path(path)
         self._read: tuple[object, dict[str, User]] = (None, {})
         self._nobody = nobodys_password()
 

@@ -14,6 +14,7 @@ from proxsparse.cli.follow import follow
 from proxsparse.cli.settings import job_from
 from proxsparse.config import CompareJob, LearnConfig, SweepPlan, absolute
 from proxsparse.errors import ProxSparseError
+from proxsparse.files import local_path
 from proxsparse.runs import Run, look_at_runs, new_run_path
 from proxsparse.runs.commands import VALUES, require
 from proxsparse.runs.places import move
@@ -33,9 +34,9 @@ def compare(arguments: argparse.Namespace) -> int:
     if (values.get("runs") or values.get("masks")) and "methods" not in values:
         values["methods"] = ()
     for name in ("runs", "masks"):
-        values[name] = tuple(str(Path(path).expanduser().resolve()) for path in values.get(name, ()))
+        values[name] = tuple(str(local_path(path).resolve()) for path in values.get(name, ()))
     values["tasks"] = tuple(
-        str(Path(task).expanduser().resolve()) if task.endswith((".yaml", ".yml")) else task
+        str(local_path(task).resolve()) if task.endswith((".yaml", ".yml")) else task
         for task in values.get("tasks", ())
     )
     values |= {name: absolute(values[name]) for name in ("model", "corpus") if name in values}

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.files import local_path
 from proxsparse.progress import Progress, no_progress
 
 PAPER = "paper"  # stands for all of PAPER_TASKS
@@ -88,7 +89,7 @@ def _measure(lm, task: str, tell: Callable[[], None]) -> dict[str, dict]:
 
 def _load(task: str) -> dict:
     try:
-        return _manager(not _is_file(task)).load([str(Path(task).expanduser().resolve()) if _is_file(task) else task])
+        return _manager(not _is_file(task)).load([str(local_path(task).resolve()) if _is_file(task) else task])
     except Exception as error:  # the network, the disk, or what stands in the task's file
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
         raise ProxSparseError(
@@ -137,10 +138,10 @@ def _is_file(task: str) -> bool:
 def _check_file(task: str) -> None:
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    if not Path(task).expanduser().is_file():
+    if not local_path(task).is_file():
         raise ProxSparseError(f"There is no task file {task!r}: check the path, or give a task of lm-eval by its name.")
     try:
-        content = load_yaml(str(Path(task).expanduser()), resolve_func=False)
+        content = load_yaml(str(local_path(task)), resolve_func=False)
     except Exception as error:  # YAML has many ways to be wrong
         reason = " ".join(str(error).split())
         raise ProxSparseError(f"{task} is no task file ({reason}): write it in the format of lm-eval.") from error

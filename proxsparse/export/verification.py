@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.files import local_path
 from proxsparse.layers import PrunableLayers, prunable_layers
 from proxsparse.masks.groups import in_planes
 from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
@@ -99,7 +100,7 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
     """
     from proxsparse.files import read_json
 
-    directory = Path(directory).expanduser()
+    directory = local_path(directory)
     if not (directory / MASKS_FILE).is_file():
         raise ProxSparseError(f"{directory} holds no {MASKS_FILE}: give a directory that `export` wrote.")
     masks = MaskSet.load(directory / MASKS_FILE)

@@ -17,7 +17,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.export.card import model_card, what_runs_it
 from proxsparse.export.compact import stored_tensors, write_compact
 from proxsparse.export.verification import PROVENANCE_FILE, verify
-from proxsparse.files import why_not_written, write_json
+from proxsparse.files import local_path, why_not_written, write_json
 from proxsparse.layers import prunable_layers
 from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
 from proxsparse.models.compact import COMPACT_FILE
@@ -81,7 +81,7 @@ def export_model(
     >>> report = export_model(lm, masks, "sparse", format="compact")  # doctest: +SKIP
     """
     check_format(format)
-    directory = Path(directory).expanduser()
+    directory = local_path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ProxSparseError(f"{directory} exists and is not empty: choose another directory.")
     if not masks:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch.nn import Module
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import check_version
+from proxsparse.files import check_version, local_path
 from proxsparse.masks.mask import Mask
 
 if TYPE_CHECKING:
@@ -102,14 +102,14 @@ class MaskSet(dict[str, Mask]):
         tensors = {name: mask.packed.contiguous().cpu() for name, mask in self.items()}
         about = {name: [*mask.shape, mask.n, mask.m] for name, mask in self.items()}
         metadata = {"format": "pt", "content": "packed N:M masks", "version": str(VERSION), "masks": json.dumps(about)}
-        save_file(tensors, Path(path).expanduser(), metadata=metadata)
+        save_file(tensors, local_path(path), metadata=metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> MaskSet:
         """Read what `save` wrote. Raises ProxSparseError for a file that is not a mask file or breaks its own
         pattern, and for one that a newer version wrote."""
         try:
-            with safe_open(Path(path).expanduser(), "pt") as file:
+            with safe_open(local_path(path), "pt") as file:
                 metadata = file.metadata() or {}
                 # Files of before there was a version are read as those of version 1, which changed nothing else.
                 check_version(int(metadata.get("version", VERSION)), VERSION, f"The mask file {path}")

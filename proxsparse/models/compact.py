@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.files import local_path
 from proxsparse.layers import PrunableLayer, prunable_layers
 from proxsparse.masks.mask import Mask
 from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
@@ -92,7 +93,7 @@ def load_compact(directory: str | Path, device: str | None = None, dtype: torch.
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
     from transformers.initialization import no_init_weights
 
-    path = Path(directory).expanduser()
+    path = local_path(directory)
     if not is_compact(path):
         raise ProxSparseError(
             f"{directory} holds no {COMPACT_FILE}: give a directory that `export --format compact` wrote."

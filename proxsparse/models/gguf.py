@@ -16,7 +16,7 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import refuse_lfs_pointer, why_not_written
+from proxsparse.files import local_path, refuse_lfs_pointer, why_not_written
 from proxsparse.models.checks import check_loading
 from proxsparse.models.language_model import load_tokenizer
 
@@ -27,7 +27,7 @@ CONVERSION = 2  # of the way in which files are converted: what was cached befor
 def cache_dir() -> Path:
     """Where converted models are kept: $PROXSPARSE_CACHE, else the user's cache directory."""
     if "PROXSPARSE_CACHE" in os.environ:
-        return Path(os.environ["PROXSPARSE_CACHE"]).expanduser()
+        return local_path(os.environ["PROXSPARSE_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "proxsparse"
 
 

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.files import local_path
 from proxsparse.models.checks import (
     ADAPTER_FILES,
     adapter_error,
@@ -72,7 +73,7 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
 
     device, is_local = resolve_device(device), True
     try:
-        if is_compact(Path(name).expanduser()):
+        if is_compact(local_path(name)):
             return load_compact(name, str(device), dtype)
         with quiet_transformers():
             source, is_local = _source(name)
@@ -115,7 +116,7 @@ def _source(name: str) -> tuple[str, bool]:
     """(what transformers loads, whether it is on this machine). A name that looks like a path never reaches the Hub."""
     if name == "embedded":
         return str(converted(embedded_gguf())), True
-    path = Path(name).expanduser()
+    path = local_path(name)
     if name.endswith(".gguf"):
         if not path.is_file():
             raise ProxSparseError(f"There is no file {name!r}: check the path.")

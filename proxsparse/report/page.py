@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import written_whole
+from proxsparse.files import local_path, written_whole
 from proxsparse.report import about
 from proxsparse.runs import Run
 
@@ -104,7 +104,7 @@ def write_report(run: Run, path: str | Path) -> Path:
     ProxSparseError
         Where something else lies at `path`, or it cannot be written; and as `report_page`.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     try:
         if path.exists() and not _is_report(path):
             raise ProxSparseError(f"{path} is there and is no report: choose another name, or remove it first.")

@@ -29,7 +29,7 @@ import pandas as pd
 
 from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import check_version, free_bytes, read_json
+from proxsparse.files import check_version, free_bytes, local_path, read_json
 from proxsparse.runs.lock import is_held
 from proxsparse.runs.records import is_number, is_step, tail_of
 
@@ -52,7 +52,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser()
+        self.path = local_path(path)
         if not (self.path / "run.json").is_file():
             raise ProxSparseError(f"There is no run at {self.path}: list the runs with `proxsparse runs`.")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from proxsparse.config import LearnConfig, LearnJob
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import why_not_written, write_json
+from proxsparse.files import local_path, why_not_written, write_json
 from proxsparse.runs.commands import refuse_what_is_done, require, waiting
 from proxsparse.runs.directory import VERSION, RunDirectory
 from proxsparse.runs.history.reader import carry_over
@@ -38,7 +38,7 @@ CARRIED_OVER = ("layers.json", "steps.jsonl", "layers.jsonl", "perplexity.jsonl"
 
 def create(path: str | Path, kind: str, content: dict) -> None:
     """Make the directory of a new run. Raises ProxSparseError when it is taken or cannot be written."""
-    path = Path(path).expanduser()
+    path = local_path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ProxSparseError(f"{path} exists and is not empty: give the run another name.")
     try:

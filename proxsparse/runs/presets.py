@@ -6,7 +6,7 @@ from pathlib import Path
 
 from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import check_version, read_json, write_json
+from proxsparse.files import check_version, local_path, read_json, write_json
 
 PRESET_FILE = "preset.json"
 VERSION = 1
@@ -23,7 +23,7 @@ def read_preset(path: str | Path) -> LearnJob:
     A file without a version is read as one of version 1: presets of before there was a version name every setting.
     Raises ProxSparseError for a file that is no preset, or one that a newer version wrote.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     file = path / PRESET_FILE if path.is_dir() else path
     try:
         values = read_json(file)

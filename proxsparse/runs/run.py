@@ -13,6 +13,7 @@ import pandas as pd
 
 from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
+from proxsparse.files import local_path
 from proxsparse.runs import commands, launch
 from proxsparse.runs.directory import RunDirectory
 from proxsparse.runs.history.reader import History
@@ -117,7 +118,7 @@ def readable_run(path: Path) -> Run | None:
 def new_run_path(root: str | Path, label: str) -> Path:
     """A fresh directory name such as `runs/20260131-142530-embedded-1f3a`."""
     label = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(label).name).strip("-.")[:40] or "run"
-    return Path(root).expanduser() / f"{datetime.now():%Y%m%d-%H%M%S}-{label}-{secrets.token_hex(2)}"
+    return local_path(root) / f"{datetime.now():%Y%m%d-%H%M%S}-{label}-{secrets.token_hex(2)}"
 
 
 def find_run(root: str | Path, id: str) -> Run:
@@ -150,7 +151,7 @@ def look_at_runs(root: str | Path = "runs") -> tuple[list[Run], dict[str, str]]:
     sentence."""
     readable: list[tuple[str, str, Run]] = []
     unreadable: dict[str, str] = {}
-    for path in sorted(Path(root).expanduser().glob("[!.]*/run.json")):
+    for path in sorted(local_path(root).glob("[!.]*/run.json")):
         try:
             run = Run(path.parent)
             run.state()

@@ -64,6 +64,21 @@ def test_whatever_a_setting_is_given_it_takes_it_or_says_why_not(value):
             assert "\n" not in str(error) and len(str(error)) < 300
 
 
+TEXTS = [
+    (config, name)
+    for config in CONFIGS
+    for name, setting in settings_of(config).items()
+    if setting.kind in ("text", "choice")
+] + [(CompareJob, name) for name in ("methods", "runs", "masks", "prompts", "tasks")]
+
+
+@pytest.mark.parametrize(("config", "name"), TEXTS)
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "a\udfff"])
+def test_what_is_no_text_is_refused(config, name, text):
+    value = (text,) if (config, name) in TEXTS[-5:] else text
+    assert sentence(config, **{name: value}).startswith(name.replace("_", "-"))
+
+
 def test_windows_are_drawn_pass_by_pass():
     many = LearnConfig(accumulation=1_000_000, batch=1_000_000)
     drawn = passes_at(3, 12, many)

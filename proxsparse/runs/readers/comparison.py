@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from proxsparse.config import LEARNED, CompareJob, absolute
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import read_json, written_whole
+from proxsparse.files import local_path, read_json, written_whole
 from proxsparse.runs.run import Run
 
 OURS = ("proxsparse", "proxsparse-paper")
@@ -238,7 +238,7 @@ def check_runs(job: CompareJob, paths: Iterable[str]) -> None:
 def check_masks(paths: Iterable[str]) -> None:
     """Raise ProxSparseError unless every path is a directory with a model in it; its weights are looked at later."""
     for path in paths:
-        directory = Path(path).expanduser()
+        directory = local_path(path)
         if not directory.is_dir():
             raise ProxSparseError(f"There is no directory {path!r}: give --masks that of a sparse model.")
         if (directory / "run.json").is_file():
