@@ -11,7 +11,11 @@ const picked = ({points: [{x, y, customdata}]}) => trigger('select', {x, y, cust
 
 const draw = () => {
   part('.chart-body').hidden = !props.value;
-  if (!props.value) return;
+  if (!props.value) {
+    if (figure) Plotly.purge(target);
+    figure = null, target.hears = false;
+    return;
+  }
   if (!window.Plotly) { setTimeout(draw, 100); return; }
   figure = JSON.parse(props.value);
   const {title, meta, ...layout} = figure.layout;

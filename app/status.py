@@ -27,7 +27,7 @@ def banner(view: RunSnapshot | None, id: str) -> str:
     if state.get("remaining"):
         parts.append(f"about {html.duration(state['remaining'])} left")
     if view.last:
-        parts.append(f"{view.last['tokens_per_second']:.0f} tokens/s")
+        parts.append(f"{view.last.get('tokens_per_second') or 0:.0f} tokens/s")
     if state.get("device"):
         parts.append(escape(state["device"]))
     if state.get("peak_bytes"):
@@ -42,6 +42,10 @@ def banner(view: RunSnapshot | None, id: str) -> str:
             else f"continues from the checkpoint of step {last}"
         )
         error = html.failure(f"The worker process ended unexpectedly (killed, or out of memory); Resume {then}.")
+    if view.left_out:
+        error += html.failure(
+            f"{view.left_out} damaged line{'s' if view.left_out > 1 else ''} of its records left out: the charts lack them."
+        )
     example = ""
     if id == EXAMPLE_ID:
         created = datetime.fromisoformat(view.run.header()["created"]).date()

@@ -27,7 +27,7 @@ header h1 { margin: 0; font-size: 1.35rem; } header p { margin: 0; opacity: .75;
 .track { height: 6px; margin-top: 8px; border-radius: 3px; background: rgba(128,128,128,.22); }
 .track div { height: 6px; border-radius: 3px; background: #0072B2; transition: width .4s; }
 .status { font-weight: 600; padding: 1px 8px; border-radius: 10px; color: #fff; background: #5b6470; }
-.status.running, .status.starting { background: #0072B2; } .status.paused { background: #8a5a00; }
+.status.running, .status.starting, .status.waiting { background: #0072B2; } .status.paused { background: #8a5a00; }
 .status.done { background: #00734f; } .status.failed, .status.interrupted, .status.unreadable { background: #b03a00; }
 .doing { opacity: .75; margin-left: 6px; }
 .failure { border-left: 4px solid #D55E00; padding: 6px 10px; margin-top: 8px; overflow-wrap: anywhere; }

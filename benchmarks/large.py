@@ -19,7 +19,7 @@ from transformers import LlamaConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from proxsparse import LearnConfig, MaskLearner
-from proxsparse.runs.memory import peak_bytes
+from proxsparse.memory import peak_bytes
 
 VOCABULARY = 32000
 BYTES = {"lean": 2 + 4 + 2, "full": 4 + 4 + 8 + 2}  # a prunable weight: soft, gradients, moments, original

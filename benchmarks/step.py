@@ -22,9 +22,9 @@ import torch
 from proximal import machine, print_table
 
 from proxsparse import LearnConfig, MaskLearner, load_model, load_windows
+from proxsparse.memory import peak_bytes
 from proxsparse.models import forward
 from proxsparse.runs.launch import KEEP_MEMORY
-from proxsparse.runs.memory import peak_bytes
 
 WARM = 3
 

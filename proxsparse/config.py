@@ -21,6 +21,8 @@ BOS = (
     "where the BOS token stands: at the beginning of every window, which Gemma models need, or once, before the text; auto: "
     "every for these models"
 )
+# Beyond these nobody can mean what they ask for. Within them, what the text, the model and the machine have room for counts.
+MOST_STEPS, MOST_WINDOWS, MOST_TOKENS, MOST_SEED = 1_000_000, 1_000_000, 2**20, 2**32 - 1
 NAMES = ("embedded", *CORPORA)  # whatever a directory may be called
 
 
@@ -33,7 +35,7 @@ def _check_pattern(n: int, m: int) -> None:
 class LearnConfig:
     """Hyper-parameters of `MaskLearner` (Liu et al. 2025, arXiv 2502.00258, sections 3 and 4)."""
 
-    steps: int = setting(80, "optimizer steps in the whole run", "steps", ge=1)
+    steps: int = setting(80, "optimizer steps in the whole run", "steps", ge=1, le=MOST_STEPS)
     lambda1: float = setting(
         0.2,
         "strength of the N:M regularizer at the last step; by default relative to the RMS of each layer's scaled weights",
@@ -44,6 +46,7 @@ class LearnConfig:
         "how many times stronger lambda1 is at the last step than at the first; it grows by a constant factor a step; 1: "
         "constant, as in the paper",
         ge=1,
+        le=1e12,
     )
     relative: bool = setting(True, "divide lambda1 by each layer's RMS; off: the paper's absolute lambda1")
     metric: Literal["activation", "weight"] = setting(
@@ -54,12 +57,14 @@ class LearnConfig:
         "weights at which the loss is taken: the original ones under the projected mask, which is the result, or the soft "
         "ones, as in the paper",
     )
-    metric_windows: int = setting(16, "windows on which the activation metric is measured", "windows", ge=1)
+    metric_windows: int = setting(
+        16, "windows on which the activation metric is measured", "windows", ge=1, le=MOST_WINDOWS
+    )
     learning_rate: float = setting(1e-3, "peak learning rate of AdamW", gt=0)
     warmup: float = setting(0.1, "share of the steps that raise the learning rate linearly", ge=0, le=1)
     decay: Literal["linear", "cosine", "none"] = setting("linear", "how the learning rate falls after warm-up")
-    batch: int = setting(2, "windows in one forward pass", "windows", ge=1)
-    accumulation: int = setting(1, "forward passes whose gradients make one step", "passes", ge=1)
+    batch: int = setting(2, "windows in one forward pass", "windows", ge=1, le=MOST_WINDOWS)
+    accumulation: int = setting(1, "forward passes whose gradients make one step", "passes", ge=1, le=MOST_WINDOWS)
     clip: float = setting(1.0, "largest gradient norm; 0: no clipping", ge=0)
     lambda2: float = setting(0.0, "strength of the frozen-weight penalty, which holds kept weights in place", ge=0)
     epsilon: float = setting(0.1, "epsilon of the frozen-weight penalty, in units of weight", gt=0)
@@ -71,8 +76,8 @@ class LearnConfig:
         "full: 22 bytes a prunable weight of a bf16 model; lean: 8, as bf16 with stochastic rounding, and each block "
         "computed twice; auto: lean where a GPU has no room for full",
     )
-    seed: int = setting(0, "seed of the order in which windows are drawn", ge=0)
-    n: int = setting(2, "weights kept in a group", "weights", ge=1)
+    seed: int = setting(0, "seed of the order in which windows are drawn", ge=0, le=MOST_SEED)
+    n: int = setting(2, "weights kept in a group", "weights", ge=1, le=254)
     m: int = setting(4, "weights in a group", "weights", ge=2, le=255)  # counted in bytes
 
     def __post_init__(self):
@@ -101,27 +106,37 @@ class LearnJob:
 
     model: str = setting("embedded", "embedded, a Hub id, a directory, or a .gguf file")
     corpus: str = setting("bundled", "bundled, wikitext2, c4, or a .txt or .jsonl file")
-    length: int = setting(256, "length of a calibration window", "tokens", ge=2)
-    context: int = setting(512, "length of a held-out window, on which perplexity is measured", "tokens", ge=2)
+    length: int = setting(256, "length of a calibration window", "tokens", ge=2, le=MOST_TOKENS)
+    context: int = setting(
+        512, "length of a held-out window, on which perplexity is measured", "tokens", ge=2, le=MOST_TOKENS
+    )
     bos: Literal["auto", "every", "once"] = setting("auto", BOS)
-    windows: int = setting(40, "held-out windows measured at the end; 0: all of them", "windows", ge=0)
-    live_windows: int = setting(2, "held-out windows measured while the run goes on", "windows", ge=1)
-    evaluate_every: int = setting(10, "steps between two live measurements; 0: only at the end", "steps", ge=0)
-    checkpoint_every: int = setting(40, "steps between two checkpoints; 0: only when paused or ended", "steps", ge=0)
+    windows: int = setting(40, "held-out windows measured at the end; 0: all of them", "windows", ge=0, le=MOST_WINDOWS)
+    live_windows: int = setting(2, "held-out windows measured while the run goes on", "windows", ge=1, le=MOST_WINDOWS)
+    evaluate_every: int = setting(
+        10, "steps between two live measurements; 0: only at the end", "steps", ge=0, le=MOST_STEPS
+    )
+    checkpoint_every: int = setting(
+        40, "steps between two checkpoints; 0: only when paused or ended", "steps", ge=0, le=MOST_STEPS
+    )
     history: float = setting(
         1000.0,
         "largest size on disk of the history of the masks, which near this limit takes fewer steps; 0: none is recorded",
         "MB",
         ge=0,
+        le=1e9,
     )
     history_blocks: int = setting(
         1,
         "the history takes one decoder block in so many; more where the start masks would fill half the limit",
         "blocks",
         ge=1,
+        le=1_000_000,
     )
-    tile_rows: int = setting(8, "rows of the tile of each layer whose soft weights the history tracks", "rows", ge=1)
-    tile_columns: int = setting(16, "columns of that tile, rounded up to whole groups", "columns", ge=1)
+    tile_rows: int = setting(
+        8, "rows of the tile of each layer whose soft weights the history tracks", "rows", ge=1, le=1024
+    )
+    tile_columns: int = setting(16, "columns of that tile, rounded up to whole groups", "columns", ge=1, le=1024)
     device: str | None = setting(None, "cpu, cuda, or cuda:1; default: cuda where there is one")
     learn: LearnConfig = pydantic.Field(default_factory=LearnConfig)
 
@@ -196,17 +211,27 @@ class CompareJob:
 
     model: str = setting("embedded", "embedded, a Hub id, a directory, or a .gguf file")
     corpus: str = setting("bundled", "bundled, wikitext2, c4, or a .txt or .jsonl file")
-    n: int = setting(2, "weights kept in a group", "weights", ge=1)
+    n: int = setting(2, "weights kept in a group", "weights", ge=1, le=254)
     m: int = setting(4, "weights in a group", "weights", ge=2, le=255)
-    length: int = setting(256, "length of a calibration window", "tokens", ge=2)
-    calibration: int = setting(128, "calibration windows of the methods that do not learn", "windows", ge=1)
-    context: int = setting(512, "length of a held-out window, on which perplexity is measured", "tokens", ge=2)
+    length: int = setting(256, "length of a calibration window", "tokens", ge=2, le=MOST_TOKENS)
+    calibration: int = setting(
+        128, "calibration windows of the methods that do not learn", "windows", ge=1, le=MOST_WINDOWS
+    )
+    context: int = setting(
+        512, "length of a held-out window, on which perplexity is measured", "tokens", ge=2, le=MOST_TOKENS
+    )
     bos: Literal["auto", "every", "once"] = setting("auto", BOS)
-    windows: int = setting(40, "held-out windows measured; 0: all of them", "windows", ge=0)
-    steps: int = setting(80, "steps of each method that learns, on the same windows in the same order", "steps", ge=1)
-    batch: int = setting(2, "calibration windows in a step of the methods that learn", "windows", ge=1)
-    seed: int = setting(0, "seed of random masks, of what is sampled, and of the order of the windows", ge=0)
-    new_tokens: int = setting(24, "tokens with which each prompt is completed; 0: no completions", "tokens", ge=0)
+    windows: int = setting(40, "held-out windows measured; 0: all of them", "windows", ge=0, le=MOST_WINDOWS)
+    steps: int = setting(
+        80, "steps of each method that learns, on the same windows in the same order", "steps", ge=1, le=MOST_STEPS
+    )
+    batch: int = setting(2, "calibration windows in a step of the methods that learn", "windows", ge=1, le=MOST_WINDOWS)
+    seed: int = setting(
+        0, "seed of random masks, of what is sampled, and of the order of the windows", ge=0, le=MOST_SEED
+    )
+    new_tokens: int = setting(
+        24, "tokens with which each prompt is completed; 0: no completions", "tokens", ge=0, le=4096
+    )
     device: str | None = setting(None, "cpu, cuda, or cuda:1; default: cuda where there is one")
     methods: tuple[str, ...] = ("magnitude", "wanda", "sparsegpt", "sparsegpt-update", "proxsparse")
     runs: tuple[str, ...] = ()  # directories of runs whose newest masks take part
@@ -249,7 +274,9 @@ class SweepPlan:
     steps, each rung below half of it."""
 
     rungs: int = setting(3, "rounds of successive halving", "rounds", ge=1, le=10)
-    windows: int = setting(16, "calibration windows set apart to judge the settings on", "windows", ge=2)
+    windows: int = setting(
+        16, "calibration windows set apart to judge the settings on", "windows", ge=2, le=MOST_WINDOWS
+    )
     lambdas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
 

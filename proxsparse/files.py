@@ -20,12 +20,14 @@ from safetensors import SafetensorError
 
 from proxsparse.errors import ProxSparseError
 
+TEMPORARY = ".*.part"  # of files that are being written, and of those that a killed process left
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and takes the name, else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     try:
         yield Path(temporary)
@@ -60,6 +62,12 @@ def is_full_disk(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in numbers
 
 
+def free_bytes(path: Path) -> int:
+    """What can still be written where `path` lies."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
 def why_not_written(error: BaseException) -> str:
     """The reason of a failed write, in few words."""
     return "the disk is full" if is_full_disk(error) else getattr(error, "strerror", None) or str(error)
@@ -87,6 +95,8 @@ def read_json(path: Path, default: Any = None) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return default
+    except OSError as error:  # a folder in its place, no right to read it, a disk that does not answer
+        raise ProxSparseError(f"{path.name} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # also what is not UTF-8, and numbers of thousands of digits
         raise ProxSparseError(f"{path.name} is damaged: it holds no JSON ({str(error)[:80]}).") from error
 
@@ -118,13 +128,14 @@ def _last_newline(file: BinaryIO) -> int:
     return file.read().rfind(b"\n") + 1
 
 
-def keep_records(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Rewrite a record with only the lines for which `keep(record)` holds (a resumed run drops what it will redo)."""
-    records = Tail(path).read()
+def keep_records(tail: Tail, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Rewrite a record with only the lines for which `keep(record)` holds (a resumed run drops what it will redo). tail: has
+    read nothing yet; what it leaves out is dropped as well, and stays counted there."""
+    records = tail.read()
     kept = [record for record in records if keep(record)]
-    if len(kept) == len(records):
+    if len(kept) == len(records) and not tail.left_out:
         return
-    with written_whole(path) as temporary:
+    with written_whole(tail.path) as temporary:
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
 
 
@@ -132,25 +143,38 @@ class Tail:
     """Reads a growing record piece by piece: each `read()` returns the records added since the last one.
 
     A record that became shorter (a run that was resumed from an earlier checkpoint) is read again from its start;
-    `restarted` then says that what was read before no longer counts.
+    `restarted` then says that what was read before no longer counts. A line that is no JSON, or does not hold what `fits` asks
+    for, is left out: `left_out` counts them.
     """
 
-    def __init__(self, path: Path):
-        self.path, self._offset, self.restarted = path, 0, False
+    def __init__(self, path: Path, fits: Callable[[Any], bool] = lambda record: isinstance(record, dict)):
+        self.path, self.fits, self.left_out = path, fits, 0
+        self._offset, self.restarted = 0, False
         self._inode: int | None = None
 
     def read(self) -> list[dict[str, Any]]:
         self.restarted = False
-        if not self.path.exists():
-            self.restarted, self._offset = self._offset > 0, 0
+        if not self.path.is_file():
+            self.restarted, self._offset, self.left_out = self._offset > 0, 0, 0
             return []
         with open(self.path, "rb") as file:
             status = os.fstat(file.fileno())
             if status.st_size < self._offset or (self._inode is not None and status.st_ino != self._inode):
-                self._offset, self.restarted = 0, True
+                self._offset, self.restarted, self.left_out = 0, True, 0
             self._inode = status.st_ino
             file.seek(self._offset)
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
+        read = [parsed(line) for line in whole.split(b"\n") if line]
+        records = [record for record in read if self.fits(record)]
         self._offset += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        self.left_out += len(read) - len(records)
+        return records
+
+
+def parsed(line: bytes) -> Any:
+    """What a line of JSON holds; None where it is none."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None

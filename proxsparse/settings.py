@@ -128,6 +128,23 @@ def _refuse_switches_as_numbers(cls, value, info):
     return value
 
 
+def _plainly(number: Any) -> str:
+    """A number, or the text of one, as people write it: 1048576, not 1.04858e+06."""
+    try:
+        value = float(number)
+    except OverflowError:  # a whole number of more than 308 digits
+        return "a number of hundreds of digits"
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:g}"
+
+
+def _shown(value: Any) -> str:
+    """What was given, as far as a sentence has room for it."""
+    try:
+        return repr(value[:80] if isinstance(value, str) else value)[:80]
+    except ValueError:  # Python does not write whole numbers of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
 def _sentence(error: ErrorDetails, config: type) -> str:
     path = [str(part) for part in error["loc"]]
     field, value, about = path[0], error["input"], error.get("ctx", {})
@@ -137,15 +154,15 @@ def _sentence(error: ErrorDetails, config: type) -> str:
         close = difflib.get_close_matches(field, known, 1)
         way_out = f"did you mean {close[0]}?" if close else f"choose among {', '.join(known)}."
         return f"There is no setting {field!r}: {way_out}"
-    shown = repr(value)[:80]
+    shown = _shown(value)
     if kind in ("greater_than", "greater_than_equal", "less_than_equal"):
         bound = about[{"greater_than": "gt", "greater_than_equal": "ge", "less_than_equal": "le"}[kind]]
         words = {
-            "greater_than": "a number above {:g}",
-            "greater_than_equal": "{:g} or more",
-            "less_than_equal": "{:g} or less",
+            "greater_than": "a number above {}",
+            "greater_than_equal": "{} or more",
+            "less_than_equal": "{} or less",
         }
-        return f"{name} is {float(value):g}: give {words[kind].format(bound)}."
+        return f"{name} is {_plainly(value)}: give {words[kind].format(_plainly(bound))}."
     if kind == "literal_error":
         choices = typing.get_args(_plain(config.__pydantic_fields__[field].annotation)[0])
         return f"{name} is {shown}: choose one of {', '.join(map(str, choices))}."

@@ -11,7 +11,8 @@ import proxsparse
 
 # Every room uses only what stands above it in this list; modules of one room may use each other, without a circle.
 ROOMS = (
-    "errors", "bundled", "settings", "config", "files", "accounts", "progress", "text", "layers", "masks", "proximal", "models", "learning",
+    "errors", "bundled", "settings", "config", "files", "accounts", "progress", "memory", "text", "layers", "masks", "proximal", "models",
+    "learning",
     "methods", "evaluation", "export", "figures", "runs", "report", "cli",
 )  # fmt: skip
 LIBRARY = Path(proxsparse.__file__).parent

@@ -21,6 +21,7 @@ from app.views.run import RunSnapshot
 from proxsparse import figures
 from proxsparse.figures import QUANTITIES
 from proxsparse.runs import Run, new_run_path
+from proxsparse.runs.directory import ACTIVE
 
 COMMANDS = ("pause", "resume", "step", "gradient", "prox", "stop")
 CHARTS = ("curve", "composition", "flips", "lambda_curve")
@@ -237,7 +238,7 @@ class LearnScreen:
             self.parts["step"]: word == "paused",
             self.parts["gradient"]: word == "paused" and phase == "gradient",
             self.parts["prox"]: word == "paused" and phase == "prox",
-            self.parts["stop"]: word in ("starting", "running", "paused"),
+            self.parts["stop"]: word in ACTIVE,
             self.branches.button: bool(state) and bool(view.run.checkpoints()),
         }
         return {button: gr.update(interactive=value) for button, value in enabled.items()}

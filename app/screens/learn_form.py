@@ -95,8 +95,9 @@ class LearnForm:
         beside = [self.preset, shell.id, *self.values]
         marking = {"fn": self.marks, "inputs": beside, "outputs": [self.differs], **shell.quietly}
         gr.on([value.change for value in self.values], **marking, trigger_mode="always_last")
-        gr.on([self.preset.input, self.reset.click], self.take_preset, beside, [*self.values, self.preset, self.note, self.differs],
-              **shell.quietly)  # fmt: skip
+        taken = [*self.values, self.preset, self.note, self.differs]
+        self.preset.input(self.take_preset, beside, taken, **shell.quietly)
+        self.reset.click(self.reset_to_preset, beside, taken, **shell.quietly)
         shell.on(self.as_shown.click, self.fill, [shell.id], self.filled)
         shell.on(self.upload.upload, self.keep_text, [self.upload], [self.corpus])
 
@@ -118,6 +119,10 @@ class LearnForm:
         preset = preset if preset in PRESETS or id else "Quick"
         taken = values_of(PRESETS[preset] if preset in PRESETS else self.operator.find(id).job())
         return [*taken, preset, _note(preset), self.marks(preset, id, *taken)]
+
+    def reset_to_preset(self, preset: str | None, id: str, *values):
+        """Every setting as the preset chosen has it; where that is the run shown, as the preset with which the form is compared."""
+        return self.take_preset(preset if preset in PRESETS else nearest_preset(values), id, *values)
 
     def marks(self, preset: str | None, id: str, *values) -> str:
         """Which settings differ from the preset, marked at each of them and listed, and what a fork would change."""

@@ -74,8 +74,10 @@ class MasksView:
 
     def composition(self, view: RunSnapshot, layer: str) -> pd.DataFrame:
         """How many nonzero soft weights the layer's groups have, over the steps; see `RunSnapshot.compositions`."""
-        place = list(view.layers["name"]).index(layer)
-        return self._once(("composition", layer), lambda: view.compositions(place))
+        names = list(view.layers["name"])
+        if layer not in names:  # layers.json is damaged
+            return pd.DataFrame()
+        return self._once(("composition", layer), lambda: view.compositions(names.index(layer)))
 
     def _read(self) -> History:
         if self.history is None:

@@ -11,9 +11,10 @@ import pandas as pd
 
 from proxsparse.config import LearnJob
 from proxsparse.figures import QUANTITIES, layer_values
-from proxsparse.files import Tail
 from proxsparse.runs import Run
+from proxsparse.runs.directory import ACTIVE
 from proxsparse.runs.readers.records import BINS, LineIndex, thinned, thinned_measurements
+from proxsparse.runs.records import tail_of
 
 SAMPLED = 64  # records of a long run that the ends of the colour scales are taken from
 KEPT = 16  # runs whose views stay in memory
@@ -24,7 +25,8 @@ class RunSnapshot:
     """A run at one moment. All tables have complete rows, and nothing in it changes.
 
     records: grows by one whenever a record grew; state: as `Run.state`. steps, perplexity: tables; events: rows, oldest
-    first; last: the newest step's record; limits: {quantity: (low, high)} of the whole run.
+    first; last: the newest step's record; limits: {quantity: (low, high)} of the whole run; left_out: damaged lines of the
+    records, which none of this has.
     """
 
     run: Run
@@ -38,12 +40,13 @@ class RunSnapshot:
     events: tuple[dict, ...]
     last: dict | None
     limits: dict[str, tuple[float, float]]
+    left_out: int
     _layer_records: LineIndex = field(repr=False)
 
     @property
     def is_active(self) -> bool:
         """Whether a worker is on it, or should be in a moment."""
-        return self.state["status"] in ("starting", "running", "paused")
+        return self.state["status"] in ACTIVE
 
     @property
     def newest(self) -> int:
@@ -84,7 +87,8 @@ class RunSnapshot:
 
     def layer_record(self, step: int) -> dict | None:
         """The layers at the recorded step nearest to `step`, read from disk."""
-        return self._layer_records.nearest(step)
+        record = self._layer_records.nearest(step)
+        return record if record and _is_of(record, self.layers) else None
 
     def compositions(self, layer: int) -> pd.DataFrame:
         """How many nonzero soft weights the groups of one layer have: step, nonzeros_k; of a long run at some hundred steps.
@@ -94,11 +98,16 @@ class RunSnapshot:
         index = self._layer_records
         count = len(index.steps)
         chosen = sorted({*range(0, count, max(1, count // SAMPLED)), *range(max(0, count - 1), count)})
-        records = filter(None, map(index.record, chosen))
+        records = (record for record in map(index.record, chosen) if record and _is_of(record, self.layers))
         return pd.DataFrame(
             {"step": record["step"]} | {name: record[name][layer] for name in record if name.startswith("nonzeros_")}
             for record in records
         )
+
+
+def _is_of(record: dict, layers: pd.DataFrame) -> bool:
+    """Whether a record of the layers is of these: layers.json may be damaged, and is then empty."""
+    return len(record["flips"]) == len(layers)
 
 
 class RunView:
@@ -108,7 +117,7 @@ class RunView:
         self.run = Run(path)
         self.created, self.job = self.run.header()["created"], self.run.job()
         self._lock = threading.Lock()
-        self._tails = {name: Tail(self.run.path / f"{name}.jsonl") for name in ("steps", "perplexity", "events")}
+        self._tails = {name: tail_of(self.run.path, name) for name in ("steps", "perplexity", "events")}
         self._rows: dict[str, list[dict]] = {name: [] for name in self._tails}
         self._layer_records = LineIndex(self.run.path / "layers.jsonl")
         self._measured = 0  # lines of the layers' record whose values are within the limits
@@ -145,8 +154,12 @@ class RunView:
         )
         return RunSnapshot(
             self.run, self.job, self.created, state, (last.records if last else 0) + grew, layers, *tables,
-            last=dict(steps[-1]) if steps else None, limits=dict(self._limits), _layer_records=self._layer_records,
+            last=dict(steps[-1]) if steps else None, limits=dict(self._limits), left_out=self._left_out(),
+            _layer_records=self._layer_records,
         )  # fmt: skip
+
+    def _left_out(self) -> int:
+        return sum(tail.left_out for tail in self._tails.values()) + self._layer_records.left_out
 
     def _widen_limits(self, layers: pd.DataFrame) -> None:
         """Take in the records that are new: all of them while a run grows, a sample of a long one at the first look."""
@@ -156,7 +169,7 @@ class RunView:
         stride = max(1, (count - self._measured) // SAMPLED)
         for index in [*range(self._measured, count - 1, stride), count - 1]:
             record = self._layer_records.record(index)
-            for quantity in QUANTITIES if record else ():
+            for quantity in QUANTITIES if record and _is_of(record, layers) else ():
                 values = layer_values(layers, record, quantity).to_numpy()
                 low, high = self._limits.get(quantity, (0.0, 0.0))
                 self._limits[quantity] = (min(low, float(values.min())), max(high, float(values.max())))

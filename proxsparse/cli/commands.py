@@ -236,7 +236,7 @@ def list_all(arguments: argparse.Namespace) -> int:
 def worker(arguments: argparse.Namespace) -> int:
     from proxsparse.runs.worker import work
 
-    return work(arguments.directory)
+    return work(arguments.directory, arguments.lock)
 
 
 def _start(run: Run, arguments: argparse.Namespace) -> int:

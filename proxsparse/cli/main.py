@@ -293,5 +293,6 @@ def build_parser() -> argparse.ArgumentParser:
 
     worker = verbs.add_parser("worker")  # without help: what `learn` starts, not for people
     worker.add_argument("directory")
+    worker.add_argument("--lock", type=int)
     worker.set_defaults(run=commands.worker)
     return parser

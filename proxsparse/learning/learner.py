@@ -30,7 +30,8 @@ from proxsparse.learning.metric import Metric, configured_metric
 from proxsparse.learning.originals import LossWeight, Originals, holding
 from proxsparse.learning.ramp import growth_factor
 from proxsparse.learning.report import LayerRow, StepReport, total
-from proxsparse.learning.schedule import learning_rate_at, seed_at, windows_at
+from proxsparse.learning.room import check_room
+from proxsparse.learning.schedule import learning_rate_at, passes_at, seed_at
 from proxsparse.learning.state import State
 from proxsparse.learning.update import Update, UpdateFactory, choose_memory
 from proxsparse.masks.mask import Mask
@@ -113,11 +114,12 @@ class MaskLearner:
     ):
         self.model, self.windows, self.config = model, windows, config or LearnConfig()
         self.layers = layers if layers is not None else prunable_layers(model, self.config.m)
-        if len(windows) < self.config.batch:
+        if len(windows) < self.config.windows_per_step:
             raise ProxSparseError(
-                f"The calibration text has {len(windows)} windows and one batch takes {self.config.batch}: give more text, "
-                "shorter windows or a smaller batch."
+                f"The calibration text has {len(windows)} windows and one step takes {self.config.batch} × "
+                f"{self.config.accumulation} (batch × accumulation): give more text, shorter windows, or less of either."
             )
+        check_room(self.config, model, self.layers, windows.shape[1])
         self.metric, self.loss = metric, loss
         self.device = next(model.parameters()).device
         self.step_index, self.phase, self._pending, self.restored = 0, "gradient", None, False
@@ -214,10 +216,10 @@ class MaskLearner:
         self._expect("gradient")
         started = clock(self.device)
         learning_rate = learning_rate_at(self.step_index, self.config)
-        batches = windows_at(self.step_index, len(self.windows), self.config).split(self.config.batch)
+        passes = passes_at(self.step_index, len(self.windows), self.config)
         with quick_attention(self.model, self.device, self.windows.shape[1]):
             taken = self.update.step(
-                self.step_index, learning_rate, partial(self._backward, batches), self._loss_weight()
+                self.step_index, learning_rate, partial(self._backward, passes), self._loss_weight()
             )
         if not (math.isfinite(taken.loss) and math.isfinite(taken.gradient_norm)):
             raise self._diverged(f"the loss is {taken.loss:g} and the gradient norm {taken.gradient_norm:g}")
@@ -335,11 +337,11 @@ class MaskLearner:
     def _project(self, name: str) -> Mask:
         return Mask.project(self.layers[name].matrix, self.config.n, self.config.m, self.scales[name])
 
-    def _backward(self, batches: tuple[Tensor, ...]) -> float:
-        """Forward and backward of all batches of a step; their mean loss."""
+    def _backward(self, passes: Iterator[Tensor]) -> float:
+        """Forward and backward of all passes of a step; their mean loss."""
         total_loss = 0.0
-        for batch in batches:
-            loss = self.loss(self, self.windows[batch].to(self.device)) / len(batches)
+        for drawn in passes:
+            loss = self.loss(self, self.windows[drawn].to(self.device)) / self.config.accumulation
             if not loss.requires_grad:
                 raise ProxSparseError(
                     f"No gradient reaches the prunable weights of {type(self.model).__name__}, and no mask can be learned for it: "

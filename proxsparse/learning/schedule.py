@@ -7,6 +7,7 @@ drawn.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -33,9 +34,16 @@ def seed_at(position: int, config: LearnConfig) -> int:
     return config.seed * 1_000_003 + position
 
 
-def windows_at(step: int, count: int, config: LearnConfig) -> Tensor:
-    """Indices of the windows of one step, int64 (windows_per_step,): a new permutation of the text in every epoch."""
-    drawn = torch.arange(step * config.windows_per_step, (step + 1) * config.windows_per_step)
+def passes_at(step: int, count: int, config: LearnConfig) -> Iterator[Tensor]:
+    """Indices of the windows of each forward pass of one step, int64 (batch,), drawn when they are needed: a new permutation
+    of the text's `count` windows in every epoch."""
+    first = step * config.windows_per_step
+    for begin in range(first, first + config.windows_per_step, config.batch):
+        yield _drawn(torch.arange(begin, begin + config.batch), count, config)
+
+
+def _drawn(drawn: Tensor, count: int, config: LearnConfig) -> Tensor:
+    """Indices of the windows that are drawn at these places of the whole run."""
     indices = torch.empty_like(drawn)
     for epoch in (drawn // count).unique().tolist():
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed_at(epoch, config)))

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from proxsparse.config import LearnConfig
 from proxsparse.layers import PrunableLayers
 from proxsparse.learning.originals import LossWeight
+from proxsparse.memory import available_bytes
 
 ROOM = 0.8  # share of the free memory that weights and state may take; activations need the rest
 
@@ -81,4 +82,4 @@ def choose_memory(
     prunable = sum(parameter.numel() for parameter in layers.parameters())
     everything = sum(parameter.numel() for parameter in model.parameters())
     soft_and_state = 16 if config.loss_at == "masked" else 12
-    return "full" if soft_and_state * prunable + 4 * everything < ROOM * torch.cuda.mem_get_info(device)[0] else "lean"
+    return "full" if soft_and_state * prunable + 4 * everything < ROOM * available_bytes(device) else "lean"

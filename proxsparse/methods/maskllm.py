@@ -19,7 +19,7 @@ from torch import Tensor
 from proxsparse.config import LearnConfig, check_patterns
 from proxsparse.errors import DivergedError, ProxSparseError
 from proxsparse.layers import PrunableLayer, PrunableLayers, only_these_learn, prunable_layers
-from proxsparse.learning.schedule import seed_at, windows_at
+from proxsparse.learning.schedule import passes_at, seed_at
 from proxsparse.masks.mask import Mask
 from proxsparse.masks.mask_set import MaskSet
 from proxsparse.methods.result import Pruned
@@ -100,8 +100,11 @@ def maskllm(
     budget, options = budget or LearnConfig(), options or MaskLLMOptions()
     layers = layers if layers is not None else prunable_layers(model, m)
     check_patterns(n, m)
-    if len(windows) < budget.batch:
-        raise ProxSparseError(f"The calibration text has {len(windows)} windows and one batch takes {budget.batch}.")
+    if len(windows) < budget.windows_per_step:
+        raise ProxSparseError(
+            f"The calibration text has {len(windows)} windows and one step takes {budget.windows_per_step}: give more text, shorter "
+            "windows, or a smaller batch."
+        )
     if prior is None:
         prior = sparsegpt(model, windows[:PRIOR_WINDOWS], n, m, layers=layers, progress=progress, update=False).masks
     device = next(model.parameters()).device
@@ -201,11 +204,11 @@ def _between(ends: tuple[float, float], at: float) -> float:
 
 
 def _backward(model, windows: Tensor, step: int, budget: LearnConfig, device: torch.device) -> float:
-    loss, batches = 0.0, windows_at(step, len(windows), budget).split(budget.batch)
+    loss = 0.0
     with quick_attention(model, device, windows.shape[1]):
-        for batch in batches:
+        for batch in passes_at(step, len(windows), budget):
             with autocast(device, budget.precision):
-                part = next_token_losses(model, windows[batch].to(device)).mean() / len(batches)
+                part = next_token_losses(model, windows[batch].to(device)).mean() / budget.accumulation
             part.backward()
             loss += part.item()
     return loss

@@ -22,19 +22,27 @@ history. A fork takes them over, the history of the masks up to its step.
 
 from __future__ import annotations
 
-import time
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import Tail, check_version, read_json
+from proxsparse.files import check_version, free_bytes, read_json
 from proxsparse.runs.lock import is_held
+from proxsparse.runs.records import is_number, is_step, tail_of
 
 VERSION = 1  # of run.json and of the records beside it
-ACTIVE = ("starting", "running", "paused")
-START_SECONDS = 30  # that a new worker may take before it holds the lock
+ACTIVE = ("starting", "waiting", "running", "paused")
+STATUSES = ("new", *ACTIVE, "stopped", "failed", "interrupted", "done")
+# What else a state says.
+NUMBERS = (
+    "updated", "pid", "elapsed", "remaining", "steps", "lambda1", "growth_left", "delay", "peak_bytes",
+)  # fmt: skip
+TEXTS = ("doing", "error", "device", "phase")
+_NUMBERED = re.compile(r"step-(\d{6,9})\.safetensors")
+LEAST_BYTES = 1_000_000  # on a disk with less, a worker could not even say why it ended
 
 
 class RunDirectory:
@@ -83,17 +91,28 @@ class RunDirectory:
         state = self._read_state()
         if state["status"] in ACTIVE and not self.is_alive():
             state = self._read_state()  # the worker may have ended properly between the two looks
-            patience = START_SECONDS if state["status"] == "starting" else 0
-            if state["status"] in ACTIVE and time.time() - state.get("updated", 0) > patience:
-                state |= {"status": "interrupted", "doing": "its worker process ended unexpectedly"}
+            if state["status"] in ACTIVE:
+                full = free_bytes(self.path) < LEAST_BYTES
+                why = "; the disk is full: free some space, then resume it" if full else ""
+                state |= {"status": "interrupted", "doing": f"its worker process ended unexpectedly{why}"}
         return state
 
     def _read_state(self) -> dict:
-        state = read_json(self.path / "state.json")
-        expected = {"status": str, "step": int}
-        if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in expected.items()):
-            raise ProxSparseError(f"state.json of run {self.id} is damaged: it does not say how far the run is.")
-        return state
+        """`state.json`; where it is damaged, what can be said without it: a run goes on from its checkpoint all the same."""
+        try:
+            state = read_json(self.path / "state.json")
+        except ProxSparseError:
+            state = None
+        if isinstance(state, dict) and state.get("status") in STATUSES and is_step(state.get("step")):
+            wrong = {name for name in NUMBERS if not is_number(state.get(name))}
+            wrong |= {name for name in TEXTS if not isinstance(state.get(name), str | None)}
+            return {"doing": ""} | {name: value for name, value in state.items() if name not in wrong}
+        step = max(self.checkpoints(), default=0)
+        return {
+            "status": "interrupted",
+            "step": step,
+            "doing": "its state.json is damaged: resume it from its checkpoint",
+        }
 
     def is_alive(self) -> bool:
         """Whether a worker process works on the run."""
@@ -101,25 +120,40 @@ class RunDirectory:
 
     def layers(self) -> pd.DataFrame:
         """The prunable layers: name, block, projection, rows, columns; in the order of the lists in `layers.jsonl`."""
-        content = read_json(self.path / "layers.json", default={"layers": []})
-        return pd.DataFrame(content["layers"], columns=["name", "block", "projection", "rows", "columns"])
+        columns = ["name", "block", "projection", "rows", "columns"]
+        layers = self._described("layers", list, [])
+        whole = all(isinstance(layer, dict) and set(columns) <= layer.keys() for layer in layers)
+        return pd.DataFrame(layers if whole else [], columns=columns)
 
     def skipped(self) -> dict[str, str]:
         """Linear maps that are left dense, with the reason."""
-        return read_json(self.path / "layers.json", default={}).get("skipped", {})
+        return self._described("skipped", dict, {})
 
     def given(self) -> str:
         """What the model was as it came: `dense`, or that it was sparse already, with its pattern."""
-        found = read_json(self.path / "layers.json", default={}).get("given", "dense")
+        found = self._described("given", str, "dense")
         return found if found == "dense" else f"given model, {found}"
 
     def corpus(self) -> dict | None:
         """The text it works on: name, sha256, calibration_tokens, heldout_tokens; None before it is read."""
-        return read_json(self.path / "layers.json", default={}).get("corpus")
+        return self._described("corpus", dict, None)
+
+    def weights_sha256(self) -> str | None:
+        """The fingerprint of the weights it began with; None before they are loaded, and of runs of before there was one."""
+        return self._described("weights_sha256", str, None)
+
+    def _described(self, name: str, kind: type, default):
+        """An entry of `layers.json`; the default where it says nothing, or is damaged: the worker writes it anew."""
+        try:
+            content = read_json(self.path / "layers.json", default={})
+        except ProxSparseError:
+            return default
+        found = content.get(name, default) if isinstance(content, dict) else default
+        return found if isinstance(found, kind) else default
 
     def table(self, name: str) -> pd.DataFrame:
         """One of the records as a table: `steps`, `layers` (lists), `perplexity` or `events`."""
-        return pd.DataFrame(Tail(self.path / f"{name}.jsonl").read())
+        return pd.DataFrame(tail_of(self.path, name).read())
 
     def checkpoints(self) -> dict[int, Path]:
         """Steps at which the run can be resumed or forked, oldest first."""
@@ -160,4 +194,5 @@ def numbered_file(directory: Path, step: int) -> Path:
 
 
 def _numbered(directory: Path) -> dict[int, Path]:
-    return {int(path.stem.removeprefix("step-")): path for path in sorted(directory.glob("step-*.safetensors"))}
+    found = {path: _NUMBERED.fullmatch(path.name) for path in sorted(directory.glob("step-*.safetensors"))}
+    return {int(match[1]): path for path, match in found.items() if match and path.is_file()}

@@ -6,22 +6,28 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from proxsparse.config import LearnConfig, LearnJob
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import read_json, write_json
-from proxsparse.runs.commands import require, waiting
+from proxsparse.files import why_not_written, write_json
+from proxsparse.runs.commands import refuse_what_is_done, require, waiting
 from proxsparse.runs.directory import VERSION, RunDirectory
 from proxsparse.runs.history.reader import carry_over
+from proxsparse.runs.lock import held
 from proxsparse.runs.places import check_places
 from proxsparse.settings import given_settings
 
 # A step allocates and frees gigabytes. glibc gives large blocks back to the system at once, and each step then pays
 # again for every page; these settings let a worker keep what it has until it ends. Other C libraries ignore them.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_ARENA_MAX": "1"}
+# OpenMP's threads wait for each other by spinning; where anything else computes on the machine they then steal time from the
+# one that is waited for, and two runs at once take fourteen times as long each (`benchmarks/together.py`).
+GENTLE = KEEP_MEMORY | {"OMP_WAIT_POLICY": "PASSIVE"}
+LOCK_SECONDS = 1.0  # that readers, who look whether a worker lives, may be waited for
 # What a checkpoint belongs to, or what its records were measured with: a fork cannot change it.
 FIXED = (
     "model", "corpus", "length", "context", "bos", "live_windows", "history_blocks", "tile_rows", "tile_columns", "n", "m", "metric",
@@ -41,24 +47,32 @@ def create(path: str | Path, kind: str, content: dict) -> None:
         write_json(path / "state.json", {"status": "new", "step": 0, "doing": "waiting to be started"})
         write_json(path / "run.json", {"version": VERSION, "kind": kind, "created": created} | content)
     except OSError as error:
-        raise ProxSparseError(f"The run cannot be written to {path}: {error.strerror}.") from error
+        raise ProxSparseError(
+            f"The run {path.name} cannot be written ({why_not_written(error)}): see to the rights of its folder, or give another one."
+        ) from error
 
 
 def start(run: RunDirectory) -> subprocess.Popen:
     """Start a worker process for `run`, or go on from its last checkpoint. It outlives its parent."""
     require(run, "start")
     check_places(run)
-    for path, _ in waiting(run):  # meant for a worker that is gone
-        path.unlink()
-    state = read_json(run.path / "state.json", default={})
-    fresh = {"status": "starting", "doing": "starting its worker", "error": None, "updated": time.time()}
-    write_json(run.path / "state.json", state | fresh)
-    with open(run.path / "worker.log", "ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "proxsparse", "worker", str(run.path.resolve())],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            env=KEEP_MEMORY | os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )  # fmt: skip
+    try:
+        with held(run.path / "lock", LOCK_SECONDS) as lock:
+            refuse_what_is_done(run)
+            for path, _ in waiting(run):  # meant for a worker that is gone
+                path.unlink()
+            fresh = {"status": "starting", "doing": "starting its worker", "error": None, "updated": time.time()}
+            write_json(run.path / "state.json", run.state() | fresh)
+            with open(run.path / "worker.log", "ab") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "proxsparse", "worker", str(run.path.resolve()), "--lock", str(lock.fileno())],
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=[lock.fileno()],
+                    env=GENTLE | os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                )  # fmt: skip
+    except BlockingIOError:
+        raise ProxSparseError(f"Run {run.id} is being worked on already.") from None
+    threading.Thread(target=process.wait, daemon=True).start()  # else it stays a zombie of ours once it ended
+    return process
 
 
 def fork(run: RunDirectory, path: str | Path, step: int | None = None, **changes) -> None:

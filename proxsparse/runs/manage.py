@@ -10,7 +10,7 @@ import stat
 
 from proxsparse.config import LearnConfig, LearnJob
 from proxsparse.errors import ProxSparseError
-from proxsparse.runs.commands import require
+from proxsparse.runs.commands import in_words, require
 from proxsparse.runs.directory import ACTIVE
 from proxsparse.runs.readers.probe import Probe
 from proxsparse.runs.run import Run
@@ -32,7 +32,8 @@ def rename(run: Run, name: str) -> Run:
         )
     if target.exists():
         raise ProxSparseError(f"There is already something named {name!r} in {run.path.parent}: choose another name.")
-    run.path.rename(target)
+    with in_words(run):
+        run.path.rename(target)
     return Run(target)
 
 
@@ -49,7 +50,9 @@ def delete(run: Run) -> None:
         run.path.rename(hidden / run.id)
         shutil.rmtree(hidden)
     except OSError as error:
-        raise ProxSparseError(f"Run {run.id} cannot be deleted ({error.strerror}): remove {hidden} by hand.") from error
+        raise ProxSparseError(
+            f"Run {run.id} cannot be deleted ({error.strerror}): remove {hidden.name} by hand."
+        ) from error
 
 
 def _require_unused(run: Run, action: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from proxsparse.config import absolute
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import read_json, write_json
+from proxsparse.files import write_json
 from proxsparse.runs.directory import RunDirectory
 
 JOBS = ("job", "compare", "sweep")  # under which of these a header holds what was asked for
@@ -43,7 +43,7 @@ def check_weights(run: RunDirectory, model) -> str:
     from proxsparse.models.language_model import fingerprint
 
     weights = fingerprint(model)
-    begun_with = (read_json(run.path / "layers.json") or {}).get("weights_sha256", weights)
+    begun_with = run.weights_sha256() or weights
     if begun_with != weights:
         raise ProxSparseError(
             f"The weights of {model.name_or_path} are not those that run {run.id} began with: give --model the same model."

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from proxsparse.files import append_record, keep_records, read_json, write_json, written_whole
+from proxsparse.errors import ProxSparseError
+from proxsparse.files import append_record, keep_records, write_json, written_whole
 from proxsparse.runs.directory import numbered_file
+from proxsparse.runs.records import tail_of
 from proxsparse.runs.run import Run
 
 RECORDS = ("steps", "layers", "perplexity")
@@ -27,7 +29,8 @@ class Recorder:
 
     def __init__(self, run: Run):
         self.run = run
-        self.state = (read_json(run.path / "state.json") or {}) | {"pid": os.getpid(), "error": None}
+        self._place = _place_of(run)
+        self.state = run.state() | {"pid": os.getpid(), "error": None}
         self._written, self.began = 0.0, time.time()
 
     def update(self, **changes) -> None:
@@ -39,15 +42,26 @@ class Recorder:
 
     def flush(self) -> None:
         """Write the state as it is."""
+        self.require_place()
         write_json(self.run.path / "state.json", self.state | {"updated": time.time()})
         self._written = time.monotonic()
 
+    def require_place(self) -> None:
+        """Raise ProxSparseError where the run's directory was deleted, or is another one by now: writing would make a new one,
+        which nobody asked for and nobody looks at."""
+        if _place_of(self.run) != self._place:
+            raise ProxSparseError(
+                f"The directory of run {self.run.id} was deleted or replaced while it was worked on: nothing more is written."
+            )
+
     def event(self, event: str, **about) -> None:
+        self.require_place()
         append_record(
             self.run.path / "events.jsonl", {"time": time.time(), "step": self.state["step"], "event": event, **about}
         )
 
     def record(self, name: str, record: dict) -> None:
+        self.require_place()
         append_record(self.run.path / f"{name}.jsonl", record)
 
     def forget_after(self, step: int) -> None:
@@ -69,19 +83,20 @@ class Recorder:
         self._keep("events", lambda event: event["event"] != "lambda1" or (event["step"], event["phase"]) < here)
 
     def _keep(self, name: str, keep: Callable[[dict], bool]) -> None:
-        path = self.run.path / f"{name}.jsonl"
-        if path.exists():
-            keep_records(path, keep)
+        tail = tail_of(self.run.path, name)
+        if tail.path.is_file():
+            keep_records(tail, keep)
+        if tail.left_out:
+            self.event("damaged lines left out", record=name, count=tail.left_out)
 
     def save_checkpoint(self, tensors: dict[str, Tensor], rest: dict) -> None:
         """Write a checkpoint whole, then drop the oldest."""
+        self.require_place()
         path = numbered_file(self.run.path / "checkpoints", rest["step"])
+        stored = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        checksums = {name: _checksum(tensor) for name, tensor in stored.items()}
         with written_whole(path) as temporary:
-            save_file(
-                {name: tensor.contiguous() for name, tensor in tensors.items()},
-                temporary,
-                {"learner": json.dumps(rest)},
-            )
+            save_file(stored, temporary, {"learner": json.dumps(rest), "crc32": json.dumps(checksums)})
         for step in sorted(self.run.checkpoints())[:-CHECKPOINTS_KEPT]:
             self.run.checkpoints()[step].unlink()
         self.event("checkpoint")
@@ -91,16 +106,38 @@ class Recorder:
         for step, path in sorted(self.run.checkpoints().items(), reverse=True):
             try:
                 with safe_open(path, "pt") as file:
-                    rest = json.loads((file.metadata() or {})["learner"])
-                    return {name: file.get_tensor(name) for name in file.keys()}, rest  # noqa: SIM118
+                    about = file.metadata() or {}
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                rest, checksums = json.loads(about["learner"]), json.loads(about.get("crc32", "{}"))
+                changed = [name for name, sum in checksums.items() if _checksum(tensors[name]) != sum]
+                if changed:
+                    raise ValueError(f"the values of {changed[0]} are not those that were written")
+                return tensors, rest
             except (SafetensorError, OSError, KeyError, ValueError) as error:
                 path.rename(path.with_suffix(".unreadable"))
                 self.event("unreadable checkpoint", checkpoint=step, error=str(error))
         return None
 
     def save_masks(self, step: int, masks) -> None:
-        with written_whole(numbered_file(self.run.path / "masks", step)) as temporary:
+        self.require_place()
+        path = numbered_file(self.run.path / "masks", step)
+        if path.is_dir():  # a name that somebody took
+            path.rename(path.with_suffix(".unreadable"))
+        with written_whole(path) as temporary:
             masks.save(temporary)
+
+
+def _place_of(run: Run) -> tuple[int, int] | None:
+    """What tells the run's directory from another of the same name: its lock file, which its worker holds."""
+    try:
+        status = (run.path / "lock").stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _checksum(tensor: Tensor) -> int:
+    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
 def describe_device(device: torch.device) -> str:
@@ -108,8 +145,3 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"
-
-
-def free_bytes(path: Path) -> int:
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from proxsparse.config import MOST_STEPS
 from proxsparse.errors import ProxSparseError
 from proxsparse.settings import setting, settings
 
@@ -13,7 +14,8 @@ from proxsparse.settings import setting, settings
 MASKS = ("dense", "magnitude", "wanda", "learned")
 MaskName = Literal["dense", "magnitude", "wanda", "learned"]
 MOST_CHARACTERS = 2000  # of a prompt; how many tokens it has is known where the tokenizer is
-MOST_WINDOWS = 256
+MOST_WINDOWS, MOST_LAYERS = 256, 1_000_000
+MOST_PLACES = 2**31  # rows of a layer, or groups of a row; what a layer has is known where the run is
 
 
 @settings
@@ -21,7 +23,7 @@ class PromptRequest:
     """Next-token probabilities and the greedy completion of a prompt, dense and under every mask there is."""
 
     prompt: str = setting("", "the beginning of a text, which each model goes on with")
-    step: int | None = setting(None, "of which step the learned mask is taken; default: the last", ge=0)
+    step: int | None = setting(None, "of which step the learned mask is taken; default: the last", ge=0, le=MOST_STEPS)
     new_tokens: int = setting(32, "tokens that are added", "tokens", ge=1, le=128)
 
     def __post_init__(self):
@@ -44,10 +46,10 @@ class WhatIfRequest:
     base: MaskName = setting("learned", "mask of all layers, before")
     layer: str = setting("", "name of the layer that changes")
     to: Literal["group", "dense", "magnitude", "wanda", "learned"] = setting("group", "what the layer gets")
-    row: int = setting(0, "output row of the group, from 0", ge=0)
-    group: int = setting(0, "which group of the row, from 0", ge=0)
+    row: int = setting(0, "output row of the group, from 0", ge=0, le=MOST_PLACES)
+    group: int = setting(0, "which group of the row, from 0", ge=0, le=MOST_PLACES)
     kept: tuple[int, ...] = ()
-    step: int | None = setting(None, "of which step the learned mask is taken; default: the last", ge=0)
+    step: int | None = setting(None, "of which step the learned mask is taken; default: the last", ge=0, le=MOST_STEPS)
     windows: int = setting(8, "held-out windows on which the loss is taken", "windows", ge=2, le=MOST_WINDOWS)
 
     def __post_init__(self):
@@ -65,9 +67,11 @@ class RankingRequest:
     measured one by one, those first that seem to cost most."""
 
     base: MaskName = setting("learned", "mask of all layers")
-    step: int | None = setting(None, "of which step the learned mask is taken; default: the last", ge=0)
+    step: int | None = setting(None, "of which step the learned mask is taken; default: the last", ge=0, le=MOST_STEPS)
     windows: int = setting(4, "held-out windows on which the loss is taken", "windows", ge=2, le=MOST_WINDOWS)
-    measured: int | None = setting(None, "layers that are measured after the estimate; default: all", "layers", ge=0)
+    measured: int | None = setting(
+        None, "layers that are measured after the estimate; default: all", "layers", ge=0, le=MOST_LAYERS
+    )
 
     def __post_init__(self):
         if self.base == "dense":

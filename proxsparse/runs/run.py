@@ -42,7 +42,8 @@ class Run(RunDirectory):
         Handled between two halves of a step, in the order sent. `step`, `gradient` and `prox` leave the run paused. `delay`
         is slow motion: from then on the worker rests so long between two half steps, whoever looks; 0 ends it.
         """
-        commands.send(self, command, **values)
+        with commands.in_words(self):
+            commands.send(self, command, **values)
 
     def commands(self) -> list[tuple[Path, dict]]:
         """The commands that the worker has not handled yet, oldest first."""
@@ -50,7 +51,8 @@ class Run(RunDirectory):
 
     def start(self) -> subprocess.Popen:
         """Start a worker process for this run, or go on from its last checkpoint. It outlives its parent."""
-        return launch.start(self)
+        with commands.in_words(self):
+            return launch.start(self)
 
     def fork(self, path: str | Path, step: int | None = None, **changes) -> Run:
         """A new run that goes on from one of this run's checkpoints (default: the last), with changed settings.
@@ -63,8 +65,9 @@ class Run(RunDirectory):
 
         Steps already taken, and their records, are carried over.
         """
-        launch.fork(self, path, step, **changes)
-        return Run(path)
+        with commands.in_words(self):
+            launch.fork(self, path, step, **changes)
+            return Run(path)
 
     # What it remembers of its masks; many looks at one run are quicker on one `History`.
 
@@ -98,8 +101,17 @@ class Run(RunDirectory):
 
     def export(self) -> Run | None:
         """The run's export, itself a run directory; its `model/` is what can be downloaded."""
-        path = self.path / "export"
-        return Run(path) if (path / "run.json").is_file() else None
+        return readable_run(self.path / "export")
+
+
+def readable_run(path: Path) -> Run | None:
+    """The run at `path`; None where there is none whose run.json can be read."""
+    try:
+        run = Run(path)
+        run.header()
+        return run
+    except ProxSparseError:
+        return None
 
 
 def new_run_path(root: str | Path, label: str) -> Path:

@@ -3,37 +3,83 @@ records."""
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import is_full_disk
-from proxsparse.runs.lock import held
-from proxsparse.runs.recorder import Recorder, free_bytes
+from proxsparse.files import TEMPORARY, free_bytes, is_full_disk
+from proxsparse.runs.lock import held, inherited
+from proxsparse.runs.queue import device_of, turn
+from proxsparse.runs.recorder import Recorder
 from proxsparse.runs.run import Run
 
+OTHERS = ("export", "probe", "commands")  # folders of a run into which others than its worker write
 
-def work(path: str | Path) -> int:
-    """Work on the run at `path` until it is done, stopped or failed; returns the exit code."""
+
+def work(path: str | Path, lock: int | None = None) -> int:
+    """Work on the run at `path` until it is done, stopped or failed; returns the exit code.
+
+    lock: the descriptor of the run's lock file, where whoever started this process took the lock for it.
+    """
     run = Run(path)
     with ExitStack() as stack:
         try:  # patiently: a reader may hold it for a moment, to see whether anybody does
-            stack.enter_context(held(run.path / "lock", timeout=10))
+            stack.enter_context(held(run.path / "lock", timeout=1) if lock is None else inherited(lock))
         except BlockingIOError:
             raise ProxSparseError(f"Run {run.id} is being worked on already.") from None
-        recorder = Recorder(run)
-        recorder.update(status="starting", doing="importing torch")
-        recorder.flush()
         try:
-            return _jobs()[run.header()["kind"]](run, recorder)
+            remove_temporaries(run.path)
+            recorder = Recorder(run)
+            recorder.update(status="starting", doing="looking whose turn it is")
+            with turn(run, lambda ahead: _wait(run, recorder, ahead)):
+                recorder.update(status="starting", doing="importing torch")
+                recorder.flush()
+                return _jobs()[run.header()["kind"]](run, recorder)
+        except Withdrawn:
+            recorder.update(status="stopped", doing="withdrawn before its turn came")
+            recorder.event("withdrawn")
+            return 0
         except Exception as error:  # whatever it was, the reader of the run is told
             traceback.print_exc()
-            sentence = explain(error, run)
-            recorder.update(status="failed", doing="failed", error=sentence, remaining=None)
-            recorder.event("failed", error=sentence)
+            _tell(run, explain(error, run))
             return 2
+
+
+class Withdrawn(Exception):
+    """The run was asked to stop while it waited for its turn."""
+
+
+def _wait(run: Run, recorder: Recorder, ahead: list[str]) -> None:
+    """Say whom the run waits for; raise Withdrawn where it was asked to stop."""
+    for path, command in run.commands():
+        if command["command"] == "stop":
+            path.unlink()
+            raise Withdrawn
+    first, place = ahead[0] if ahead else "another run", len(ahead)
+    recorder.update(status="waiting", doing=f"waits for {device_of(run)}: {place} before it, first {first}")
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what a worker that was killed had half written; those of an export or of questions, and commands, have others who
+    may be writing them."""
+    for path in directory.rglob(TEMPORARY):
+        if path.is_file() and path.relative_to(directory).parts[0] not in OTHERS:
+            path.unlink(missing_ok=True)
+
+
+def _tell(run: Run, sentence: str) -> None:
+    """Leave the sentence where readers of the run look; where that cannot be, with whoever started the worker."""
+    try:
+        if not (run.path / "run.json").exists():
+            raise FileNotFoundError  # it was deleted: there is nobody to be told
+        recorder = Recorder(run)
+        recorder.update(status="failed", doing="failed", error=sentence, remaining=None)
+        recorder.event("failed", error=sentence)
+    except OSError as error:
+        raise ProxSparseError(sentence) from error
 
 
 def _jobs() -> dict[str, Callable[[Run, Recorder], int]]:
@@ -70,4 +116,7 @@ def explain(error: Exception, run: Run) -> str:
             f"The disk is full ({free_bytes(run.path) / 1e6:.0f} MB left at {run.path}): free some space and resume; the last "
             "checkpoint is kept."
         )
+    if isinstance(error, OSError) and error.filename is not None:
+        name = Path(os.fsdecode(error.filename)).name
+        return f"{name} of run {run.id} cannot be read or written ({error.strerror}): see to its folder, then resume."
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}; see worker.log."

@@ -52,7 +52,9 @@ def test_a_family_is_what_a_run_comes_from_and_what_came_from_it(parent, child, 
 
 
 def test_runs_are_named_by_what_they_differ_in(parent, child):
-    append_record(parent.path / "events.jsonl", {"time": 1.0, "step": 3, "event": "lambda1", "lambda1": 0.7})
+    append_record(
+        parent.path / "events.jsonl", {"time": 1.0, "step": 3, "event": "lambda1", "lambda1": 0.7, "phase": "prox"}
+    )
     both = [snapshot_of(child), snapshot_of(parent)]
     assert names(both) == ["λ1 0.05, from step 4 (shown)", "λ1 0.2, λ1 set to 0.7 after step 3"]
     twin = made_run(parent.path.parent / "twin", steps=1, total=10)
@@ -136,7 +138,9 @@ def test_the_strength_to_come_follows_the_ramp_and_what_was_asked_for(parent, mo
     assert page.screen.parts["lambda_curve"] in sent and page.screen.parts["composition"] not in sent
     figure = json.loads(sent[page.screen.parts["lambda_curve"]])
     assert figure["layout"]["title"]["text"] == "λ1 is 0.01 at step 8 and will be 0.04 at the last, 10"
-    append_record(parent.path / "events.jsonl", {"time": 1.0, "step": 7, "event": "lambda1", "lambda1": 0.01})
+    append_record(
+        parent.path / "events.jsonl", {"time": 1.0, "step": 7, "event": "lambda1", "lambda1": 0.01, "phase": "prox"}
+    )
     planned = planned_strengths(snapshot_of(parent))
     assert planned[1] == pytest.approx(0.2 / 1000) and planned[10] == pytest.approx(0.2)
 

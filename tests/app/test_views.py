@@ -17,7 +17,7 @@ from app.views.listing import Listing
 from app.views.run import RunView, snapshot_of
 from proxsparse import LearnConfig, LearnJob, Run
 from proxsparse.config import CompareJob, SweepPlan
-from proxsparse.files import append_record, keep_records, read_json, write_json
+from proxsparse.files import Tail, append_record, keep_records, read_json, write_json
 from proxsparse.runs.manage import delete
 from proxsparse.runs.readers.records import BINS, LineIndex, thinned
 
@@ -125,7 +125,7 @@ def test_records_that_were_cut_back_are_read_again(tmp_path):
         append_record(run.path / "layers.jsonl", json.loads(layer_line(step, 210)))
     assert snapshot_of(run).newest == 5
     for name in ("steps", "layers"):
-        keep_records(run.path / f"{name}.jsonl", lambda record: record["step"] <= 2)
+        keep_records(Tail(run.path / f"{name}.jsonl"), lambda record: record["step"] <= 2)
     shown = snapshot_of(run)
     assert shown.newest == 2 and shown.layer_record(5)["step"] == 2
 
@@ -214,12 +214,13 @@ def test_an_index_waits_for_the_end_of_a_line(tmp_path):
     path = tmp_path / "layers.jsonl"
     index = LineIndex(path)
     assert not index.refresh() and index.nearest(3) is None
-    path.write_bytes(b'{"step": 1, "a": 1}\n{"step": 2, "a"')
-    assert not index.refresh() and index.steps == [1] and index.nearest(2) == {"step": 1, "a": 1}
+    path.write_bytes(b'{"step": 1, "flips": [1]}\n{"step": 2, "flips"')
+    assert not index.refresh() and index.steps == [1] and index.nearest(2) == {"step": 1, "flips": [1]}
     with open(path, "ab") as file:
-        file.write(b": 2}\n")
+        file.write(b': [2]}\n{\n{"step": 3, "flips": 3}\n')
     index.refresh()
-    assert index.steps == [1, 2] and index.nearest(9) == {"step": 2, "a": 2}
+    assert index.steps == [1, 2, 3] and index.left_out == 1
+    assert index.nearest(9) == {"step": 2, "flips": [2]}, "a damaged line gives way to the nearest good one"
     path.unlink()
     assert index.refresh() and index.steps == []
 

@@ -13,7 +13,7 @@ from proxsparse import LearnConfig, Mask, MaskLearner, ProxSparseError, magnitud
 from proxsparse.learning import frozen_weights
 from proxsparse.learning.frozen_weights import frozen_weight_gradient
 from proxsparse.learning.report import pattern_share
-from proxsparse.learning.schedule import learning_rate_at, windows_at
+from proxsparse.learning.schedule import learning_rate_at, passes_at
 
 METRICS, PATTERNS = ("weight", "activation"), ((1, 4), (2, 8), (4, 8))
 FAST = {"steps": 5, "learning_rate": 1e-2, "lambda1": 0.05, "ramp": 1.0, "precision": "fp32", "metric_windows": 4}
@@ -280,14 +280,16 @@ def test_the_schedule_never_rests():
 
 def test_every_window_is_drawn_once_an_epoch():
     config = LearnConfig(batch=3, seed=5)
-    drawn = torch.cat([windows_at(step, 12, config) for step in range(8)])
+    drawn = torch.cat([drawn for step in range(8) for drawn in passes_at(step, 12, config)])
     assert sorted(drawn[:12].tolist()) == sorted(drawn[12:].tolist()) == list(range(12))
     assert drawn[:12].tolist() != drawn[12:].tolist()
-    assert not torch.equal(drawn, torch.cat([windows_at(step, 12, LearnConfig(batch=3)) for step in range(8)]))
+    assert not torch.equal(
+        drawn, torch.cat([drawn for step in range(8) for drawn in passes_at(step, 12, LearnConfig(batch=3))])
+    )
 
 
 def test_what_cannot_be_learned_is_one_sentence():
-    with pytest.raises(ProxSparseError, match="1 windows and one batch takes 2"):
+    with pytest.raises(ProxSparseError, match="1 windows and one step takes 2"):
         make(windows=random_windows(1))
     learner = make(learning_rate=1e30, steps=20, clip=0.0, loss_at="soft")
     with pytest.raises(ProxSparseError, match="lower the learning rate"):
@@ -317,7 +319,7 @@ def test_the_gradient_is_the_loss_s_where_the_configuration_takes_it(family, mem
         for (_, parameter), values in zip(learner.originals.parameters.items(), soft.values(), strict=True):
             name = next(name for name, other in learner.model.named_parameters() if other is parameter)
             model.get_parameter(name).data = values.float()
-    windows = learner.windows[windows_at(1, len(learner.windows), learner.config)]
+    windows = learner.windows[torch.cat([*passes_at(1, len(learner.windows), learner.config)])]
     model.requires_grad_(True)
     expected = model(input_ids=windows, labels=windows).loss
     expected.backward()

@@ -11,7 +11,7 @@ from tiny_models import random_windows, tiny_model
 from benchmarks import quality
 from proxsparse import LearnConfig, MaskLearner
 from proxsparse.learning.loss import language_model_loss
-from proxsparse.learning.schedule import windows_at
+from proxsparse.learning.schedule import passes_at
 
 SETTINGS = {"steps": 4, "metric_windows": 4, "precision": "fp32"}
 
@@ -63,7 +63,7 @@ def test_a_loss_may_ask_the_dense_model_in_between(memory, precision):
     with MaskLearner(tiny_model().bfloat16(), random_windows(), config, loss=asks) as learner:
         loss = learner.step().loss
         with learner.dense(), torch.no_grad():
-            expected = language_model_loss(learner, learner.windows[windows_at(0, 12, config)]).item()
+            expected = language_model_loss(learner, learner.windows[next(passes_at(0, 12, config))]).item()
     assert asked == pytest.approx([expected], rel=5e-5), "the dense model it was"
     with MaskLearner(tiny_model().bfloat16(), random_windows(), config) as plain:
         assert plain.step().loss == loss != asked[0], "and the loss is taken where it was"

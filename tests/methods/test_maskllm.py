@@ -166,7 +166,7 @@ def test_what_it_refuses_is_one_sentence():
             (WINDOWS, 8, 16),
             "8:16 has 12,870 patterns a group and MaskLLM learns a number for each: choose a smaller group",
         ),
-        ((WINDOWS[:2], 2, 4), "has 2 windows and one batch takes 4"),
+        ((WINDOWS[:2], 2, 4), "has 2 windows and one step takes 4"),
     ):
         with pytest.raises(ProxSparseError, match=words) as caught:
             maskllm(model, *arguments, budget=SHORT)

@@ -43,7 +43,7 @@ def work_on(run):
     [
         LearnJob(),
         LearnJob(model="org/some model; rm -rf $HOME", corpus="c4", device="cpu", evaluate_every=0),
-        LearnJob(learn=LearnConfig(lambda1=0.123456789012345, learning_rate=1 / 3000, epsilon=1e-7, steps=1234567)),
+        LearnJob(learn=LearnConfig(lambda1=0.123456789012345, learning_rate=1 / 3000, epsilon=1e-7, steps=123456)),
         LearnJob(learn=LearnConfig(relative=False, metric="weight", n=4, m=8, decay="none", warmup=0)),
         *PRESETS.values(),
     ],

@@ -223,7 +223,7 @@ def exports(monkeypatch):
     """Starting a worker is only noted: its export looks as one that has just been asked for."""
     started = []
     monkeypatch.setattr(Run, "start", lambda self: (state_of(self, "starting"), started.append(self)))
-    monkeypatch.setattr("proxsparse.runs.directory.START_SECONDS", 1e12)
+    monkeypatch.setattr("proxsparse.runs.directory.is_held", lambda path: True)
     return started
 
 
@@ -267,8 +267,8 @@ def test_events_are_cut_back_with_the_other_records(run):
         (2, "paused", {}), (6, "paused", {}), (7, "lambda1", {"phase": "prox", "lambda1": 0.7}), (8, "checkpoint", {}),
     ):  # fmt: skip
         append_record(run.path / "events.jsonl", {"time": 1.0, "step": step, "event": event, **more})
-    append_record(run.path / "steps.jsonl", {"step": 4})
-    append_record(run.path / "steps.jsonl", {"step": 5})
+    append_record(run.path / "steps.jsonl", {"step": 4, "loss": 3.0, "lambda1": 0.1, "flips": 1})
+    append_record(run.path / "steps.jsonl", {"step": 5, "loss": 3.0, "lambda1": 0.1, "flips": 1})
     recorder = Recorder(run)
     recorder.event("unreadable checkpoint", checkpoint=8)
     recorder.forget_after(4)

@@ -33,7 +33,7 @@ def test_a_record_that_was_cut_is_read_again(tmp_path):
         append_record(path, {"step": step})
     tail = Tail(path)
     tail.read()
-    keep_records(path, lambda record: record["step"] < 2)
+    keep_records(Tail(path), lambda record: record["step"] < 2)
     append_record(path, {"step": 2})
     assert tail.read() == [{"step": 0}, {"step": 1}, {"step": 2}] and tail.restarted
     assert tail.read() == [] and not tail.restarted
@@ -97,7 +97,7 @@ def test_a_fork_shares_the_checkpoint_and_carries_the_records(run):
     checkpoint = numbered_file(run.path / "checkpoints", 4)
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"state")
-    append_record(run.path / "steps.jsonl", {"step": 4, "lambda1": 0.7})
+    append_record(run.path / "steps.jsonl", {"step": 4, "lambda1": 0.7, "loss": 3.0, "flips": 1})
     child = run.fork(run.path.parent / "second", steps=20)
     assert child.job().learn == LearnConfig(steps=20, lambda1=0.5)
     assert child.header()["parent"] == {"run": "first", "step": 4, "changed": ["steps"]}
@@ -136,9 +136,6 @@ def test_the_list_is_newest_first(run):
         ("run.json", b'{"kind": 3, "created": "2026-01-01", "version": 1}'),
         ("run.json", b'{"kind": "learn", "created": "2026-01-01", "version": 99}'),
         ("run.json", b"[" * 100_000),
-        ("state.json", b""),
-        ("state.json", b"null"),
-        ("state.json", b'{"status": 1}'),
     ],
 )
 def test_a_damaged_run_hides_no_other(run, name, content):
@@ -148,6 +145,24 @@ def test_a_damaged_run_hides_no_other(run, name, content):
     _, reasons = look_at_runs(run.path.parent)
     assert list(reasons) == [run.id] and reasons[run.id].endswith((".", "proxsparse."))
     assert str(run.path) not in reasons[run.id]
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b'{"status": 1}', b'{"status": "running", "step": true}'])
+def test_a_run_whose_state_is_damaged_can_go_on(run, content):
+    (run.path / "state.json").write_bytes(content)
+    state = run.state()
+    assert state["status"] == "interrupted" and state["step"] == 0 and "state.json is damaged" in state["doing"]
+    assert [each.id for each in list_runs(run.path.parent)] == [run.id]
+
+
+def test_lines_that_are_no_records_are_left_out_and_counted(tmp_path):
+    path = tmp_path / "text.jsonl"
+    good = {"step": 1, "text": "one\u2028line\r"}
+    path.write_bytes(json.dumps(good, ensure_ascii=False).encode() + b"\n{\n[]\n\xff\n" + b"[" * 10_000 + b"\n\n")
+    tail = Tail(path)
+    assert tail.read() == [good] and tail.left_out == 4
+    append_record(path, {"step": 2})
+    assert tail.read() == [{"step": 2}] and tail.left_out == 4
 
 
 def test_a_run_that_is_being_deleted_is_not_listed(run):

@@ -297,7 +297,7 @@ def test_two_workers_never_share_a_run(job, tmp_path):
     ("changes", "words"),
     [
         ({"length": 4096}, "length is 4096 and the model reads at most 64"),
-        ({"batch": 5000}, "one batch takes 5000"),
+        ({"batch": 5000}, "one step takes 5000"),
         ({"learning_rate": 1e30, "clip": 0.0, "loss_at": "soft"}, "lower the learning rate"),
     ],
 )

@@ -39,8 +39,13 @@ class Frames:
         try:
             raw = (directory / INDEX).read_bytes()
             size = (directory / DATA).stat().st_size
-        except FileNotFoundError:
+        except FileNotFoundError:  # of a history that begins
             raw, size = b"", 0
+        except OSError as error:  # a folder in its place
+            raise ProxSparseError(
+                f"The history of run {directory.parent.name} is damaged ({error.strerror}): resume the run, and the steps to come are "
+                "recorded anew."
+            ) from error
         width = 2 + parts
         rows = np.frombuffer(raw, "<u4", len(raw) // (4 * width) * width).reshape(-1, width).astype(np.int64)
         ends = rows[:, 2:].sum(1).cumsum()
@@ -57,18 +62,17 @@ class Frames:
     def read(self, part: int, last: int | None = None) -> list[bytes]:
         """One part of every row up to step `last` (default: all), decompressed; empty where a row has none of it."""
         count = len(self) if last is None else int(np.searchsorted(self.steps, last, side="right"))
+        places = zip(self._starts[:count, part].tolist(), self._lengths[:count, part].tolist(), strict=True)
         found = []
-        with open(self.directory / DATA, "rb") as file:
-            for start, length in zip(
-                self._starts[:count, part].tolist(), self._lengths[:count, part].tolist(), strict=True
-            ):
-                file.seek(start)
-                found.append(file.read(length) if length else b"")
         try:
+            with open(self.directory / DATA, "rb") as file:
+                for start, length in places:
+                    file.seek(start)
+                    found.append(file.read(length) if length else b"")
             return [zlib.decompress(data) if data else b"" for data in found]
-        except zlib.error as error:
+        except (OSError, zlib.error) as error:
             raise ProxSparseError(
-                f"The history in {self.directory} was cut back while it was read, or is damaged ({error}): read it again."
+                f"The history of run {self.directory.parent.name} was cut back while it was read, or is damaged: read it again."
             ) from error
 
     def lately(self, rows: int) -> float:

@@ -104,7 +104,7 @@ class Layout:
         try:
             with safe_open(directory / MASKS, "np") as file:
                 about = file.metadata() or {}
-            check_version(int(about["version"]), VERSION, f"The history in {directory}")
+            check_version(int(about["version"]), VERSION, f"The history of run {directory.parent.name}")
             values = json.loads(about["history"])
             layers = tuple(RecordedLayer(**layer | {"tile": tuple(layer["tile"])}) for layer in values.pop("layers"))
             return cls(layers=layers, **values)
@@ -112,8 +112,8 @@ class Layout:
             return None
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ProxSparseError(
-                f"{directory / MASKS} cannot be read as the history of a run ({error}): delete the folder, and steps to come "
-                "are recorded anew."
+                f"The history of run {directory.parent.name} is damaged ({directory.name}/{MASKS} cannot be read): resume the run, and "
+                "the steps to come are recorded anew."
             ) from error
 
 

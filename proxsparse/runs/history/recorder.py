@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
+from proxsparse.files import free_bytes
 from proxsparse.learning.learner import MaskLearner
 from proxsparse.masks.mask import Mask
 from proxsparse.masks.mask_set import MaskSet
@@ -19,7 +21,7 @@ from proxsparse.runs.history.frames import INDEX, Frames
 from proxsparse.runs.history.layout import MASKS, Layout, RecordedLayer, recorded_blocks
 from proxsparse.runs.history.reader import FOLDER, History
 from proxsparse.runs.history.tiles import Tiles, original_tile, tile_of, unit_of
-from proxsparse.runs.recorder import Recorder, free_bytes
+from proxsparse.runs.recorder import Recorder
 
 MB = 1e6
 # Measured on the embedded model, and only used to foresee sizes: bytes of a coded mask over those of a packed one, and
@@ -71,6 +73,7 @@ class HistoryRecorder:
         if job.learn.m > coding.MOST_WEIGHTS:
             recorder.event("no history of masks", why=f"groups of more than {coding.MOST_WEIGHTS} weights")
             return None
+        set_aside_if_damaged(recorder)
         return cls(recorder, learner, magnitude, job)
 
     def after_gradient(self) -> None:
@@ -186,3 +189,17 @@ class HistoryRecorder:
                 packed = torch.from_numpy(coding.packed(history.mask(name, last))).to(self.learner.device)
                 masks[name] = Mask(packed, masks[name].shape, masks[name].n, masks[name].m)
         return masks
+
+
+def set_aside_if_damaged(recorder: Recorder) -> None:
+    """A history that cannot be read, or whose last rows cannot, is renamed, and an event says so: a new one begins."""
+    directory = recorder.run.path / FOLDER
+    try:
+        layout = Layout.load(directory)
+        if layout is not None and (directory / INDEX).exists():
+            frames = Frames(directory, layout.parts)
+            for part in range(layout.parts):
+                frames.read(part)
+    except ProxSparseError as error:
+        directory.rename(recorder.run.path / f"{FOLDER}.damaged-{secrets.token_hex(2)}")
+        recorder.event("damaged history set aside", why=str(error))

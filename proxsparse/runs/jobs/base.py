@@ -8,6 +8,7 @@ import time
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json
 from proxsparse.runs.places import check_weights
+from proxsparse.runs.queue import device_of, waiting_behind
 from proxsparse.runs.recorder import Recorder
 from proxsparse.runs.run import Run
 
@@ -121,7 +122,9 @@ class Job:
         self.recorder.event("paused")
 
     def wait(self) -> None:
-        self.recorder.update(status="paused", doing="paused")
+        waiting = waiting_behind(self.run)
+        told = f"; {waiting[0]} waits for {device_of(self.run)}: stop this run to let it begin" if waiting else ""
+        self.recorder.update(status="paused", doing=f"paused{told}")
         self.idle()
 
     def idle(self) -> None:

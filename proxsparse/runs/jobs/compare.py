@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from proxsparse.config import LEARNED, CompareJob, LearnConfig
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json, written_whole
+from proxsparse.memory import begin_peak, peak_bytes
 from proxsparse.runs.jobs.base import Job
-from proxsparse.runs.memory import begin_peak, peak_bytes
 from proxsparse.runs.readers.comparison import Comparison, check_masks, check_runs
 from proxsparse.runs.recorder import describe_device
 from proxsparse.runs.run import Run

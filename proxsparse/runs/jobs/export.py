@@ -11,7 +11,7 @@ from proxsparse.config import CompareJob, LearnJob, absolute, check_format
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json
 from proxsparse.progress import Progress, no_progress
-from proxsparse.runs.commands import require
+from proxsparse.runs.commands import in_words, require
 from proxsparse.runs.directory import ACTIVE
 from proxsparse.runs.lock import held
 from proxsparse.runs.places import check_places, check_weights
@@ -34,27 +34,28 @@ def start_export(run: Run, format: str = "dense") -> Run:
     check_format(format)
     require(run, "export")
     require_masks(run)
-    try:
-        with held(run.path / "export.lock", timeout=START_TIMEOUT):
-            return _start_export(run, format)
-    except BlockingIOError:
-        raise ProxSparseError(
-            f"An export of run {run.id} is just being started: wait a moment, then try again."
-        ) from None
+    with in_words(run):
+        try:
+            with held(run.path / "export.lock", timeout=START_TIMEOUT):
+                return _start_export(run, format)
+        except BlockingIOError:
+            raise ProxSparseError(
+                f"An export of run {run.id} is just being started: wait a moment, then try again."
+            ) from None
 
 
 def _start_export(run: Run, format: str) -> Run:
     """The same, while nobody else starts one."""
     earlier = run.export()
-    if earlier is not None:
-        if earlier.state()["status"] in ACTIVE:
-            writing = earlier.header()["format"]
-            if writing != format:
-                raise ProxSparseError(
-                    f"The {writing} export of run {run.id} is being written: wait until it is done, then ask for {format}."
-                )
-            return earlier
-        shutil.rmtree(earlier.path)
+    if earlier is not None and earlier.state()["status"] in ACTIVE:
+        writing = earlier.header()["format"]
+        if writing != format:
+            raise ProxSparseError(
+                f"The {writing} export of run {run.id} is being written: wait until it is done, then ask for {format}."
+            )
+        return earlier
+    if (run.path / "export").exists():
+        shutil.rmtree(run.path / "export")
     content = {"run": str(run.path.resolve()), "step": max(run.masks()), "format": format}
     job = Run.create_kind("export", content, run.path / "export")
     job.start()

@@ -7,9 +7,9 @@ import time
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.learning.ramp import left_of
+from proxsparse.memory import peak_bytes
 from proxsparse.runs.commands import checked_delay
 from proxsparse.runs.jobs.base import Job
-from proxsparse.runs.memory import peak_bytes
 from proxsparse.runs.recorder import Recorder, describe_device
 from proxsparse.runs.run import Run
 

@@ -24,12 +24,12 @@ from proxsparse.files import written_whole
 from proxsparse.layers import prunable_layers
 from proxsparse.masks.mask import Mask
 from proxsparse.masks.mask_set import MaskSet
+from proxsparse.memory import available_bytes
 from proxsparse.methods import Pruned, magnitude, wanda
 from proxsparse.models.language_model import dtype_name
 from proxsparse.models.load import load_model
 from proxsparse.progress import Progress, no_progress
 from proxsparse.runs.jobs.base import require_same_text
-from proxsparse.runs.memory import available_bytes
 from proxsparse.runs.readers.known_masks import known_steps, masks_at
 from proxsparse.runs.requests import PromptRequest, RankingRequest, Request, WhatIfRequest
 from proxsparse.runs.run import Run

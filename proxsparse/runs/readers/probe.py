@@ -24,11 +24,12 @@ import pandas as pd
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import Tail, read_json, write_json
 from proxsparse.runs import launch
+from proxsparse.runs.commands import in_words
 from proxsparse.runs.directory import ACTIVE
 from proxsparse.runs.lock import held
 from proxsparse.runs.readers.known_masks import known_steps, require_step
 from proxsparse.runs.requests import KINDS, PromptRequest, Request, WhatIfRequest, as_json, request_from
-from proxsparse.runs.run import Run
+from proxsparse.runs.run import Run, readable_run
 
 IDLE_SECONDS = 300.0  # without a request, after which the worker ends
 ANSWERS_KEPT = 100
@@ -106,8 +107,8 @@ class Probe:
 
     @property
     def directory(self) -> Run | None:
-        """Its run directory; None before the first request."""
-        return Run(self.path) if (self.path / "run.json").is_file() else None
+        """Its run directory; None before the first request, and where that is damaged."""
+        return readable_run(self.path)
 
     def state(self) -> dict:
         """As `Run.state`, with `requests`, the ids in work, and `ends_at`, the time at which it ends if nobody asks."""
@@ -130,10 +131,17 @@ class Probe:
         Raises ProxSparseError for what cannot be asked of this run, and when too many requests wait.
         """
         request = self.checked(request)
+        with in_words(self.run):
+            return self._left(request)
+
+    def _left(self, request: Request) -> str:
+        """The id of a request that was checked, once it lies in the queue and a worker is there."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with held(self.path.with_name(f"{self.path.name}.lock"), timeout=START_TIMEOUT):
                 if self.directory is None:
+                    if self.path.exists():  # damaged
+                        self.path.rename(self.path.with_name(f"{self.path.name}.damaged-{secrets.token_hex(2)}"))
                     source = ".." if self.path.parent == self.run.path else str(self.run.path.resolve())
                     Run.create_kind("probe", {"run": source, "idle": self.idle}, self.path)
                 if len(waiting := self.waiting()) >= MOST_WAITING:

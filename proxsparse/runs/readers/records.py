@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 from pathlib import Path
@@ -11,14 +10,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-_STEP = re.compile(rb'\{"step": (\d+)')
+from proxsparse.files import parsed
+from proxsparse.runs.records import FITS
+
+_STEP = re.compile(rb'\{"step": (\d{1,9}),')
+TRIED = 20  # of the lines nearest to a step, where those before are damaged
 BINS = 200  # of a thinned curve; each keeps at most three rows
 
 
 class LineIndex:
-    """Where each line of a JSON-lines record begins, and of which step it is; lines are read when they are asked for.
+    """Where each line of the record `layers.jsonl` begins, and of which step it is; lines are read when they are asked for.
 
-    A run of 5,000 steps writes some 75 MB about its layers, of which a chart shows one line at a time.
+    A run of 5,000 steps writes some 75 MB about its layers, of which a chart shows one line at a time. A line that does not name
+    a step is left out, and counted in `left_out`; what else may be wrong with a line is seen when it is read.
     """
 
     def __init__(self, path: Path):
@@ -27,7 +31,8 @@ class LineIndex:
 
     def _forget(self) -> None:
         # Both lists in one assignment: a reader beside `refresh` must not see one of before and one of after. They only grow.
-        self._lines: tuple[list[int], list[int]] = ([], [0])
+        self._lines: tuple[list[int], list[tuple[int, int]]] = ([], [])
+        self._end, self.left_out = 0, 0
         self._inode: int | None = None
 
     @property
@@ -37,47 +42,49 @@ class LineIndex:
 
     def refresh(self) -> bool:
         """Index what was added. Returns whether the record was cut back or replaced, and is indexed anew."""
-        if not self.path.exists():
+        if not self.path.is_file():
             restarted = bool(self.steps)
             self._forget()
             return restarted
         with open(self.path, "rb") as file:
             status, restarted = os.fstat(file.fileno()), False
-            if status.st_size < self._lines[1][-1] or (self._inode is not None and status.st_ino != self._inode):
+            if status.st_size < self._end or (self._inode is not None and status.st_ino != self._inode):
                 self._forget()
                 restarted = True
             self._inode = status.st_ino
-            steps, begins = self._lines
-            file.seek(begins[-1])
+            steps, places = self._lines
+            file.seek(self._end)
             for line in file:
                 found = _STEP.match(line)
                 if not line.endswith(b"\n"):  # still being written
                     break
-                begins.append(begins[-1] + len(line))
-                steps.append(int(found[1]) if found else -1)
+                if found:
+                    places.append((self._end, len(line)))
+                    steps.append(int(found[1]))
+                else:
+                    self.left_out += 1
+                self._end += len(line)
         return restarted
 
     def record(self, index: int) -> dict | None:
-        """The record in line `index`; None where the file has changed since it was indexed, and the line is gone."""
-        _, begins = self._lines
-        return self._read(begins[index], begins[index + 1])
+        """The record in line `index`; None where the line is damaged, or the file has changed since it was indexed."""
+        return self._read(*self._lines[1][index])
 
     def nearest(self, step: int) -> dict | None:
-        """The record whose step is nearest; None where there is none. May be called while another thread refreshes."""
-        steps, begins = self._lines
+        """The good record whose step is nearest; None where there is none. May be called while another thread refreshes."""
+        steps, places = self._lines
         count = len(steps)
-        if not count:
-            return None
-        index = int(np.abs(np.array(steps[:count]) - step).argmin())
-        return self._read(begins[index], begins[index + 1])
+        nearest = np.abs(np.array(steps[:count]) - step).argsort(kind="stable")[:TRIED]
+        return next(filter(None, (self._read(*places[index]) for index in nearest)), None)
 
-    def _read(self, begin: int, end: int) -> dict | None:
+    def _read(self, begin: int, length: int) -> dict | None:
         try:
             with open(self.path, "rb") as file:
                 file.seek(begin)
-                return json.loads(file.read(end - begin))
-        except (FileNotFoundError, json.JSONDecodeError):
+                record = parsed(file.read(length))
+        except FileNotFoundError:
             return None  # cut back meanwhile: the next look indexes it anew
+        return record if FITS["layers"](record) else None
 
 
 def thinned(table: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -1,0 +1,61 @@
+"""Whether the machine has room for what is to be learned: known before the first step, in a sentence that names the way out."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from proxsparse.config import LearnConfig
+from proxsparse.errors import ProxSparseError
+from proxsparse.layers import PrunableLayers
+from proxsparse.learning.update import choose_memory
+from proxsparse.memory import available_bytes
+
+BYTES_A_WEIGHT = {
+    "full": 18,
+    "lean": 8,
+}  # of a bf16 model, with the weights themselves: see `proxsparse.learning.update`
+MASKED_BYTES = 4  # more of the full plan, where the loss is taken at the masked weights
+INPUT_BYTES = 2  # of an activation under bf16 autocast
+
+
+def check_room(config: LearnConfig, model: nn.Module, layers: PrunableLayers, length: int) -> None:
+    """Raise ProxSparseError where learning would certainly need more memory than is free.
+
+    What is counted is a lower bound: soft weights, gradients and moments, and what one forward pass keeps for the backward
+    pass, of which only the inputs of the linear maps are counted.
+
+    Parameters
+    ----------
+    length : int
+        Tokens in a calibration window.
+    """
+    device = next(model.parameters()).device
+    plan, free = choose_memory(config, model, layers, device), available_bytes(device)
+    weights = sum(parameter.numel() for parameter in layers.parameters())
+    present = sum(parameter.numel() * parameter.element_size() for parameter in layers.parameters())
+    masked = MASKED_BYTES if plan == "full" and config.loss_at == "masked" else 0
+    learned = (BYTES_A_WEIGHT[plan] + masked) * weights - present
+    if learned > free:
+        lean = ", or memory lean" if plan == "full" and config.accumulation == 1 else ""
+        raise ProxSparseError(
+            f"Learning {weights:,} weights takes {learned / 1e9:.1f} GB beside the model and {free / 1e9:.1f} GB are free: choose "
+            f"a smaller model{lean}."
+        )
+    kept = INPUT_BYTES * length * _inputs_of_a_token(layers, plan)
+    if config.batch * kept > free - learned:
+        most = int((free - learned) // kept)
+        way_out = f"set batch to {most} or less" if most else "choose shorter windows or a smaller model"
+        raise ProxSparseError(
+            f"A pass over {config.batch} windows of {length} tokens keeps at least {config.batch * kept / 1e9:.1f} GB for its "
+            f"backward half and {(free - learned) / 1e9:.1f} GB are free: {way_out}."
+        )
+
+
+def _inputs_of_a_token(layers: PrunableLayers, plan: str) -> int:
+    """How many numbers enter the linear maps for each token, at least: of several experts only one's, of maps of one width in
+    a block only one's, since they may share their input. The lean plan keeps those of one block at a time."""
+    widths: dict[int, set[int]] = {}
+    for layer in layers.values():
+        widths.setdefault(layer.block, set()).add(layer.in_features)
+    blocks = [sum(block) for block in widths.values()]
+    return max(blocks, default=0) if plan == "lean" else sum(blocks)

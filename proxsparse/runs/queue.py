@@ -1,0 +1,135 @@
+"""Whose turn it is: on each device of a machine so many workers at a time, one by default, the others in the order they came.
+
+There is no daemon. Under `.queue/MACHINE-DEVICE/` in the folder of the runs lie
+
+slot-0 …       whoever holds the lock of one works; it holds the name of its run
+*.ticket       one for each worker that waits, named by the time it came; the worker holds its lock
+
+A process that dies lets go of its locks, so that nobody waits for the dead.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from proxsparse.errors import ProxSparseError
+from proxsparse.runs.directory import RunDirectory
+from proxsparse.runs.lock import held, is_held
+
+WORKERS = "PROXSPARSE_WORKERS"  # how many at a time, in the environment of every worker
+POLL_SECONDS = 0.2
+JOBS = {
+    "learn": "job",
+    "compare": "compare",
+    "sweep": "sweep",
+}  # kinds that wait for their turn → their job in run.json
+
+Wait = Callable[[list[str]], None]
+"""Called again and again with the runs that come first, those that work before those that wait; what it raises ends the
+waiting."""
+
+
+def workers_at_a_time() -> int:
+    """How many workers a device may have. Raises ProxSparseError where $PROXSPARSE_WORKERS is no whole number above 0."""
+    text = os.environ.get(WORKERS, "1")
+    if not text.isascii() or not text.isdecimal() or not 1 <= len(text) <= 4 or int(text) < 1:
+        raise ProxSparseError(f"workers is {text[:40]!r}: give a whole number from 1 to 9999.")
+    return int(text)
+
+
+def device_of(run: RunDirectory) -> str | None:
+    """The device that a run works on, such as cpu or cuda-0; None for kinds that do not wait: an export takes seconds, and
+    answers are asked for while a run learns."""
+    header = run.header()
+    if header["kind"] not in JOBS:
+        return None
+    chosen = header[JOBS[header["kind"]]].get("device")
+    if chosen is None:  # as torch will choose, known without importing it
+        chosen = "cuda" if Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "" else "cpu"
+    name = str(chosen).replace(":", "-")
+    return "cuda-0" if name == "cuda" else name
+
+
+@contextmanager
+def turn(run: RunDirectory, wait: Wait) -> Iterator[None]:
+    """Hold a place on the run's device while open; first wait until one is free and nobody who came earlier waits."""
+    device = device_of(run)
+    if device is None:
+        yield
+        return
+    folder, slots = _folder(run, device), range(workers_at_a_time())
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as place:
+        with _ticket(folder, run.id) as ticket:
+            while not (
+                (ahead := _waiting(folder, before=ticket.name)) == [] and _take_a_slot(folder, slots, run.id, place)
+            ):
+                wait(_working(folder) + ahead)
+                time.sleep(POLL_SECONDS)
+        yield
+
+
+def waiting_behind(run: RunDirectory) -> list[str]:
+    """The runs that wait for the device which `run` works on, in their order."""
+    device = device_of(run)
+    return [] if device is None else _waiting(_folder(run, device))
+
+
+def _folder(run: RunDirectory, device: str) -> Path:
+    # Of this machine: a folder of runs may be shared by several.
+    return run.path.resolve().parent / ".queue" / f"{socket.gethostname()}-{device}"
+
+
+@contextmanager
+def _ticket(folder: Path, id: str) -> Iterator[Path]:
+    """A place in the line while open. It takes its name only once it is locked: unlocked ones are swept away."""
+    name = f"{time.time_ns():020d}-{os.getpid()}"
+    ticket, unlocked = folder / f"{name}.ticket", folder / f".{name}"
+    with held(unlocked):
+        unlocked.write_text(id, encoding="utf-8")
+        unlocked.rename(ticket)
+        try:
+            yield ticket
+        finally:
+            ticket.unlink(missing_ok=True)
+
+
+def _waiting(folder: Path, before: str | None = None) -> list[str]:
+    """The runs that wait, in their order; with `before` only those that came earlier. Tickets of the dead are removed."""
+    found = []
+    for path in sorted(folder.glob("*.ticket")):
+        if before is not None and path.name >= before:
+            break
+        if is_held(path):
+            found.append(_name_in(path))
+        else:
+            path.unlink(missing_ok=True)
+    return found
+
+
+def _working(folder: Path) -> list[str]:
+    return [_name_in(path) for path in sorted(folder.glob("slot-*")) if is_held(path)]
+
+
+def _take_a_slot(folder: Path, slots: range, id: str, place: ExitStack) -> bool:
+    for number in slots:
+        slot = folder / f"slot-{number}"
+        try:
+            place.enter_context(held(slot))
+        except BlockingIOError:
+            continue
+        slot.write_text(id, encoding="utf-8")
+        return True
+    return False
+
+
+def _name_in(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")[:128]
+    except FileNotFoundError:  # its turn has come meanwhile
+        return "another run"
