@@ -14,6 +14,7 @@ from proxsparse.accounts.user_file import UserFile
 from proxsparse.cli.output import write_in_any_encoding
 from proxsparse.cli.settings import Parser
 from proxsparse.files import local_path
+from proxsparse.runs.queue import WORKERS, allow_workers
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     write_in_any_encoding()
     try:
         options = _parser().parse_args(arguments)
+        allow_workers(options.workers)
         users = _users(options)
     except ProxSparseError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -75,6 +77,10 @@ def _parser() -> Parser:
     )
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default 7860)")
     parser.add_argument("--runs", default="runs", metavar="DIR", help="folder of the runs (default runs)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N",
+        help=f"runs that work on a device at a time; the others wait for their turn (default ${WORKERS}, else 1)",
+    )  # fmt: skip
     parser.add_argument(
         "--auth-file",
         metavar="FILE",

@@ -15,6 +15,7 @@ from proxsparse.cli.settings import Parser, add_settings
 from proxsparse.config import BOS, EXPORT_FORMATS, METHODS, PRESETS, CompareJob, LearnConfig, LearnJob, SweepPlan
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs.commands import COMMANDS
+from proxsparse.runs.queue import WORKERS, allow_workers
 
 DESCRIPTION = """\
 Learn which two of every four weights of a language model to keep, or any n of m (ProxSparse, arXiv 2502.00258).
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise ProxSparseError(
                 f"Unrecognized arguments: {' '.join(unknown)}: see `proxsparse {parsed.verb} --help`."
             )
+        allow_workers(getattr(parsed, "workers", None))
         return parsed.run(parsed)
     except ProxSparseError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -72,8 +74,12 @@ def build_parser() -> argparse.ArgumentParser:
     def add_json(verb) -> None:
         verb.add_argument("--json", action="store_true", help="print one JSON object and nothing else on stdout")
 
-    def add_detach(verb) -> None:
+    def add_worker(verb) -> None:
         verb.add_argument("--detach", action="store_true", help="start the worker, print where the run is, and return")
+        verb.add_argument(
+            "--workers", type=int, metavar="N",
+            help=f"let it work beside N − 1 others on its device; it waits for its turn (default ${WORKERS}, else 1)",
+        )  # fmt: skip
 
     def add_out(verb, what: str) -> None:
         verb.add_argument("--out", metavar="DIR", help=f"the {what}'s directory (default: a new one under runs/)")
@@ -91,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_out(learn, "run")
     add_preset(learn)
-    add_detach(learn)
+    add_worker(learn)
     add_json(learn)
     add_settings(learn, LearnJob, "the job")
     add_settings(learn, LearnConfig, "the learner")
@@ -125,7 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="zero-shot tasks of lm-eval, by name or as .yaml files; paper: the seven of the ProxSparse paper "
         "(pip install 'proxsparse[eval]')",
     )  # fmt: skip
-    add_detach(compare)
+    add_worker(compare)
     add_json(compare)
     add_settings(compare, CompareJob, "the comparison")
 
@@ -151,7 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="calibration windows on which settings are judged, and nothing is learned (default 16)",
     )  # fmt: skip
     add_preset(sweep)
-    add_detach(sweep)
+    add_worker(sweep)
     add_json(sweep)
     add_settings(sweep, LearnJob, "the job of every trial")
     add_settings(sweep, LearnConfig, "the learner of every trial", without=("lambda1", "learning_rate"))
@@ -163,7 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
     resume.add_argument("directory", metavar="RUN")
     resume.add_argument("--model", metavar="MODEL", help="where its model lies now (default: where its run.json says)")
     resume.add_argument("--corpus", metavar="TEXT", help="where its text lies now (default: where its run.json says)")
-    add_detach(resume)
+    add_worker(resume)
     add_json(resume)
 
     fork = add(
@@ -173,7 +179,7 @@ def build_parser() -> argparse.ArgumentParser:
     fork.add_argument("directory", metavar="RUN")
     fork.add_argument("--step", type=int, metavar="N", help="the checkpoint's step (default: the last)")
     fork.add_argument("--out", metavar="DIR", required=True, help="the new run's directory")
-    add_detach(fork)
+    add_worker(fork)
     add_json(fork)
     add_settings(fork, LearnConfig, "settings that change")
 

@@ -42,6 +42,14 @@ def workers_at_a_time() -> int:
     return int(text)
 
 
+def allow_workers(count: int | None) -> None:
+    """Let the workers that this process starts share a device with so many; None: as $PROXSPARSE_WORKERS says. Raises
+    ProxSparseError for less than one."""
+    if count is not None:
+        os.environ[WORKERS] = str(count)
+    workers_at_a_time()
+
+
 def device_of(run: RunDirectory) -> str | None:
     """The device that a run works on, such as cpu or cuda-0; None for kinds that do not wait: an export takes seconds, and
     answers are asked for while a run learns."""

@@ -9,6 +9,7 @@ from test_workers import new_run, one_thread, stop  # noqa: F401
 from waiting import until
 
 from proxsparse import LearnJob, ProxSparseError, Run
+from proxsparse.cli.main import main
 from proxsparse.runs import queue
 
 
@@ -98,6 +99,12 @@ def test_a_number_of_workers_that_is_none_is_refused(monkeypatch, text):
     monkeypatch.setenv(queue.WORKERS, text)
     with pytest.raises(ProxSparseError, match="workers is"):
         queue.workers_at_a_time()
+
+
+def test_the_command_line_refuses_it_before_anything_is_made(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv(queue.WORKERS, "1")
+    assert main(["learn", "--workers", "0", "--out", str(tmp_path / "run")]) == 2
+    assert "workers is '0': give a whole number" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_a_run_that_waits_says_for_whom_and_can_be_withdrawn(new_run):  # noqa: F811
