@@ -84,8 +84,13 @@ def _convert(gguf: Path, target: Path) -> None:
                 alone, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True, trust_remote_code=False,
                 ignore_mismatched_sizes=True, output_loading_info=True,
             )  # fmt: skip
-    except (ValueError, KeyError, RuntimeError, TypeError, IndexError) as error:  # what transformers and gguf raise
-        raise ProxSparseError(f"{gguf.name} cannot be read as a GGUF model ({error}): choose another file.") from error
+    except (
+        Exception
+    ) as error:  # gguf and transformers read what a stranger wrote, and there is nothing that they may not raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ProxSparseError(
+            f"{gguf.name} cannot be read as a GGUF model ({reason[:200]}): choose another file."
+        ) from error
     check_loading(gguf.name, model, info)
     _check_all_is_read(gguf, model)
     model = model.to(torch.bfloat16)

@@ -164,5 +164,5 @@ def loading_error(name: str, is_local: bool, error: Exception) -> ProxSparseErro
         )
     if "unrecognized" in text or "does not recognize this architecture" in text:
         return ProxSparseError(f"{name} is no causal language model that transformers knows: choose another model.")
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return ProxSparseError(f"{name} cannot be loaded ({first_line[:200]}): check its files, or choose another model.")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ProxSparseError(f"{name} cannot be loaded ({reason[:200]}): check its files, or choose another model.")

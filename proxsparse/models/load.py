@@ -8,7 +8,6 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import torch
-from safetensors import SafetensorError
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path
@@ -33,6 +32,7 @@ from proxsparse.models.language_model import (
     resolve_device,
 )
 from proxsparse.models.own_files import check_hub_files
+from proxsparse.models.size import check_size
 
 HUB_SECONDS = 5  # in which the Hub has to answer
 
@@ -84,6 +84,8 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
                 check_hub_files(source, no_network)
             config = AutoConfig.from_pretrained(source, local_files_only=no_network, trust_remote_code=False)
             check_decoder(name, config)
+            if is_local:
+                check_size(name, Path(source), config)
             tokenizer = load_tokenizer(source, local_files_only=no_network)
             model, info = AutoModelForCausalLM.from_pretrained(
                 source, dtype=dtype or "auto", use_safetensors=True, local_files_only=no_network, trust_remote_code=False,
@@ -98,16 +100,9 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
         raise ProxSparseError(
             f"{name} does not fit into the memory of {device}: choose device cpu or a smaller model."
         ) from None
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        ImportError,
-        RuntimeError,
-        TypeError,
-        AssertionError,
-        SafetensorError,
-    ) as error:
+    except ProxSparseError:
+        raise
+    except Exception as error:  # transformers reads what a stranger wrote, and there is nothing that it may not raise
         raise loading_error(name, is_local, error) from error
     return LanguageModel(model, tokenizer, name, source, context_of(model))
 
