@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from proxsparse.figures.look import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, RED, SKY, dressed, one_two_five
+from proxsparse.figures.look import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, RED, SKY, dressed, made, one_two_five
 from proxsparse.learning.report import pattern_share
 
 QUANTITIES = {
@@ -284,8 +284,7 @@ def layer_heatmap(
     plotly Figure
     """
     meaning, form = QUANTITIES[quantity]
-    figure = go.Figure()
-    title = f"{quantity}, layer by layer"
+    title, data = f"{quantity}, layer by layer", []
     if record is not None and len(layers):
         table = layer_values(layers, record, quantity)
         shapes = layers.groupby("projection", sort=False)[["rows", "columns"]].first().reindex(table.index)
@@ -295,20 +294,20 @@ def layer_heatmap(
             for rows, columns, count in zip(shapes["rows"], shapes["columns"], counts, strict=True)
         ]
         low, high = limits or (None, None)
-        figure.add_heatmap(
-            z=table.to_numpy(), x=[f"{block}" for block in table.columns], y=list(table.index), zmin=low, zmax=high,
-            colorscale="Cividis", customdata=[[text] * table.shape[1] for text in about], xgap=1, ygap=1,
-            hovertemplate="block %{x}, %{y} (%{customdata})<br>" + meaning + ": %{z:" + form + "}<extra></extra>",
-            colorbar={"tickformat": form, "thickness": 12, "outlinewidth": 0},
-        )  # fmt: skip
+        data = [{
+            "type": "heatmap", "z": table.to_numpy(np.float32), "x": [f"{block}" for block in table.columns], "y": list(table.index),
+            "zmin": low, "zmax": high, "colorscale": "Cividis", "customdata": [[text] * table.shape[1] for text in about],
+            "xgap": 1, "ygap": 1, "colorbar": {"tickformat": form, "thickness": 12, "outlinewidth": 0},
+            "hovertemplate": "block %{x}, %{y} (%{customdata})<br>" + meaning + ": %{z:" + form + "}<extra></extra>",
+        }]  # fmt: skip
         title = f"{quantity} at step {record['step']}: {meaning}"
-    figure.update_xaxes(title_text="decoder block", type="category", showgrid=False)
-    figure.update_yaxes(autorange="reversed", showgrid=False, type="category", automargin=True)
+    blocks = {"title": {"text": "decoder block"}, "type": "category", "showgrid": False}
+    projections = {"autorange": "reversed", "showgrid": False, "type": "category", "automargin": True}
     read = (
         "A column is a decoder block, from the first at the left; a row is one linear map in it. The colours span the whole run, so "
         "that steps compare. Point at a cell for its number."
     )
-    return dressed(figure, title, height=320, read=read)
+    return made(data, title, 320, blocks, projections, meta={"read": read})
 
 
 def _last(table: pd.DataFrame, column: str, default):

@@ -34,7 +34,10 @@ def check_size(name: str, directory: Path, config) -> None:
     if not files:
         return  # transformers says what is missing
     layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
-    stored = sum(map(_tensors_in, files))
+    counts = [_tensors_in(file) for file in files]
+    if None in counts:
+        return  # their reader says that they are damaged
+    stored = sum(counts)
     if isinstance(layers, int) and layers > stored:
         raise ProxSparseError(
             f"config.json of {name} asks for {layers:,} layers and its files hold {stored:,} tensors: give weights and config.json of "
@@ -51,13 +54,13 @@ def check_size(name: str, directory: Path, config) -> None:
         )
 
 
-def _tensors_in(file: Path) -> int:
-    """How many tensors a safetensors file says it holds; 0 where its header cannot be read, which its reader will say."""
+def _tensors_in(file: Path) -> int | None:
+    """How many tensors a safetensors file says it holds; None where its header cannot be read."""
     with open(file, "rb") as opened:
         length = int.from_bytes(opened.read(HEADER_BYTES), "little")
         if length > file.stat().st_size:
-            return 0
+            return None
         try:
             return len(json.loads(opened.read(length)).keys() - {"__metadata__"})
         except (ValueError, RecursionError, AttributeError):
-            return 0
+            return None
