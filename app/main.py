@@ -42,9 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
     from app.guard import Served, origin_of
     from app.operator import Operator
     from app.server import application, listening, serve
+    from app.visitors import Rights
 
     try:
-        operator = Operator(_runs_folder(options.runs), tuple(_allowed(folder) for folder in options.allow))
+        operator = Operator(
+            _runs_folder(options.runs),
+            tuple(_allowed(folder) for folder in options.allow),
+            Rights(users, options.read_only),
+        )
         served = Served(options.host.strip("[]").lower(), tuple(map(origin_of, options.allow_origin)))
         listener = listening(served.host, options.port)
         port = listener.getsockname()[1]
@@ -85,6 +90,9 @@ def _parser() -> Parser:
         "--auth-file",
         metavar="FILE",
         help="ask visitors to log in: a file of users that `proxsparse auth add NAME --file FILE` makes",
+    )
+    parser.add_argument(
+        "--read-only", action="store_true", help="only show runs, start and change nothing: for a public page"
     )
     parser.add_argument(
         "--allow",

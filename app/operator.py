@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.views.run import RunSnapshot, snapshot_of
+from app.visitors import Rights
 from proxsparse import ProxSparseError
 from proxsparse.bundled import ROOT
 from proxsparse.config import CORPORA
@@ -23,10 +24,12 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class Operator:
-    """runs: the folder of the runs. allowed: folders whose models and texts may be named in the browser."""
+    """runs: the folder of the runs. allowed: folders whose models and texts may be named in the browser. rights: what visitors may
+    do."""
 
     runs: Path
     allowed: tuple[Path, ...] = field(default=())
+    rights: Rights = field(default_factory=Rights)
 
     @property
     def uploads(self) -> Path:
@@ -43,6 +46,14 @@ class Operator:
         if id == EXAMPLE_ID and HAS_EXAMPLE:
             return Run(EXAMPLE)
         return find_run(self.runs, id)
+
+    def find_to_change(self, id: str | None) -> Run:
+        """A run of any kind, for who may change it. Raises ProxSparseError for others, and where none is named."""
+        if not id:
+            raise ProxSparseError("No run is chosen: choose one in the list.")
+        run = self.find_any(id)
+        self.rights.require_changing(run)
+        return run
 
     def snapshot(self, id: str | None) -> RunSnapshot | None:
         """The run as it is now; None where none is named, or it was deleted meanwhile."""
@@ -82,6 +93,7 @@ class Operator:
         """Copy an uploaded text into the operator's folder, if it is one; returns the name to choose it by."""
         from proxsparse.text import read_documents
 
+        self.rights.require_acting()
         source = Path(path)
         if source.suffix not in (".txt", ".jsonl"):
             raise ProxSparseError(

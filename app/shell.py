@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +21,7 @@ from app.screens.screen import Screen
 from app.screens.shown import Shown
 from app.screens.try_it import TryItScreen
 from app.views.listing import Listing
+from app.visitors import acting_as
 from proxsparse import ProxSparseError
 
 TICK_SECONDS = 1.0
@@ -42,12 +42,13 @@ def screens(operator: Operator, listing: Listing) -> tuple[Screen, ...]:
 
 
 def said_on_page(handler):
-    """Turn what the user can mend into one sentence on the page, which stays until it is closed."""
+    """A handler that acts for the visitor who clicked, and turns what they can mend into one sentence on the page, which stays
+    until it is closed."""
 
-    @functools.wraps(handler)
-    def wrapped(*arguments):
+    def wrapped(request: gr.Request, *arguments):
         try:
-            return handler(*arguments)
+            with acting_as(request.username):
+                return handler(*arguments)
         except ProxSparseError as error:
             raise refusal(str(error)) from error
 
@@ -82,6 +83,7 @@ class Shell:
                     "<header><h1>ProxSparse Explorer</h1><p>Watch a language model learn which two of every four weights to keep."
                     "</p></header>"
                 )
+                self.who = gr.HTML(elem_id="who")
                 tour.tour([screen.name for screen in self.screens])
                 keyboard.keyboard([key for screen in self.screens for key in screen.keys] + [*KEYS])
             self.runs = gr.Dropdown([], label="Run shown", elem_id="runs")
@@ -113,7 +115,9 @@ class Shell:
             for event, handler, given in (
                 (blocks.load, self.opened, None), (visits.visited, self.visited, [visits]),
             ):  # fmt: skip
-                went = event(handler, given, [self.filling, *filled], trigger_mode="always_last", **self.quietly)
+                went = event(
+                    handler, given, [self.filling, self.who, *filled], trigger_mode="always_last", **self.quietly
+                )
                 went.then(None, [self.filling], [self.asked], js="(filled) => filled").then(**self.looking())
             timer.tick(**self.looking() | {"trigger_mode": "once"})
             self.runs.input(lambda chosen: chosen or "", [self.runs], [self.id], **self.quietly).then(**self.looking())
@@ -134,7 +138,7 @@ class Shell:
 
     def opened(self, request: gr.Request) -> dict:
         """Fill a fresh page from its address."""
-        return self.go(dict(request.query_params), 0)
+        return self.go(dict(request.query_params), 0) | {self.who: self.operator.rights.told(request.username)}
 
     def visited(self, value: str) -> dict:
         """Fill the page again: the browser went back or forward."""

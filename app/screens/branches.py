@@ -94,6 +94,7 @@ class Branches:
 
         What a fork cannot change is refused by name.
         """
+        self.operator.rights.require_acting()
         parent = self.operator.find(id)
         if step and not str(step).isdecimal():
             raise ProxSparseError(f"The step to fork from is {str(step)[:40]!r}: choose one of the list.")
@@ -105,9 +106,8 @@ class Branches:
             for name in settings_of(config)
             if (value := getattr(new, name)) != getattr(old, name)
         }
-        run = parent.fork(
-            new_run_path(self.operator.runs, f"{before.model}-fork"), int(step) if step else None, **changes
-        )
+        path = new_run_path(self.operator.runs, f"{before.model}-fork")
+        run = parent.fork(path, int(step) if step else None, self.operator.rights.owner, **changes)
         run.start()
         return run.id
 

@@ -166,4 +166,4 @@ a.download { display: inline-block; padding: 8px 16px; border-radius: 6px; backg
 
     def export(self, id: str, format: str) -> None:
         """Start it. Raises ProxSparseError where the run has no masks, or another export is being written."""
-        start_export(self.operator.find(id), format)
+        start_export(self.operator.find_to_change(id), format)

@@ -260,15 +260,16 @@ class LearnScreen:
 
     def start(self, model: str, corpus: str, *values) -> str:
         """Begin a run with what stands in the form; returns its id."""
+        self.operator.rights.require_acting()
         model, corpus = self.operator.check_model(model), self.operator.check_corpus(corpus)
         job = job_from(model, corpus, dict(zip(SETTINGS, values, strict=True)))
-        run = Run.create(job, new_run_path(self.operator.runs, job.model))
+        run = Run.create(job, new_run_path(self.operator.runs, job.model), self.operator.rights.owner)
         run.start()
         return run.id
 
     def send(self, command: str, id: str) -> None:
         """Pause, resume, take a step or a half, stop."""
-        run = self.operator.find(id)
+        run = self.operator.find_to_change(id)
         if command == "resume" and run.state()["status"] != "paused":
             run.start()
         else:
@@ -276,8 +277,8 @@ class LearnScreen:
 
     def set_strength(self, id: str, strength: float) -> None:
         """Change λ1 of the run shown, from its next half step on."""
-        self.operator.find(id).send("set", lambda1=strength)
+        self.operator.find_to_change(id).send("set", lambda1=strength)
 
     def set_delay(self, id: str, seconds: float) -> None:
         """Let the run shown rest so long between two half steps."""
-        self.operator.find(id).send("delay", seconds=seconds)
+        self.operator.find_to_change(id).send("delay", seconds=seconds)

@@ -169,13 +169,13 @@ class RunsScreen:
 
     def renamed(self, id: str | None, name: str, shown: str):
         """Rename it, and go on showing it where it was shown."""
-        run = rename(self._run(id), (name or "").strip())
+        run = rename(self.operator.find_to_change(id), (name or "").strip())
         choices = [row.id for row in self.listing.rows()]
         return gr.update(choices=choices, value=run.id), "", run.id if shown == id else shown
 
     def deleted(self, id: str | None, shown: str):
         """Delete it; a page that showed it shows the newest run instead."""
-        delete(self._run(id))
+        delete(self.operator.find_to_change(id))
         rows = self.listing.rows()
         newest = next((row.id for row in rows if row.kind == "learn"), "")
         choices = [row.id for row in rows]

@@ -176,7 +176,7 @@ class TryItScreen:
             self.rank.click, self.asked_ranking, [shell.id, self.base, self.step, self.windows], [self.own_ranking]
         )
         shell.on(self.stop.click, self.stopped, [self.own_ranking])
-        shell.on(self.end.click, lambda id: self.probe(id).stop(), [shell.id])
+        shell.on(self.end.click, lambda id: self.asked_probe(id).stop(), [shell.id])
         self.to.change(lambda to: gr.update(visible=to == "group"), [self.to], [self.place], **shell.quietly)
         places = [self.base, self.step, self.layer, self.row, self.group]
         gr.on([each.change for each in places], **shell.looking())
@@ -189,10 +189,15 @@ class TryItScreen:
         run = self.operator.find(id)
         return Probe(run, self.operator.runs / ".probes" / EXAMPLE_ID) if id == EXAMPLE_ID else Probe(run)
 
+    def asked_probe(self, id: str) -> Probe:
+        """The same, for who may ask."""
+        self.operator.rights.require_acting()
+        return self.probe(id)
+
     def asked_prompt(self, id: str, prompt: str, step: str, new_tokens: int) -> str:
         """Ask what each model goes on with; returns what the page remembers."""
         request = PromptRequest(prompt=prompt or "", step=_step(step), new_tokens=new_tokens)
-        return f"{id}:{self.probe(id).ask(request)}"
+        return f"{id}:{self.asked_probe(id).ask(request)}"
 
     def asked_change(
         self,
@@ -210,17 +215,17 @@ class TryItScreen:
         """Ask what a change does to the loss; returns what the page remembers, the newest first."""
         place = {"row": row or 0, "group": group or 0, "kept": tuple(kept)} if to == "group" else {}
         request = WhatIfRequest(base=base, step=_step(step), layer=layer or "", to=to, windows=windows, **place)
-        new = f"{id}:{self.probe(id).ask(request)}"
+        new = f"{id}:{self.asked_probe(id).ask(request)}"
         return "\n".join([new, *(own or "").split()][:MOST_CHANGES])
 
     def asked_ranking(self, id: str, base: str, step: str, windows: int) -> str:
         """Ask what each layer's mask costs."""
-        return f"{id}:{self.probe(id).ask(RankingRequest(base=base, step=_step(step), windows=windows))}"
+        return f"{id}:{self.asked_probe(id).ask(RankingRequest(base=base, step=_step(step), windows=windows))}"
 
     def stopped(self, own: str) -> None:
         """End the ranking where it is; what is measured stays."""
         id, _, answer = (own or "").partition(":")
-        self.probe(id).cancel(answer)
+        self.asked_probe(id).cancel(answer)
 
     # Looking
 

@@ -75,7 +75,7 @@ def start(run: RunDirectory) -> subprocess.Popen:
     return process
 
 
-def fork(run: RunDirectory, path: str | Path, step: int | None = None, **changes) -> None:
+def fork(run: RunDirectory, path: str | Path, step: int | None = None, owner: str | None = None, **changes) -> None:
     """Make at `path` a run that goes on from a checkpoint of `run`; see `Run.fork`."""
     require(run, "fork")
     checkpoints = run.checkpoints()
@@ -89,7 +89,7 @@ def fork(run: RunDirectory, path: str | Path, step: int | None = None, **changes
     if job.learn.steps < step:
         raise ProxSparseError(f"steps is {job.learn.steps} and the checkpoint is of step {step}: give {step} or more.")
     parent = {"run": run.id, "step": step, "changed": sorted(changes)}
-    create(path, "learn", {"job": job.to_dict(), "parent": parent})
+    create(path, "learn", {"job": job.to_dict(), "parent": parent} | ({} if owner is None else {"owner": owner}))
     child = RunDirectory(path)
     (child.path / "checkpoints").mkdir()
     target = child.path / "checkpoints" / checkpoints[step].name

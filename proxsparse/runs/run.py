@@ -27,9 +27,11 @@ class Run(RunDirectory):
     """
 
     @classmethod
-    def create(cls, job: LearnJob, path: str | Path) -> Run:
-        """Make the directory of a new run that learns; the worker is started by `start`."""
-        return cls.create_kind("learn", {"job": job.to_dict(), "parent": None}, path)
+    def create(cls, job: LearnJob, path: str | Path, owner: str | None = None) -> Run:
+        """Make the directory of a new run that learns; the worker is started by `start`. owner: who alone may change it on a page
+        with logins."""
+        content = {"job": job.to_dict(), "parent": None} | ({} if owner is None else {"owner": owner})
+        return cls.create_kind("learn", content, path)
 
     @classmethod
     def create_kind(cls, kind: str, content: dict, path: str | Path) -> Run:
@@ -55,7 +57,7 @@ class Run(RunDirectory):
         with commands.in_words(self):
             return launch.start(self)
 
-    def fork(self, path: str | Path, step: int | None = None, **changes) -> Run:
+    def fork(self, path: str | Path, step: int | None = None, owner: str | None = None, **changes) -> Run:
         """A new run that goes on from one of this run's checkpoints (default: the last), with changed settings.
 
         Parameters
@@ -63,11 +65,12 @@ class Run(RunDirectory):
         changes : fields of `LearnConfig` and `LearnJob`. With a new lambda1 the fork ends at this strength, to which it
             grows by what is left of the ramp; with a new ramp it goes on where that ramp would be at its step. What a
             checkpoint belongs to (model, text, pattern, metric, …) cannot change and is refused by name.
+        owner : see `create`.
 
         Steps already taken, and their records, are carried over.
         """
         with commands.in_words(self):
-            launch.fork(self, path, step, **changes)
+            launch.fork(self, path, step, owner, **changes)
             return Run(path)
 
     # What it remembers of its masks; many looks at one run are quicker on one `History`.

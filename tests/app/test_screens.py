@@ -134,7 +134,7 @@ def test_a_fork_sends_what_differs_and_nothing_else(page, run, monkeypatch):
 
     asked = {}
     monkeypatch.setattr(
-        "proxsparse.Run.fork", lambda self, path, step, **changes: asked.update(step=step, **changes) or self
+        "proxsparse.Run.fork", lambda self, path, step, owner, **changes: asked.update(step=step, **changes) or self
     )
     monkeypatch.setattr("proxsparse.Run.start", lambda self: None)
     values = dict(zip(SETTINGS, values_of(run.job()), strict=True))

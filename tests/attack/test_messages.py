@@ -3,6 +3,7 @@
 import ast
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,5 +85,5 @@ def test_what_a_handler_refuses_is_escaped():
         raise ProxSparseError(MARKUP[1])
 
     with pytest.raises(messages.gr.Error) as caught:
-        said_on_page(handler)()
+        said_on_page(handler)(SimpleNamespace(username=None))
     assert elements_in(caught.value.message) == [] and "evil.example" in caught.value.message
