@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
+import plotly.graph_objects as go
 from gradio.components import Component
 
 from app import scrubber, status
 from app.keyboard import Key, scrubbing
-from app.live_plot import as_value, live_plot
+from app.live_plot import live_plot
 from app.operator import EXAMPLE_ID, Operator
 from app.screens.branches import BESIDE, Branches
 from app.screens.learn_form import LearnForm, toggle
 from app.screens.shown import Shown
 from app.settings_form import SETTINGS, job_from
 from app.views.ahead import planned_strengths, strength_to_come, strengths_to_come
+from app.views.drawn import SHARED
 from app.views.listing import Listing
 from app.views.run import RunSnapshot
 from proxsparse import figures
@@ -171,19 +174,22 @@ class LearnScreen:
         if view is None:
             shown.seen.update(curves=None, ahead=None)
             return {parts[name]: "" for name in CHARTS} if shown.changed("drawn", None) else {}
-        updates = {}
+        updates: dict[Component, str] = {}
+
+        def draw(name: str, looks: tuple, figure: Callable[[], go.Figure]) -> None:
+            updates[parts[name]] = SHARED.chart((name, view.run.path, *looks), figure)
+
         if shown.changed("drawn", view.drawn):
-            steps = view.curves()
-            updates |= {
-                parts["composition"]: figures.composition(steps), parts["flips"]: figures.flips(steps, view.weights),
-            }  # fmt: skip
-        if shown.changed("curves", (view.drawn, [(other.run.id, other.drawn) for other in others])):
-            updates[parts["curve"]] = self.branches.curves(view, others)
+            draw("composition", view.drawn, lambda: figures.composition(view.curves()))
+            draw("flips", view.drawn, lambda: figures.flips(view.curves(), view.weights))
+        beside = tuple((other.run.path, other.drawn) for other in others)
+        if shown.changed("curves", (view.drawn, beside)):
+            draw("curve", (view.drawn, beside), lambda: self.branches.curves(view, others))
         coming, planned = strengths_to_come(view), planned_strengths(view)
         end = f"{coming[max(coming)]:.5g}" if coming else None  # stays the same until somebody sets λ1
         if shown.changed("ahead", (view.drawn, end)):
-            updates[parts["lambda_curve"]] = figures.strength(view.curves(), coming, planned)
-        return {component: as_value(figure) for component, figure in updates.items()}
+            draw("lambda_curve", (view.drawn, end), lambda: figures.strength(view.curves(), coming, planned))
+        return updates
 
     def _layers(self, shown: Shown, run_changed: bool) -> dict[Component, Any]:
         """The heatmap at the step that the slider names; at its right end it follows the newest."""
@@ -193,10 +199,16 @@ class LearnScreen:
         updates = dict(at.updates)
         drawn = view and (view.drawn if at.follows else at.step, quantity, view.created)
         if shown.changed("heatmap", drawn):
-            record = view.layer_record(at.step) if view else None
-            figure = view and figures.layer_heatmap(view.layers, record, quantity, view.limits.get(quantity))
-            updates[parts["heatmap"]] = as_value(figure) if view else ""
+            updates[parts["heatmap"]] = self._heatmap(view, at.step, quantity) if view else ""
         return updates
+
+    def _heatmap(self, view: RunSnapshot, step: int, quantity: str) -> str:
+        limits = view.limits.get(quantity)
+
+        def draw() -> go.Figure:
+            return figures.layer_heatmap(view.layers, view.layer_record(step), quantity, limits)
+
+        return SHARED.chart(("heatmap", view.run.path, view.created, view.records, step, quantity, limits), draw)
 
     def _strength(self, shown: Shown, run_changed: bool) -> dict[Component, Any]:
         """While λ1 grows by itself the slider stays where a hand may be: it moves when somebody set λ1, and when the run

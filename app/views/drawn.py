@@ -1,0 +1,44 @@
+"""Charts as they are sent to pages, each drawn once for all who look at the same thing."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+
+import plotly.graph_objects as go
+
+KEPT = 64  # charts of some 20 kB
+
+
+class Drawn:
+    """The newest charts as JSON, by what they show. While one is drawn, others who want the same wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[Hashable, Future[str]] = OrderedDict()
+
+    def chart(self, key: Hashable, draw: Callable[[], go.Figure]) -> str:
+        """The chart that `key` stands for; `draw` is called where nobody has drawn it. What it raises, everybody who waits gets."""
+        with self._lock:
+            known = self._known.get(key)
+            if known is None:
+                self._known[key] = mine = Future()
+                while len(self._known) > KEPT:
+                    self._known.popitem(last=False)
+            else:
+                self._known.move_to_end(key)
+        if known is not None:
+            return known.result()
+        try:
+            mine.set_result(draw().to_json())
+        except BaseException as error:
+            with self._lock:
+                self._known.pop(key, None)  # the next one tries again
+            mine.set_exception(error)
+            raise
+        return mine.result()
+
+
+SHARED = Drawn()
