@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import gradio as gr
 
@@ -52,6 +53,10 @@ def said_on_page(handler):
         except ProxSparseError as error:
             raise refusal(str(error)) from error
 
+    # Gradio reads from the signature what else a handler is given: the request, and the event of those that ask for it.
+    signature, first = inspect.signature(handler), inspect.signature(wrapped).parameters["request"]
+    wrapped.__signature__ = signature.replace(parameters=[first, *signature.parameters.values()])
+    wrapped.__annotations__ = {"request": gr.Request} | get_type_hints(handler)
     return wrapped
 
 

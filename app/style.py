@@ -21,7 +21,7 @@ def theme() -> gr.themes.Base:
 
 CSS = """
 .gradio-container { max-width: 1680px !important; }
-#who { flex-grow: 1; font-size: .85em; opacity: .85; align-self: center; }
+#who { flex-grow: 1; min-width: 200px !important; overflow: visible; font-size: .85em; opacity: .85; align-self: center; }
 header h1 { margin: 0; font-size: 1.35rem; } header p { margin: 0; opacity: .75; }
 .banner { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: 10px 14px; }
 .banner .facts { opacity: .8; font-size: .92em; margin-top: 2px; overflow-wrap: anywhere; }
@@ -47,7 +47,7 @@ table.plain :is(td, th).number { text-align: right; white-space: nowrap; }
 .cm-content span { color: var(--body-text-color) !important; } /* the editor's grey of comments has a contrast of 3.7 */
 .scroll { overflow-x: auto; } details .scroll { max-height: 460px; overflow-y: auto; }
 @media (max-width: 640px) {
-  .gradio-container { padding: 8px !important; } .tiles { grid-template-columns: repeat(2, 1fr); }
+  .gradio-container { padding: 8px !important; } #who { flex-basis: 100% !important; } .tiles { grid-template-columns: repeat(2, 1fr); }
   table.plain { font-size: .86em; } table.plain :is(td, th) { padding-right: 8px !important; }
 }
 """

@@ -16,11 +16,13 @@ from proxsparse import Run
 
 @dataclass(frozen=True)
 class Stop:
-    """One stop. title, text: what is said, as plain text. view: the address of what is looked at, beside the run."""
+    """One stop. title, text: what is said, as plain text. view: the address of what is looked at, beside the run. see: where on the
+    screen that is, as a selector of CSS; it is scrolled to, and framed."""
 
     title: str
     text: str
     view: Mapping[str, str]
+    see: str
 
     @property
     def query(self) -> str:
@@ -45,64 +47,64 @@ def stops() -> list[Stop]:
             "What a 2:4 mask is",
             "Each square is one weight of the model, and four neighbours are a group. The mask keeps two of every four (blue) and "
             "drops the others (grey): a pattern that GPUs can multiply faster. This is a small piece of one layer.",
-            masks | {"step": "0"},
+            masks | {"step": "0"}, "#chart-masks-tile",
         ),
         Stop(
             "Which two? The simplest answer",
             f"Magnitude keeps the two largest weights. For this model that is a bad choice: its perplexity, which is "
             f"{number(final['dense'])} with all weights, becomes {number(final['magnitude'])}. Colours show where the mask that "
             "learning starts from, which also looks at the activations, disagrees with it.",
-            masks | {"step": "0", "colour": "against another mask", "against": "magnitude"},
+            masks | {"step": "0", "colour": "against another mask", "against": "magnitude"}, "#chart-masks-tile",
         ),
         Stop(
             "Learning the mask",
             f"While the model reads text, the mask is learned: {learn.steps} steps, each a gradient half and a prox half. The "
             f"perplexity on held-out text falls from {number(live.iloc[0])} to {number(live.iloc[-1])}. No weight is changed in the end: "
             "only which ones are kept.",
-            {"screen": "learn"},
+            {"screen": "learn"}, "#chart-curve",
         ),
         Stop(
             "One group, step by step",
             "The four curves are the sizes of the four weights of one group while it learns. Dotted pieces are moves of the gradient, "
             "solid ones of the proximal operator. The two largest are kept: where curves cross, the group takes another pattern.",
-            masks | {"step": str(last // 2)},
+            masks | {"step": str(last // 2)}, "#chart-masks-group",
         ),
         Stop(
             "The regularizer",
             "R is zero exactly when at most two of the four are not zero. Move the four bars, and λ: you see what the proximal operator "
             "makes of them. The stronger λ, the sooner the two smallest go to zero.",
-            {"screen": "regularizer"},
+            {"screen": "regularizer"}, "#reg-weights",
         ),
         Stop(
             "What λ does here",
             f"λ grows by a factor of {learn.ramp:g} over the run. Weak at first, it lets the loss move the weights; strong in the end, it "
-            "makes the groups 2:4. Watch the share of groups with two nonzero weights in the composition.",
-            {"screen": "learn", "quantity": "pattern share"},
+            "makes the groups 2:4. Watch the share of groups with two nonzero weights in the chart of the groups.",
+            {"screen": "learn", "quantity": "pattern share"}, "#chart-composition",
         ),
         Stop(
             "What λ does for the result",
             "With this preset the loss is taken at the masked weights, and λ mostly decides when groups become 2:4: in one measured "
             "pair of runs λ = 0 ended at a perplexity of 57.4 on this held-out text, and the preset at 58.3. With the paper's own "
             "method the loss is taken at the soft weights, which only λ makes 2:4: choose its preset here, try several λ, and see.",
-            {"screen": "learn", "quantity": "regularizer"},
+            {"screen": "learn", "quantity": "regularizer"}, "#preset",
         ),
         Stop(
             "What learning changed its mind about",
             f"At the end {different.mean():.0%} of the weights that are kept are others than at the start. The map shows in which layers; "
             "click one. Press the space bar to play the steps.",
-            masks | {"against": "the start", "colour": "against another mask"},
+            masks | {"against": "the start", "colour": "against another mask"}, "#chart-masks-map",
         ),
         Stop(
             "What the masked model writes",
-            "Give it a prompt, and compare the next words of the dense model with those of the model under each mask. Change a mask by "
-            "hand, and see what it costs.",
-            {"screen": "try"},
+            "Compare the next words of the dense model with those of the model under each mask: what was asked of the recorded example is "
+            "shown. To ask a learned mask yourself, or to change one by hand, learn one of your own first.",
+            {"screen": "try"}, "#try-prompt",
         ),
         Stop(
             "Your turn",
             "Press Run on the Learn screen: the embedded model learns a mask of its own, with the settings that you choose. Afterwards the "
             "Export screen writes the sparse model, proves it, and offers it for download.",
-            {"screen": "learn"},
+            {"screen": "learn"}, "#run",
         ),
     ]  # fmt: skip
 
@@ -114,6 +116,7 @@ CSS = """
   border: 2px solid #0072B2; border-radius: 8px; background: var(--background-fill-primary); color: var(--body-text-color);
   box-shadow: 0 4px 18px rgba(0, 0, 0, .25); }
 #tour section[hidden] { display: none; }
+#tour, #top { position: relative; z-index: 60; overflow: visible; } .toured { outline: 3px solid #E69F00; outline-offset: 3px; }
 #tour h2 { margin: 0 0 6px; font-size: 1.05rem; } #tour p { margin: 0 0 10px; line-height: 1.4; }
 #tour nav { display: flex; gap: 8px; align-items: center; } #tour .place { flex: 1; font-size: .85rem; }
 """
@@ -126,9 +129,29 @@ const stops = STOPS, panel = element.querySelector('section');
 const find = (name) => element.querySelector(name);
 const place = () => Number(new URLSearchParams(window.location.search).get('tour')) || 0;
 const address = (at) => `?${stops[at - 1].query}&tour=${at}`;
+// What a stop speaks of may be drawn later than its words, and what is drawn above it moves it: it is looked for until it stands still.
+let looking = 0;
+const show = (selector) => {
+  clearInterval(looking);
+  document.querySelectorAll('.toured').forEach((shown) => shown.classList.remove('toured'));
+  if (!selector) return;
+  let top = null, still = 0;
+  looking = setInterval(() => {
+    const target = document.querySelector(selector), there = target?.offsetHeight > 0;
+    if (!there) return;
+    const {top: above, bottom: below} = target.getBoundingClientRect(), now = above + window.scrollY;
+    const inSight = below > 0 && above < window.innerHeight;
+    target.classList.add('toured');
+    still = now === top ? still + 1 : 0;
+    if (now !== top || !inSight) target.scrollIntoView({block: target.offsetHeight < window.innerHeight / 2 ? 'center' : 'start'});
+    top = now;
+    if (still === 10) clearInterval(looking);
+  }, 300);
+};
 const draw = () => {
   const at = Math.min(Math.max(place(), 0), stops.length);
   panel.hidden = at === 0;
+  show(at ? stops[at - 1].see : '');
   if (at === 0) return;
   find('h2').textContent = stops[at - 1].title;
   find('p').textContent = stops[at - 1].text;

@@ -12,6 +12,7 @@ from gradio.components import Component
 from app import scrubber, status
 from app.keyboard import Key, scrubbing
 from app.live_plot import live_plot
+from app.messages import warn
 from app.operator import EXAMPLE_ID, Operator
 from app.screens.branches import BESIDE, Branches
 from app.screens.learn_form import LearnForm, toggle
@@ -26,6 +27,7 @@ from proxsparse.figures import QUANTITIES
 from proxsparse.runs import Run, new_run_path
 from proxsparse.runs.directory import ACTIVE
 
+STEEP = 3.0  # times that λ1 grows from here on: more than one expects of a slider
 COMMANDS = ("pause", "resume", "step", "gradient", "prox", "stop")
 CHARTS = ("curve", "composition", "flips", "lambda_curve")
 PACES = {
@@ -289,7 +291,14 @@ class LearnScreen:
 
     def set_strength(self, id: str, strength: float) -> None:
         """Change λ1 of the run shown, from its next half step on."""
-        self.operator.find_to_change(id).send("set", lambda1=strength)
+        run = self.operator.find_to_change(id)
+        run.send("set", lambda1=strength)
+        left = run.state().get("growth_left") or 1.0
+        if left > STEEP:
+            warn(
+                f"λ1 is {strength:g} from the next half step on, and grows by the rest of the ramp to {strength * left:.3g} at the last: "
+                f"for that strength at the end set {strength / left:.2g} now, or start a run with ramp 1, which is constant."
+            )
 
     def set_delay(self, id: str, seconds: float) -> None:
         """Let the run shown rest so long between two half steps."""

@@ -118,13 +118,18 @@ class Job:
 
     def pause(self) -> None:
         self.paused = True
-        self.recorder.update(status="paused", doing="paused")
+        self.recorder.update(status="paused", doing=self.pausing)
         self.recorder.event("paused")
+
+    @property
+    def pausing(self) -> str:
+        """What is said while the run is paused."""
+        return "paused"
 
     def wait(self) -> None:
         waiting = waiting_behind(self.run)
         told = f"; {waiting[0]} waits for {device_of(self.run)}: stop this run to let it begin" if waiting else ""
-        self.recorder.update(status="paused", doing=f"paused{told}")
+        self.recorder.update(status="paused", doing=f"{self.pausing}{told}")
         self.idle()
 
     def idle(self) -> None:

@@ -171,6 +171,10 @@ class LearnJobWorker(Job):
         self.recorder.save_masks(self.learner.step_index, self.learner.masks())
 
     @property
+    def pausing(self) -> str:
+        return "paused" if self.learner is None else f"the {self.learner.phase} half comes next"
+
+    @property
     def is_waiting(self) -> bool:
         return self.paused and self.allowed is None and self.learner is not None
 

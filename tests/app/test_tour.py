@@ -1,0 +1,54 @@
+"""The tour in a browser: what a stop speaks of is in sight, at both widths, and its card lies above the page."""
+
+import pytest
+from playwright.sync_api import expect
+from test_app import browser, serve  # noqa: F401
+
+from app.tour import stops
+
+pytestmark = pytest.mark.browser
+IN_FRONT = """
+() => { const box = document.querySelector('#tour section').getBoundingClientRect();
+  return [0.1, 0.3, 0.5, 0.7, 0.9].every((y) => [0.1, 0.5, 0.9].every((x) =>
+    document.elementFromPoint(box.left + x * box.width, box.top + y * box.height)?.closest('#tour'))); }
+"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    address, process = serve(tmp_path_factory.mktemp("toured"))
+    yield address
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_every_stop_shows_what_it_speaks_of(address, browser, width):  # noqa: F811
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(f"{address}/?run=example")
+    expect(page.locator("#banner")).not_to_be_empty()
+    page.locator(".tour-open").click()
+    for place, stop in enumerate(stops(), start=1):
+        expect(page.locator("#tour h2")).to_have_text(stop.title)
+        expect(page.locator(stop.see).first).to_be_in_viewport()
+        page.wait_for_function(IN_FRONT, timeout=120_000)
+        if place < len(stops()):
+            page.locator(".tour-next").click()
+    page.close()
+
+
+def test_a_handler_is_given_the_event_that_it_asks_for():
+    import inspect
+    import typing
+
+    import gradio as gr
+
+    from app.shell import said_on_page
+
+    def handler(id: str, event: gr.SelectData):
+        return id, event
+
+    wrapped = said_on_page(handler)
+    assert list(inspect.signature(wrapped).parameters) == ["request", "id", "event"]
+    hints = typing.get_type_hints(wrapped)
+    assert hints["request"] is gr.Request and hints["event"] is gr.SelectData
