@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from unittest.mock import patch
 
@@ -25,6 +21,7 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
 
+from explorer import chromium, serve, take  # noqa: E402
 from made_runs import add_steps, made_run, set_state  # noqa: E402
 
 from app.operator import EXAMPLE_ID, Operator  # noqa: E402
@@ -52,13 +49,7 @@ class Page:
         took = 1000 * (time.perf_counter() - began)
         if sent == gr.skip():
             return took, 0
-        for component, value in sent.items():
-            if component in self.values:
-                is_update = isinstance(value, dict) and value.get("__type__") == "update"
-                if not is_update:
-                    self.values[component] = value
-                elif "value" in value:
-                    self.values[component] = value["value"]
+        take(self.values, sent)
         sizes = (
             len(json.dumps(value, default=str)) for component, value in sent.items() if component is not self.shell.seen
         )
@@ -128,10 +119,9 @@ def first_paint(count: int) -> None:
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory() as runs, sync_playwright() as playwright:
-        address, process = served(runs)
+        address, process = serve(runs)
         try:
-            installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-            browser = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox", "--disable-gpu"])
+            browser = chromium(playwright)
             for what, selector in (("words", "#banner .facts"), ("the learning curve", "#chart-curve .main-svg")):
                 taken = []
                 for _ in range(count):
@@ -144,24 +134,6 @@ def first_paint(count: int) -> None:
         finally:
             process.terminate()
             process.wait(20)
-
-
-def served(runs: str) -> tuple[str, subprocess.Popen]:
-    """The explorer on a free port, once it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "proxsparse", "app", "--port", str(port), "--runs", runs], stdout=subprocess.DEVNULL
-    )
-    address = f"http://127.0.0.1:{port}"
-    while process.poll() is None:
-        try:
-            urllib.request.urlopen(address, timeout=5)
-            return address, process
-        except OSError:
-            time.sleep(0.2)
-    raise SystemExit("The explorer did not start: its message stands above.")
 
 
 def main() -> None:

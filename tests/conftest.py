@@ -31,3 +31,16 @@ def text_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("texts") / "text.txt"
     path.write_text(tiny_text(), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium. What a test expects of a page may come late: a loaded machine is waited for."""
+    from explorer import chromium
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=120_000)
+    with sync_playwright() as playwright:
+        browser = chromium(playwright)
+        yield browser
+        browser.close()

@@ -8,18 +8,17 @@ What is pictured is the recorded example.
 from __future__ import annotations
 
 import argparse
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "tests"))
+
+from explorer import chromium, serve  # noqa: E402
+
 SCREENS = {  # what is drawn last on each
     "learn": "#chart-heatmap .main-svg",
     "masks": "#chart-masks-composition .main-svg",
@@ -30,22 +29,6 @@ SCREENS = {  # what is drawn last on each
 }
 WIDTHS = {1440: 1000, 390: 844}  # px: the height of such a window
 README = {"learn": "run.png", "masks": "masks.png"}  # at 1440 px, light, as much as the window shows
-
-
-def serve(runs: str) -> tuple[str, subprocess.Popen]:
-    """The explorer over an empty folder; its address and its process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, HERE.parents[1] / "app.py", "--port", str(port), "--runs", runs])
-    address = f"http://127.0.0.1:{port}"
-    while process.poll() is None:
-        try:
-            urllib.request.urlopen(address, timeout=5)
-            return address, process
-        except OSError:
-            time.sleep(0.2)
-    raise SystemExit("The explorer did not start: its message stands above.")
 
 
 def picture(browser: Browser, address: str, screen: str, width: int, theme: str, to: Path) -> None:
@@ -65,11 +48,10 @@ def main() -> None:
     parser.add_argument("--to", type=Path, required=True, help="folder for the pictures")
     to = parser.parse_args().to
     to.mkdir(parents=True, exist_ok=True)
-    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with tempfile.TemporaryDirectory() as runs, sync_playwright() as playwright:
         address, process = serve(runs)
         try:
-            browser = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox", "--disable-gpu"])
+            browser = chromium(playwright)
             for screen in SCREENS:
                 for width in WIDTHS:
                     for theme in ("light", "dark"):

@@ -1,5 +1,13 @@
-"""What the tests that drive a browser share: patience, since what they wait for may take long on a loaded machine."""
+"""What the tests of the page share."""
 
-from playwright.sync_api import expect
+import pytest
+from explorer import serve
 
-expect.set_options(timeout=120_000)
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """Of the explorer over a folder without runs."""
+    address, process = serve(tmp_path_factory.mktemp("runs"))
+    yield address
+    process.terminate()
+    process.wait(20)

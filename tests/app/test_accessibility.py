@@ -3,7 +3,6 @@
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
-from test_app import browser, serve  # noqa: F401
 
 pytestmark = pytest.mark.browser
 SCREENS = {
@@ -14,14 +13,6 @@ SCREENS = {
     "runs": "#runs-list",
     "export": "#export-code .cm-line span",
 }  # name: what is drawn last on it
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    address, process = serve(tmp_path_factory.mktemp("accessible"))
-    yield address
-    process.terminate()
-    process.wait(20)
 
 
 def findings(page):
@@ -36,7 +27,7 @@ def findings(page):
 
 @pytest.mark.parametrize("theme", ("light", "dark"))
 @pytest.mark.parametrize("screen", SCREENS)
-def test_axe_finds_nothing(address, browser, screen, theme):  # noqa: F811
+def test_axe_finds_nothing(address, browser, screen, theme):
     page = browser.new_page(viewport={"width": 1440, "height": 1000})
     page.goto(f"{address}/?screen={screen}&run=example&__theme={theme}")
     expect(page.locator(SCREENS[screen]).first).to_be_visible()

@@ -6,9 +6,9 @@ from urllib.parse import parse_qsl
 
 import gradio as gr
 import pytest
+from explorer import serve, take
 from made_runs import made_run
 from playwright.sync_api import expect
-from test_app import browser, serve  # noqa: F401
 
 from app.address import Entry, fill, read_for
 from app.operator import Operator
@@ -49,13 +49,7 @@ class Visitor:
         return dict(parse_qsl(written["query"]))
 
     def take(self, sent):
-        for component, value in sent.items():
-            if component in self.values:
-                is_update = isinstance(value, dict) and value.get("__type__") == "update"
-                if not is_update:
-                    self.values[component] = value
-                elif "value" in value:
-                    self.values[component] = value["value"]
+        take(self.values, sent)
 
     def screen(self, name):
         return next(each for each in self.shell.screens if each.name == name)
@@ -203,7 +197,7 @@ def test_kinds_of_components():
 
 
 @pytest.mark.browser
-def test_links_back_forward_and_keys_in_the_browser(tmp_path, browser):  # noqa: F811
+def test_links_back_forward_and_keys_in_the_browser(tmp_path, browser):
     for name in ("first", "second"):
         made_run(tmp_path / name, steps=6)
     address, process = serve(tmp_path)

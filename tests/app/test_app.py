@@ -2,56 +2,22 @@
 
 import io
 import json
-import shutil
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 import zipfile
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from explorer import serve
+from playwright.sync_api import expect
 from waiting import until
 
 from proxsparse import Run, list_runs, load_compact, load_model, verify
 from proxsparse.accounts.user_file import UserFile
 
 pytestmark = pytest.mark.browser
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--no-first-run",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser():
-    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=installed, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-def serve(runs, *arguments):
-    """Start the app on a free port; returns its address and its process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port), "--runs", str(runs), *arguments])
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(address, timeout=5)
-            return address, process
-        except urllib.error.HTTPError:
-            return address, process
-        except OSError:
-            assert process.poll() is None and time.monotonic() < deadline, "the app did not start"
-            time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

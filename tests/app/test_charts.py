@@ -7,25 +7,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from playwright.sync_api import expect
-from test_app import browser, fill, serve  # noqa: F401
+from test_app import fill
 
 pytestmark = pytest.mark.browser
 STEPS = pd.read_json(Path("assets/example-run/steps.jsonl"), lines=True)
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    address, process = serve(tmp_path_factory.mktemp("charts"))
-    yield f"{address}/?run=example"
-    process.terminate()
-    process.wait(20)
-
-
-def opened(browser, address, width):  # noqa: F811
+def opened(browser, address, width):
     page = browser.new_page(viewport={"width": width, "height": 900})
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.goto(address)
+    page.goto(f"{address}/?run=example")
     expect(page.locator("#chart-heatmap .main-svg").first).to_be_visible()
     return page
 
@@ -36,7 +28,7 @@ def downloaded(page, button):
     return downloading.value.suggested_filename, downloading.value.path()
 
 
-def test_a_chart_has_a_name_a_reading_a_table_and_files(browser, address):  # noqa: F811
+def test_a_chart_has_a_name_a_reading_a_table_and_files(browser, address):
     page = opened(browser, address, 1440)
     page.evaluate("Plotly.relayout(document.querySelector('#chart-strength .live-plot'), {'xaxis.range': [20, 40]})")
     chart = page.locator("#chart-strength")
@@ -80,7 +72,7 @@ def test_a_chart_has_a_name_a_reading_a_table_and_files(browser, address):  # no
     page.close()
 
 
-def test_settings_that_differ_are_marked_in_the_form(browser, address):  # noqa: F811
+def test_settings_that_differ_are_marked_in_the_form(browser, address):
     page = opened(browser, address, 1440)
     expect(page.locator("#differs")).to_contain_text("As the run shown.")
     fill(page, "lambda1", "0.05")
@@ -99,7 +91,7 @@ def test_settings_that_differ_are_marked_in_the_form(browser, address):  # noqa:
     page.close()
 
 
-def test_under_thumbs_the_controls_come_first_and_the_settings_on_request(browser, address):  # noqa: F811
+def test_under_thumbs_the_controls_come_first_and_the_settings_on_request(browser, address):
     page = opened(browser, address, 390)
     tops = [
         page.locator(f"#{name}").bounding_box()["y"]

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from explorer import serve
 from playwright.sync_api import expect
 from recorded_run import recorded_run, unpacked
 from test_address import Visitor
-from test_app import browser, serve  # noqa: F401
 from tiny_models import tiny_model
 
 from app.screens.masks import picked_group, picked_layer, picked_step
@@ -192,7 +192,7 @@ def test_a_run_without_masks_says_so(folder, recorded):
 
 
 @pytest.mark.browser
-def test_in_a_browser_a_layer_and_a_group_are_found_by_clicking(browser, folder, recorded):  # noqa: F811
+def test_in_a_browser_a_layer_and_a_group_are_found_by_clicking(browser, folder, recorded):
     run, _ = recorded
     address, process = serve(folder)
     try:

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from explorer import serve
 from made_runs import made_run
 from playwright.sync_api import expect
 from test_address import Visitor
-from test_app import browser, serve  # noqa: F401
 
 from app import bars
 from proxsparse import prox
@@ -104,7 +104,7 @@ def expect_point(page, expected, tolerance=1e-6):
 
 
 @pytest.mark.browser
-def test_bars_are_dragged_by_mouse_and_keys_and_a_link_brings_them_back(tmp_path, browser):  # noqa: F811
+def test_bars_are_dragged_by_mouse_and_keys_and_a_link_brings_them_back(tmp_path, browser):
     made_run(tmp_path / "first", steps=2)
     address, process = serve(tmp_path)
     page = browser.new_page(viewport={"width": 1440, "height": 1000})

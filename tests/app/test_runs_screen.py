@@ -1,14 +1,15 @@
 """The Runs screen in a real browser."""
 
 import pytest
+from explorer import serve
 from made_runs import made_run
 from playwright.sync_api import expect
-from test_app import browser, choose, serve  # noqa: F401
+from test_app import choose
 
 pytestmark = pytest.mark.browser
 
 
-def test_runs_are_renamed_and_deleted_from_the_page(tmp_path, browser):  # noqa: F811
+def test_runs_are_renamed_and_deleted_from_the_page(tmp_path, browser):
     for name in ("first", "second"):
         made_run(tmp_path / name, steps=2)
     address, process = serve(tmp_path)

@@ -2,6 +2,7 @@
 
 import gradio as gr
 import pytest
+from explorer import take
 from made_runs import add_steps, made_run, set_state
 
 from app.operator import EXAMPLE_ID, Operator
@@ -31,13 +32,7 @@ class Page:
         assert sent, "Gradio takes an empty answer for a wrong one"
         if sent == gr.skip():
             return set()
-        for component, value in sent.items():
-            if component in self.values:
-                is_update = isinstance(value, dict) and value.get("__type__") == "update"
-                if not is_update:
-                    self.values[component] = value
-                elif "value" in value:
-                    self.values[component] = value["value"]
+        take(self.values, sent)
         return {component for component in sent if component is not self.shell.seen}
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 from playwright.sync_api import expect
-from test_app import browser, serve  # noqa: F401
 
 from app.tour import stops
 
@@ -14,15 +13,7 @@ IN_FRONT = """
 """
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    address, process = serve(tmp_path_factory.mktemp("toured"))
-    yield address
-    process.terminate()
-    process.wait(20)
-
-
-def test_every_stop_shows_what_it_speaks_of(address, browser):  # noqa: F811
+def test_every_stop_shows_what_it_speaks_of(address, browser):
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     page.goto(f"{address}/?run=example")
     expect(page.locator("#banner")).not_to_be_empty()

@@ -1,8 +1,9 @@
 """The Try it screen in a real browser, with a real worker: a tiny model that learned a mask of its own."""
 
 import pytest
+from explorer import serve
 from playwright.sync_api import expect
-from test_app import browser, choose, serve  # noqa: F401
+from test_app import choose
 from waiting import until
 
 from proxsparse import LearnConfig, LearnJob, MaskSet, Run, load_model, load_windows, prunable_layers, what_if
@@ -36,7 +37,7 @@ def by_hand(run):
     return lm, text.heldout, layers, masks | {"dense": MaskSet(), "learned": MaskSet.load(run.masks()[4])}
 
 
-def test_from_a_prompt_to_a_group_changed_by_hand(learned, browser):  # noqa: F811
+def test_from_a_prompt_to_a_group_changed_by_hand(learned, browser):
     address, process = serve(learned.path.parent)
     probe = Probe(learned)
     try:

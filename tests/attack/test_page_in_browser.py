@@ -1,19 +1,17 @@
 """The page in a real browser: it works under its policy without a complaint, and text that others wrote stays text."""
 
 import json
-import shutil
 import subprocess
 import sys
 from urllib.parse import quote
 
 import pytest
 from made_runs import made_run
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from proxsparse.files import append_record, read_json, write_json
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=120_000)  # a loaded machine shows late
 MARKUP = "<b class=owned>x</b><img class=owned src=http://127.0.0.1:9/x.png onerror=document.title='owned'><form class=owned action=http://evil.example>"
 
 
@@ -40,15 +38,6 @@ def site(tmp_path_factory):
     yield process.stdout.readline().split()[2], runs
     process.terminate()
     process.wait(20)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """The report in a real browser, opened from disk, with no network: nothing is asked for, and what is shown is the record."""
 
-import shutil
-
 import numpy as np
 import pytest
 from made_runs import made_run
 from pages import inside
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from recorded_run import recorded_run, unpacked
 from tiny_models import tiny_model
 
@@ -26,15 +24,6 @@ def recorded(tmp_path_factory):
 @pytest.fixture(scope="module")
 def report(recorded, tmp_path_factory):
     return write_report(recorded[0], tmp_path_factory.mktemp("page") / "run.html")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
