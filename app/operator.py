@@ -41,16 +41,16 @@ class Operator:
         run.job()  # says so when it is not a run that learned
         return run
 
-    def find_any(self, id: str) -> Run:
-        """The same, comparisons and sweeps included."""
+    def find_any(self, id: str | None) -> Run:
+        """The same, comparisons and sweeps included. Raises ProxSparseError where none is named."""
+        if not id:
+            raise ProxSparseError("No run is chosen: choose one in the list.")
         if id == EXAMPLE_ID and HAS_EXAMPLE:
             return Run(EXAMPLE)
         return find_run(self.runs, id)
 
     def find_to_change(self, id: str | None) -> Run:
-        """A run of any kind, for who may change it. Raises ProxSparseError for others, and where none is named."""
-        if not id:
-            raise ProxSparseError("No run is chosen: choose one in the list.")
+        """A run of any kind, for who may change it. Raises ProxSparseError for others."""
         run = self.find_any(id)
         self.rights.require_changing(run)
         return run

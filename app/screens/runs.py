@@ -15,8 +15,7 @@ from app.keyboard import Key
 from app.operator import EXAMPLE_ID, HAS_EXAMPLE, Operator
 from app.screens.shown import Shown
 from app.views.listing import Listing, Row
-from proxsparse import ProxSparseError
-from proxsparse.runs import Comparison, Run, Sweep
+from proxsparse.runs import Comparison, Sweep
 from proxsparse.runs.manage import delete, rename
 from proxsparse.runs.readers.comparison import readable
 
@@ -91,7 +90,7 @@ class RunsScreen:
 
     def ask(self, id: str | None) -> list:
         """Ask whether the run is to be deleted, by its name: another may be chosen before somebody answers."""
-        run = self._run(id)
+        run = self.operator.find_any(id)
         return [run.id, gr.update(visible=True, value=f"Delete {run.id} for good"), gr.update(visible=True)]
 
     def answered(self) -> list:
@@ -155,16 +154,11 @@ class RunsScreen:
 
     def _asked(self, id: str):
         """A run that an address names. Raises ProxSparseError where there is none."""
-        return gr.update(choices=[self._run(id).id], value=id)
-
-    def _run(self, id: str | None) -> Run:
-        if not id:
-            raise ProxSparseError("No run is chosen: choose one in the list.")
-        return self.operator.find_any(id)
+        return gr.update(choices=[self.operator.find_any(id).id], value=id)
 
     def opened(self, id: str | None):
         """Show the run on the Learn screen."""
-        self._run(id).job()  # says so when it is not a run that learned
+        self.operator.find_any(id).job()  # says so when it is not a run that learned
         return id, gr.update(selected="learn")
 
     def renamed(self, id: str | None, name: str, shown: str):

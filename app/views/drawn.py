@@ -9,6 +9,8 @@ from concurrent.futures import Future
 
 import plotly.graph_objects as go
 
+from app.live_plot import as_value
+
 KEPT = 64  # charts of some 20 kB
 
 
@@ -32,7 +34,7 @@ class Drawn:
         if known is not None:
             return known.result()
         try:
-            mine.set_result(draw().to_json())
+            mine.set_result(as_value(draw()))
         except BaseException as error:
             with self._lock:
                 self._known.pop(key, None)  # the next one tries again

@@ -225,7 +225,7 @@ def list_all(arguments: argparse.Namespace) -> int:
         print(f"No runs under {arguments.root}: start one with `proxsparse learn`.")
     for run in runs:
         header, state = run.header(), run.state()
-        job = header["job"] if run.kind == "learn" else header[run.kind]
+        job = run.asked()
         steps = job["learn"]["steps"] if run.kind == "learn" else state.get("steps", "?")
         what = f"{run.kind:<8} {job['model']} on {job['corpus']}"
         print(f"{header['created'][:16]}  {state['status']:<12} {state['step']:>5}/{steps:<5} {run.path}  {what}")

@@ -10,10 +10,8 @@ from proxsparse.layers import PrunableLayers
 from proxsparse.learning.update import choose_memory
 from proxsparse.memory import available_bytes
 
-BYTES_A_WEIGHT = {
-    "full": 18,
-    "lean": 8,
-}  # of a bf16 model, with the weights themselves: see `proxsparse.learning.update`
+# Of a bf16 model, with the weights themselves: see `proxsparse.learning.update`.
+BYTES_A_WEIGHT = {"full": 18, "lean": 8}
 MASKED_BYTES = 4  # more of the full plan, where the loss is taken at the masked weights
 INPUT_BYTES = 2  # of an activation under bf16 autocast
 

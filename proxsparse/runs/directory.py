@@ -34,6 +34,7 @@ from proxsparse.runs.lock import is_held
 from proxsparse.runs.records import is_number, is_step, tail_of
 
 VERSION = 1  # of run.json and of the records beside it
+JOBS = ("job", "compare", "sweep")  # under which of these run.json holds what was asked for
 ACTIVE = ("starting", "waiting", "running", "paused")
 STATUSES = ("new", *ACTIVE, "stopped", "failed", "interrupted", "done")
 # What else a state says.
@@ -85,6 +86,11 @@ class RunDirectory:
                 f"Run {self.id} learned no mask (it is of the kind {self.kind!r}): choose another run."
             )
         return LearnJob.from_dict(header["job"])
+
+    def asked(self) -> dict | None:
+        """What a run that learns, a comparison or a sweep was asked to do, as run.json holds it; None for other kinds."""
+        header = self.header()
+        return next((header[name] for name in JOBS if name in header), None)
 
     def state(self) -> dict:
         """`state.json`; a run whose worker ended without saying so has the status `interrupted`."""
@@ -170,7 +176,7 @@ def migrated(header: dict) -> dict:
     Version 0 had no number. Its oldest runs did not name where the loss is taken, nor a ramp: they took the loss at the
     soft weights, with a constant strength. Of a fork's changes only the strength was written down.
     """
-    for name in ("job", "compare", "sweep"):  # of before there was a choice
+    for name in JOBS:  # of before there was a choice
         if isinstance(header.get(name), dict):
             header = header | {name: {"bos": "once"} | header[name]}
     if header.get("version", 0) >= 1:

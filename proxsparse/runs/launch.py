@@ -36,16 +36,17 @@ FIXED = (
 CARRIED_OVER = ("layers.json", "steps.jsonl", "layers.jsonl", "perplexity.jsonl")
 
 
-def create(path: str | Path, kind: str, content: dict) -> None:
+def create(path: str | Path, kind: str, content: dict, owner: str | None = None) -> None:
     """Make the directory of a new run. Raises ProxSparseError when it is taken or cannot be written."""
     path = local_path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ProxSparseError(f"{path} exists and is not empty: give the run another name.")
     try:
         (path / "commands").mkdir(parents=True)
+        whose = {} if owner is None else {"owner": owner}
         created = datetime.now(UTC).isoformat(timespec="microseconds")
         write_json(path / "state.json", {"status": "new", "step": 0, "doing": "waiting to be started"})
-        write_json(path / "run.json", {"version": VERSION, "kind": kind, "created": created} | content)
+        write_json(path / "run.json", {"version": VERSION, "kind": kind, "created": created} | content | whose)
     except OSError as error:
         raise ProxSparseError(
             f"The run {path.name} cannot be written ({why_not_written(error)}): see to the rights of its folder, or give another one."
@@ -89,7 +90,7 @@ def fork(run: RunDirectory, path: str | Path, step: int | None = None, owner: st
     if job.learn.steps < step:
         raise ProxSparseError(f"steps is {job.learn.steps} and the checkpoint is of step {step}: give {step} or more.")
     parent = {"run": run.id, "step": step, "changed": sorted(changes)}
-    create(path, "learn", {"job": job.to_dict(), "parent": parent} | ({} if owner is None else {"owner": owner}))
+    create(path, "learn", {"job": job.to_dict(), "parent": parent}, owner)
     child = RunDirectory(path)
     (child.path / "checkpoints").mkdir()
     target = child.path / "checkpoints" / checkpoints[step].name

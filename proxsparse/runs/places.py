@@ -6,15 +6,12 @@ from __future__ import annotations
 from proxsparse.config import absolute
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json
-from proxsparse.runs.directory import RunDirectory
-
-JOBS = ("job", "compare", "sweep")  # under which of these a header holds what was asked for
+from proxsparse.runs.directory import JOBS, RunDirectory
 
 
 def check_places(run: RunDirectory, names: tuple[str, ...] = ("model", "corpus")) -> None:
     """Raise ProxSparseError where a path that the run's run.json names is not here."""
-    header = run.header()
-    job = next((header[key] for key in JOBS if key in header), {})
+    job = run.asked() or {}
     for name in names:
         try:
             absolute(job.get(name, ""))

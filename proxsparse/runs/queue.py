@@ -23,11 +23,6 @@ from proxsparse.runs.lock import held, is_held
 
 WORKERS = "PROXSPARSE_WORKERS"  # how many at a time, in the environment of every worker
 POLL_SECONDS = 0.2
-JOBS = {
-    "learn": "job",
-    "compare": "compare",
-    "sweep": "sweep",
-}  # kinds that wait for their turn → their job in run.json
 
 Wait = Callable[[list[str]], None]
 """Called again and again with the runs that come first, those that work before those that wait; what it raises ends the
@@ -53,10 +48,10 @@ def allow_workers(count: int | None) -> None:
 def device_of(run: RunDirectory) -> str | None:
     """The device that a run works on, such as cpu or cuda-0; None for kinds that do not wait: an export takes seconds, and
     answers are asked for while a run learns."""
-    header = run.header()
-    if header["kind"] not in JOBS:
+    job = run.asked()
+    if job is None:
         return None
-    chosen = header[JOBS[header["kind"]]].get("device")
+    chosen = job.get("device")
     if chosen is None:  # as torch will choose, known without importing it
         chosen = "cuda" if Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != "" else "cpu"
     name = str(chosen).replace(":", "-")

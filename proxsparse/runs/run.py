@@ -30,8 +30,8 @@ class Run(RunDirectory):
     def create(cls, job: LearnJob, path: str | Path, owner: str | None = None) -> Run:
         """Make the directory of a new run that learns; the worker is started by `start`. owner: who alone may change it on a page
         with logins."""
-        content = {"job": job.to_dict(), "parent": None} | ({} if owner is None else {"owner": owner})
-        return cls.create_kind("learn", content, path)
+        launch.create(path, "learn", {"job": job.to_dict(), "parent": None}, owner)
+        return cls(path)
 
     @classmethod
     def create_kind(cls, kind: str, content: dict, path: str | Path) -> Run:

@@ -21,10 +21,8 @@ class LearnJobWorker(Job):
         super().__init__(run, recorder)
         self.job, self.learner = run.job(), None
         self.allowed = None  # the one half or step that may be taken although the run is paused
-        self.delay, self.half_ended = (
-            recorder.state.get("delay", 0.0),
-            -math.inf,
-        )  # slow motion: seconds between two halves
+        self.delay = recorder.state.get("delay", 0.0)  # slow motion: seconds between two halves
+        self.half_ended = -math.inf
 
     def work(self) -> None:
         self.load()
