@@ -1,4 +1,7 @@
-"""The worker's side of a run directory: its state, its records, its checkpoints."""
+"""The worker's side of a run directory: its state, its records, its checkpoints.
+
+torch is imported only with the first checkpoint: a worker that waits for its turn needs none of it.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,19 @@ import os
 import time
 import zlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import append_record, keep_records, write_json, written_whole
 from proxsparse.runs.directory import numbered_file
 from proxsparse.runs.records import tail_of
 from proxsparse.runs.run import Run
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 RECORDS = ("steps", "layers", "perplexity")
 CHECKPOINTS_KEPT = 2
@@ -91,6 +96,8 @@ class Recorder:
 
     def save_checkpoint(self, tensors: dict[str, Tensor], rest: dict) -> None:
         """Write a checkpoint whole, then drop the oldest."""
+        from safetensors.torch import save_file
+
         self.require_place()
         path = numbered_file(self.run.path / "checkpoints", rest["step"])
         stored = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
@@ -137,11 +144,15 @@ def _place_of(run: Run) -> tuple[int, int] | None:
 
 
 def _checksum(tensor: Tensor) -> int:
+    import torch
+
     return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
 def describe_device(device: torch.device) -> str:
     """The GPU's name, or how many threads the CPU uses, as shown on screen."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"

@@ -1,6 +1,8 @@
 """Whose turn it is: processes that come at once, die, and are withdrawn."""
 
 import multiprocessing
+import subprocess
+import sys
 import time
 
 import pytest
@@ -99,6 +101,12 @@ def test_a_number_of_workers_that_is_none_is_refused(monkeypatch, text):
     monkeypatch.setenv(queue.WORKERS, text)
     with pytest.raises(ProxSparseError, match="workers is"):
         queue.workers_at_a_time()
+
+
+def test_waiting_needs_no_torch():
+    """A worker that waits has imported what it needs to wait, not what it will work with."""
+    code = "import sys, proxsparse.runs.worker; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 
 def test_the_command_line_refuses_it_before_anything_is_made(monkeypatch, tmp_path, capsys):
