@@ -26,19 +26,6 @@ INTRODUCTION = """
 A **mask** keeps two of every group of four neighbouring weights. Below is every mask of the run shown, at every step: **click** a cell
 of the map to open a layer, a weight of the tile to follow its group, a point of a curve to go to its step.
 """
-HOW_TO_READ = """
-- **The map** has a cell for each layer. The brighter, the more of the weights that the learned mask keeps are dropped by the mask it
-  is compared with.
-- **Wanda's mask** is that of its score on the activations of the dense model. A comparison of methods goes block by block instead, each
-  on what the pruned blocks before it hand on.
-- **The tile** is a small piece of the layer: each square is a weight, the lines are the borders of the groups. Slide the step: where
-  a square changes, learning changed its mind about that weight.
-- **The group's curves**: each line is the size of one weight, in the metric in which sizes are compared. Dotted pieces are what the
-  gradient half moved, solid ones what the prox half did. The mask keeps the largest. A dashed line is a change of the pattern. R is the
-  regularizer of this group: 0 as soon as it has no more nonzero weights than its pattern keeps.
-- **The whole layer** as an image: each pixel is the share of a small rectangle in which the two masks differ. Stripes are inputs or
-  outputs that learning treats unlike the other mask.
-"""
 OTHER_STEP, OTHER_RUN = "another step", "another run"
 OTHER = "otherstep"  # in the address
 PLAY_SECONDS = 0.7
@@ -110,8 +97,6 @@ class MasksScreen:
             for name in ("patterns", "agreement", "composition"):
                 with gr.Column(min_width=320):
                     self.charts[name] = live_plot(f"chart-masks-{name}", 300)
-        with gr.Accordion("How to read these charts", open=False):
-            gr.Markdown(HOW_TO_READ)
         self.group = gr.Textbox(visible="hidden", elem_id="masks-group")  # "row.group" in the layer
         self.clock = gr.Timer(PLAY_SECONDS, active=False)
 
@@ -134,7 +119,7 @@ class MasksScreen:
         gr.on(
             [self.layer.input, self.against.input, self.other_run.input, self.other_step.input, self.step.input,
              self.coloring.input],
-            **shell.looking(),
+            **shell.looking(self),
         )  # fmt: skip
         for name, handler, target in (
             ("map", picked_layer, self.layer), ("tile", picked_group, self.group), ("group", picked_step, self.step),

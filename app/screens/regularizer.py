@@ -34,15 +34,6 @@ METRICS = {
     "activation": """R and the distance are taken of s·w: each weight counts as much as its input is large. Drag the scales s and see
 other weights survive.""",
 }
-HOW = {
-    "point": "grey: the weights that go in; blue: what one proximal step makes of them. 0.00 is small, 0 is exactly zero.",
-    "supports": """the least objective that a point with at most k nonzeros can have, above the least of all. The first bar of no length is
-how many weights stay.""",
-    "path": "each line is one weight; where it joins the zero line it is dropped. The orange line is the λ chosen above.",
-    "phases": """the ring is this group; move it to the right with λ, up and down with the bars. The other weights keep their
-ratios to each other.""",
-    "slice": "dark is a small R. The circle is the group, the diamond where the step moves these two weights.",
-}
 
 
 class RegularizerScreen:
@@ -54,7 +45,6 @@ class RegularizerScreen:
         bars.CSS
         + """
 #reg-numbers .tiles { grid-template-columns: repeat(auto-fit, minmax(110px, 1fr)); }
-.how { margin: 0 4px 10px; font-size: .88em; }
 """
     )
 
@@ -83,7 +73,6 @@ class RegularizerScreen:
                             with gr.Column(min_width=320):
                                 height = 340 if name in ("phases", "slice") else 300
                                 self.charts[name] = live_plot(f"reg-{name}", height)
-                                gr.HTML(f"<p class='how'><b>How to read this:</b> {HOW[name]}</p>")
         self.inputs = [self.weights, self.lam, self.pattern, self.metric, self.scales]
         self.outputs = [self.numbers, self.about, self.weights, self.scales, *self.charts.values()]
         self.address = {
@@ -94,8 +83,8 @@ class RegularizerScreen:
     def wire(self, shell) -> None:
         """Whatever moves, the charts follow; while they are computed only the last move counts."""
         for place in (self.weights, self.scales):
-            place.moved(**shell.looking())
-        gr.on([self.lam.change, self.pattern.input, self.metric.input], **shell.looking())
+            place.moved(**shell.looking(self))
+        gr.on([self.lam.change, self.pattern.input, self.metric.input], **shell.looking(self))
 
     def render(self, shown: Shown) -> dict[Component, Any]:
         """All of it when one of the controls moved."""

@@ -22,8 +22,7 @@ WHAT = """
 One model, its original weights, four masks. Type the beginning of a text and see **what each expects next** and how it goes on; or
 **change the mask by hand** and see what that does to the loss on held-out text. Nothing is changed on disk.
 """
-HOW_TO_READ = """*How to read this:* the bars are the ten most probable next tokens (␣ is a space); the upright mark is what the dense model
-gives the same token. The texts are greedy: each token is the most probable one, so that two texts differ by their masks alone."""
+GREEDY = "The texts are greedy: each token is the most probable one, so that two texts differ by their masks alone."
 NO_LEARNED = {  # whether it is the example
     True: "The recorded example's learned masks are not on disk in full. Its model can be asked dense, and under magnitude and Wanda "
     "masks; to ask a learned mask, learn one of your own.",
@@ -99,7 +98,7 @@ class TryItScreen:
                     gr.HTML(answers.heading(name))
                     self.bars[name] = live_plot(f"try-bars-{name}", 300)
                     self.cards[name] = gr.HTML(elem_id=f"try-{name}")
-        gr.Markdown(HOW_TO_READ)
+        gr.Markdown(GREEDY)
         self._build_changes()
         self._build_ranking()
         # What this page has asked: hidden, and in the address where the shell keeps one.
@@ -179,7 +178,7 @@ class TryItScreen:
         shell.on(self.end.click, lambda id: self.asked_probe(id).stop(), [shell.id])
         self.to.change(lambda to: gr.update(visible=to == "group"), [self.to], [self.place], **shell.quietly)
         places = [self.base, self.step, self.layer, self.row, self.group]
-        gr.on([each.change for each in places], **shell.looking())
+        gr.on([each.change for each in places], **shell.looking(self))
 
     # Doing
 

@@ -28,7 +28,11 @@ def network(view: RunSnapshot, masks: MasksView, step: int, name: str) -> go.Fig
         called, values = "the start", masks.differing("start", step)
     worst = values.idxmax()
     title = f"Step {step}: the mask differs most from {called} in {layer_label(worst)} ({values[worst]:.0%} of the kept weights)"
-    return figures.layer_map(view.layers, values, f"kept weights that {called} drops", title)
+    read = (
+        f"A cell is a layer: a decoder block from left to right, a linear map in it from top to bottom. The brighter, the more of the "
+        f"weights that the learned mask keeps are dropped by the mask of {called}. Click a cell to open its layer."
+    )
+    return figures.layer_map(view.layers, values, f"dropped by {called}", title, read)
 
 
 def tile(

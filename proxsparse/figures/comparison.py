@@ -7,7 +7,7 @@ import itertools
 import pandas as pd
 import plotly.graph_objects as go
 
-from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, dressed, one_two_five
+from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, color_bar, dressed, one_two_five
 
 
 def perplexities(table: pd.DataFrame) -> go.Figure:
@@ -68,7 +68,7 @@ def overlap_matrix(overlaps: pd.DataFrame, chance: float = 0.5) -> go.Figure:
             z=overlaps.to_numpy(), x=list(overlaps.columns), y=list(overlaps.index), zmin=chance, zmax=1,
             colorscale="Cividis", texttemplate="%{z:.0%}", xgap=1, ygap=1,
             hovertemplate="%{y} and %{x} keep %{z:.1%} in common<extra></extra>",
-            colorbar={"tickformat": ".0%", "thickness": 12, "outlinewidth": 0},
+            colorbar=color_bar("kept weights in common", tickformat=".0%"),
         )  # fmt: skip
     figure.update_xaxes(showgrid=False, type="category", automargin=True)
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category", automargin=True)

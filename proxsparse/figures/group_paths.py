@@ -62,7 +62,12 @@ def group_path(tile: pd.DataFrame, flips: pd.DataFrame, n: int, title: str = "",
     figure.update_yaxes(title_text="|soft weight|, in the metric", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="R", rangemode="tozero", row=2, col=1)
     figure.update_xaxes(title_text="step", row=2, col=1)
-    figure = marked(dressed(figure, title, height=430), shown)
+    read = (
+        "Each line is the size of one weight, in the metric in which sizes are compared. Dotted pieces are what the gradient half moved, "
+        "solid ones what the prox half did. The mask keeps the largest; a dashed line is a change of the pattern. R is the regularizer of "
+        f"this group: 0 as soon as it has no more than {n} nonzero weights."
+    )
+    figure = marked(dressed(figure, title, height=430, read=read), shown)
     return figure.update_layout(legend_y=1.06, margin_t=80)
 
 

@@ -45,7 +45,8 @@ def next_tokens(table: pd.DataFrame, model: str = "dense", most: float | None = 
     figure.update_xaxes(title_text="probability of the next token", tickformat=".0%", range=[0, 1.05 * end])
     figure.update_yaxes(tickvals=places, ticktext=labels, automargin=True, showgrid=False)
     title = f"Next: {visible(table['text'].iloc[0])}, {table['probability'].iloc[0]:.0%}"
-    return dressed(figure, title, height=300).update_layout(margin_l=8, bargap=0.25)
+    read = "The bars are the most probable next tokens (␣ is a space); the upright mark is what the dense model gives the same token."
+    return dressed(figure, title, height=300, read=read).update_layout(margin_l=8, bargap=0.25)
 
 
 def layer_costs(table: pd.DataFrame) -> go.Figure:
@@ -83,7 +84,11 @@ def layer_costs(table: pd.DataFrame) -> go.Figure:
         if top
         else "What the mask of each layer costs"
     )
-    return dressed(figure, title, height=160 + 20 * max(len(shown), 4)).update_layout(margin_l=8)
+    read = (
+        "How much the loss on held-out windows changes when this layer alone gets all its weights back: the further to the left, the more "
+        "its mask costs. Estimates are the gradient times what the mask removed."
+    )
+    return dressed(figure, title, height=160 + 20 * max(len(shown), 4), read=read).update_layout(margin_l=8)
 
 
 def visible(text: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, made
+from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, color_bar, made
 
 WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight")
 LINES = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, INK, BLUE)
@@ -51,11 +51,12 @@ def proximal_point(weights: Sequence[float], point: Sequence[float], lam: float)
         }
         for name, values, color in (("weight v", weights, INK), ("prox(v)", point, BLUE))
     ]  # fmt: skip
+    read = "Grey: the weights that go in; blue: what one proximal step makes of them. 0.00 is small, 0 is exactly zero."
     most = 1.25 * max(np.abs(weights).max(), np.abs(point).max(), 0.1)
     title = f"At λ = {lam:.3g} one proximal step {said}"
     return made(
         data, title, 300, {"title": "position in the group"},
-        {"title": "weight", "range": [-most, most], "zeroline": True, "zerolinecolor": INK}, barmode="group", bargap=0.25,
+        {"title": "weight", "range": [-most, most], "zeroline": True, "zerolinecolor": INK}, read, barmode="group", bargap=0.25,
     )  # fmt: skip
 
 
@@ -91,11 +92,15 @@ def best_by_nonzeros(table: pd.DataFrame, left: int) -> go.Figure:
         "textposition": "outside", "cliponaxis": False, "customdata": list(table["objective"]),
         "hovertemplate": "%{y} nonzeros: objective %{customdata:.5g}, %{x:.3g} above the least<extra></extra>",
     }  # fmt: skip
+    read = (
+        "The least objective that a point with at most k nonzeros can have, above the least of all. The first bar of no length is how many "
+        "weights stay."
+    )
     most = max(float(table["above"].max()), 1e-12)
     return made(
         [data], title, 300,
         {"title": "½‖w − v‖² + λR(w), above the least", "range": [0, 1.3 * most], "nticks": 5, "showticklabels": not tied},
-        {"title": "nonzeros", "autorange": "reversed", "type": "category", "automargin": True, "showgrid": False},
+        {"title": "nonzeros", "autorange": "reversed", "type": "category", "automargin": True, "showgrid": False}, read,
     )  # fmt: skip
 
 
@@ -141,8 +146,15 @@ def proximal_path(lams: Sequence[float], points: np.ndarray, lam: float) -> go.F
         "yref": "paper",
         "line": {"color": ORANGE, "width": 2},
     }
+    read = "Each line is one weight; where it joins the zero line it is dropped. The orange line is the λ chosen."
     return made(
-        data, title, 300, {"title": "λ", "type": "log", "dtick": 1}, {"title": "weight after the step"}, shapes=[here]
+        data,
+        title,
+        300,
+        {"title": "λ", "type": "log", "dtick": 1},
+        {"title": "weight after the step"},
+        read,
+        shapes=[here],
     )
 
 
@@ -191,10 +203,14 @@ def phase_diagram(
         for size, color in ((17, "#000"), (11, "#fff"))
     ]  # fmt: skip
     title = f"How many weights are left, over λ and the ratio of the {_ordinal(n + 1)} to the {_ordinal(n)} magnitude"
+    read = (
+        "The ring is this group; it moves to the right with λ, up and down with the weights. The other weights keep their ratios to each "
+        "other."
+    )
     ends = [float(np.log10(lams[0])), float(np.log10(lams[-1]))]
     return made(
         [areas, *names, *rings], title, 340, {"title": "λ", "type": "log", "showgrid": False, "range": ends, "dtick": 1},
-        {"title": f"{_ordinal(n + 1)} ÷ {_ordinal(n)} magnitude", "showgrid": False, "range": [0, 1]},
+        {"title": f"{_ordinal(n + 1)} ÷ {_ordinal(n)} magnitude", "showgrid": False, "range": [0, 1]}, read,
     )  # fmt: skip
 
 
@@ -225,7 +241,7 @@ def regularizer_slice(
         "type": "contour", "x": list(first), "y": list(second), "z": values, "colorscale": "Cividis", "zmin": 0,
         "line": {"width": 0.5}, "ncontours": 14,
         "hovertemplate": f"{x_name} = %{{x:.2f}}, {y_name} = %{{y:.2f}}: R = %{{z:.3g}}<extra></extra>",
-        "colorbar": {"title": {"text": "R", "side": "top"}, "thickness": 12, "outlinewidth": 0},
+        "colorbar": color_bar("R"),
     }  # fmt: skip
     step = {
         "type": "scatter", "x": [weights[-2], point[-2]], "y": [weights[-1], point[-1]], "mode": "lines+markers",
@@ -240,9 +256,10 @@ def regularizer_slice(
     )
     fixed = f" ({others} fixed)" if others else ""
     title = f"R over {x_name} and {y_name}{fixed}: least where they vanish, with kinks on the axes"
+    read = "Dark is a small R. The circle is the group, the diamond where the step moves these two weights."
     return made(
         [surface, step], title, 340, {"title": x_name, "showgrid": False, "range": [first[0], first[-1]]},
-        {"title": y_name, "showgrid": False, "range": [second[0], second[-1]]},
+        {"title": y_name, "showgrid": False, "range": [second[0], second[-1]]}, read,
     )  # fmt: skip
 
 

@@ -13,7 +13,20 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from proxsparse.figures.look import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, RED, SKY, dressed, made, one_two_five
+from proxsparse.figures.look import (
+    BLUE,
+    GREEN,
+    GRID,
+    INK,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    color_bar,
+    dressed,
+    made,
+    one_two_five,
+)
 from proxsparse.learning.report import pattern_share
 
 QUANTITIES = {
@@ -64,6 +77,17 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame, given: str = "
                     mode="lines", line={"color": color, "dash": dash, "width": 1.5},
                     hovertemplate=f"{given if mask == 'dense' else mask}: %{{y:.2f}}<extra></extra>", row=1, col=1,
                 )  # fmt: skip
+    final = (
+        perplexity[(perplexity["scope"] == "final") & (perplexity["mask"] == "learned")]
+        if len(perplexity)
+        else perplexity
+    )
+    if len(final):
+        figure.add_scatter(
+            x=final["step"], y=final["perplexity"], name=f"learned mask, final ({final['windows'].iloc[-1]:.0f} windows)",
+            mode="markers", marker={"symbol": "diamond", "size": 11, "color": BLUE, "line": {"width": 1.5, "color": "#fff"}},
+            hovertemplate="step %{x}, final: perplexity %{y:.2f}<extra>learned mask</extra>", row=1, col=1,
+        )  # fmt: skip
     if len(steps):
         figure.add_scatter(
             x=steps["step"], y=steps["loss"], name="training loss", mode="lines", line={"color": ORANGE, "width": 1.5},
@@ -73,8 +97,9 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame, given: str = "
     if len(live) and len(learned) > 1:
         now, dense = learned.iloc[-1], live[live["mask"] == "dense"]["perplexity"]
         title = (
-            f"Perplexity under the learned mask: {learned['perplexity'].iloc[0]:.4g} at first, {now['perplexity']:.4g} at step "
-            f"{now['step']}" + (f"; dense {dense.iloc[-1]:.4g}" if len(dense) else "")
+            f"Perplexity under the learned mask, on {now['windows']:.0f} held-out windows: {learned['perplexity'].iloc[0]:.4g} at "
+            f"first, {now['perplexity']:.4g} at step {now['step']}"
+            + (f"; dense {dense.iloc[-1]:.4g}" if len(dense) else "")
         )
     ticks = one_two_five(live["perplexity"]) if len(live) else None
     figure.update_yaxes(title_text=f"perplexity{measured_on}", type="log", tickvals=ticks, row=1, col=1)
@@ -82,7 +107,8 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame, given: str = "
     figure.update_xaxes(title_text="step", row=2, col=1)
     read = (
         "Above, how badly the original weights under the mask predict text that nothing was learned from: lower is better, "
-        "equal distances are equal factors, and the dense model is the floor to approach. Below, the loss on the text of each step."
+        "equal distances are equal factors, and the dense model is the floor to approach. The curve is measured on few windows, so that "
+        "learning waits little; the diamond is the final measurement, on many. Below, the loss on the text of each step."
     )
     return dressed(figure, title, height=430, read=read)
 
@@ -297,7 +323,7 @@ def layer_heatmap(
         data = [{
             "type": "heatmap", "z": table.to_numpy(np.float32), "x": [f"{block}" for block in table.columns], "y": list(table.index),
             "zmin": low, "zmax": high, "colorscale": "Cividis", "customdata": [[text] * table.shape[1] for text in about],
-            "xgap": 1, "ygap": 1, "colorbar": {"tickformat": form, "thickness": 12, "outlinewidth": 0},
+            "xgap": 1, "ygap": 1, "colorbar": color_bar(quantity, tickformat=form),
             "hovertemplate": "block %{x}, %{y} (%{customdata})<br>" + meaning + ": %{z:" + form + "}<extra></extra>",
         }]  # fmt: skip
         title = f"{quantity} at step {record['step']}: {meaning}"
@@ -307,7 +333,7 @@ def layer_heatmap(
         "A column is a decoder block, from the first at the left; a row is one linear map in it. The colours span the whole run, so "
         "that steps compare. Point at a cell for its number."
     )
-    return made(data, title, 320, blocks, projections, meta={"read": read})
+    return made(data, title, 320, blocks, projections, read)
 
 
 def _last(table: pd.DataFrame, column: str, default):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, dressed
+from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, color_bar, dressed
 
 COLORINGS = ("kept or dropped", "soft weight", "pattern", "against another mask")
 DROPPED = "rgba(128,128,128,0.22)"
@@ -83,7 +83,7 @@ def mask_tile(
         most = float(np.abs(weights).max()) or 1.0
         figure.add_heatmap(
             z=weights, zmin=-most, zmax=most, colorscale=[(0, RED), (0.5, "rgba(128,128,128,0.12)"), (1, BLUE)], **common,
-            colorbar={"title": {"text": "soft weight", "side": "right"}, "thickness": 12, "outlinewidth": 0},
+            colorbar=color_bar("soft weight"),
         )  # fmt: skip
         dropped_rows, dropped_columns = np.nonzero(~kept)
         figure.add_scatter(
@@ -96,7 +96,11 @@ def mask_tile(
     _add_borders(figure, m, corner, (rows, columns), chosen)
     figure.update_xaxes(title_text="input (column)", showgrid=False, tickformat="d", constrain="domain")
     figure.update_yaxes(title_text="output (row)", showgrid=False, tickformat="d", autorange="reversed")
-    return dressed(figure, title, height=170 + 32 * rows)
+    read = (
+        "Each square is a weight, the lines are the borders of the groups, and the frame is the group whose curves are drawn. Where a "
+        "square changes from one step to the next, learning changed its mind about that weight."
+    )
+    return dressed(figure, title, height=170 + 32 * rows, read=read)
 
 
 def _categories(kept: np.ndarray, m: int, coloring: str, other: np.ndarray | None):

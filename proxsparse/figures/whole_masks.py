@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from proxsparse.figures.look import BLUE, GREEN, GRID, RED, dressed
+from proxsparse.figures.look import BLUE, GREEN, GRID, RED, color_bar, dressed
 from proxsparse.figures.tiles import PATTERN_COLORS
 
 MOST_PIXELS = 256  # of a whole layer's picture, along each side
@@ -42,7 +42,7 @@ def layer_picture(kept: np.ndarray, other: np.ndarray, names: tuple[str, str], t
         z=np.rint(image * 100).astype(np.uint8), x=x, y=y, zmin=0, zmax=max(100 * float(image.max()), 1), row=2, col=1,
         colorscale="Cividis",
         hovertemplate=f"rows %{{y}} to +{height}, columns %{{x}} to +{width}: %{{z}}% differ<extra></extra>",
-        colorbar={"ticksuffix": "%", "thickness": 12, "outlinewidth": 0, "len": 0.8, "y": 0.4},
+        colorbar=color_bar("weights that differ", ticksuffix="%", len=0.8, y=0.4),
     )  # fmt: skip
     for margin, axis, place in ((0, {"x": x}, (1, 1)), (1, {"y": y}, (2, 2))):
         share = image.mean(axis=margin)
@@ -57,7 +57,11 @@ def layer_picture(kept: np.ndarray, other: np.ndarray, names: tuple[str, str], t
     figure.update_xaxes(tickformat=".0%", row=2, col=2)
     figure.update_yaxes(tickformat=".0%", row=1, col=1)
     title = title or f"{names[0]} and {names[1]} differ in {differs.mean():.1%} of the weights"
-    return dressed(figure, title, height=440)
+    read = (
+        f"Each pixel is the share of {height} × {width} weights that one mask keeps and the other drops; the curves are the means of its "
+        "rows and columns. Stripes are inputs or outputs that the two masks treat differently."
+    )
+    return dressed(figure, title, height=440, read=read)
 
 
 def _shrunk(differs: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
@@ -98,7 +102,8 @@ def pattern_shares(patterns: pd.DataFrame, title: str = "Which patterns the grou
         _stack(figure, patterns["step"], patterns[rest].sum(axis=1) * 100, f"{len(rest)} other patterns", GRID)
     figure.update_yaxes(title_text="groups, %", range=[0, 100])
     figure.update_xaxes(title_text="step")
-    return dressed(figure, title, height=300)
+    read = "Each band is the share of the layer's groups that keep these positions (●) and drop the others (○)."
+    return dressed(figure, title, height=300, read=read)
 
 
 def _stack(figure: go.Figure, steps: pd.Series, shares: pd.Series, name: str, color: str) -> None:
@@ -136,7 +141,12 @@ def agreement(patterns: pd.DataFrame, title: str = "Kept weights in common with 
             )  # fmt: skip
     figure.update_yaxes(title_text="kept weights in common", tickformat=".0%")
     figure.update_xaxes(title_text="step")
-    return dressed(figure, title, height=300)
+    read = (
+        "Of the weights that the learned mask keeps, the share that the other mask keeps too. Wanda's mask here is that of its score on "
+        "the activations of the dense model; a comparison of methods goes block by block instead, each on what the pruned blocks before "
+        "it hand on."
+    )
+    return dressed(figure, title, height=300, read=read)
 
 
 def by_place(layers: pd.DataFrame, values: pd.Series | None = None) -> pd.DataFrame:
@@ -160,7 +170,7 @@ def by_place(layers: pd.DataFrame, values: pd.Series | None = None) -> pd.DataFr
     return placed.reindex(list(dict.fromkeys(layers["projection"])))
 
 
-def layer_map(layers: pd.DataFrame, values: pd.Series, meaning: str, title: str) -> go.Figure:
+def layer_map(layers: pd.DataFrame, values: pd.Series, meaning: str, title: str, read: str = "") -> go.Figure:
     """One number a layer over blocks and projections; grey where it is not known. Experts of one projection are averaged.
 
     Parameters
@@ -170,9 +180,11 @@ def layer_map(layers: pd.DataFrame, values: pd.Series, meaning: str, title: str)
     values : Series
         By layer name, shares from 0 to 1.
     meaning : str
-        What the number is, for the pointer.
+        What the number is: of the colour bar, and for the pointer.
     title : str
         Of the chart.
+    read : str
+        How to read it, in one line.
 
     Returns
     -------
@@ -185,9 +197,9 @@ def layer_map(layers: pd.DataFrame, values: pd.Series, meaning: str, title: str)
     figure.add_heatmap(
         z=means.to_numpy(), x=[f"{block}" for block in means.columns], y=order, customdata=names.to_numpy(), xgap=1, ygap=1,
         colorscale="Cividis", zmin=0, zmax=float(np.nanmax([*values, 0.01])),
-        colorbar={"tickformat": ".0%", "thickness": 12, "outlinewidth": 0},
+        colorbar=color_bar(meaning, tickformat=".0%"),
         hovertemplate="%{customdata}<br>" + meaning + ": %{z:.1%}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(title_text="decoder block", type="category", showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category", automargin=True)
-    return dressed(figure, title, height=120 + 26 * max(len(order), 4))
+    return dressed(figure, title, height=120 + 26 * max(len(order), 4), read=read)

@@ -120,7 +120,7 @@ def test_titles_state_what_was_found():
             figures.flips(STEPS, 1000),
         )
     ]
-    assert titles[0] == "Perplexity under the learned mask: 180 at first, 90 at step 2; dense 25"
+    assert titles[0] == "Perplexity under the learned mask, on 4 held-out windows: 180 at first, 90 at step 2; dense 25"
     assert titles[1] == "60.0% of the groups are 2:4 at step 3"
     assert titles[2] == "1.30% of the weights flipped between kept and dropped since the start"
 
