@@ -13,6 +13,7 @@ REACHABLE = (
     (READ, r"/"),
     (READ, r"/(assets|static)/.+"),  # Gradio's scripts, styles and fonts
     (READ, r"/(theme\.css|favicon\.ico|manifest\.json|robots\.txt|plotly\.min\.js)"),
+    (READ, r"/changed"),  # asked once a second: app/pulse.py
     (WRITE, r"/gradio_api/queue/join"),  # an event of the page
     (READ, r"/gradio_api/queue/data"),  # what came of it
     (READ, r"/gradio_api/heartbeat/[^/]+"),

@@ -43,7 +43,7 @@ def application(
     shell = Shell(operator)
     blocks = shell.build()
     blocks.queue(default_concurrency_limit=None)
-    site = FastAPI(routes=routes(operator), docs_url=None, redoc_url=None, openapi_url=None)
+    site = FastAPI(routes=[*routes(operator), shell.changes.route()], docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
         site, blocks, "/", footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False, root_path=root_path,
         show_error=False, max_file_size=UPLOAD_BYTES, theme=style.theme(), css=style.CSS + shell.css, head=style.HEAD,

@@ -1,15 +1,16 @@
-"""The page around the screens: the run bar, the address, errors, and the one timer, which renders the screen in sight."""
+"""The page around the screens: the run bar, the address, errors, and the pulse, at which the screen in sight is rendered."""
 
 from __future__ import annotations
 
 import inspect
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, get_type_hints
 
 import gradio as gr
 
-from app import address, keyboard, tour
+from app import address, keyboard, pulse, tour
 from app.keyboard import Key
 from app.messages import refusal, warn
 from app.operator import EXAMPLE_ID, HAS_EXAMPLE, Operator
@@ -25,7 +26,6 @@ from app.views.listing import Listing
 from app.visitors import acting_as
 from proxsparse import ProxSparseError
 
-TICK_SECONDS = 1.0
 RUN, SCREEN = "run", "screen"  # in every address
 KEYS = (Key("/", "choose another run", "#runs input", "focus"),)
 
@@ -65,8 +65,8 @@ class Shell:
 
     id, screen: hidden fields with the run and the screen shown; tabs: which of them is selected. filling, asked: hidden fields
     with what an address asked for, and the number of the visit; the second gets it when all components have theirs, and while the
-    two differ nothing is rendered. address: where the view is written into the address. quietly: how every handler is
-    called.
+    two differ nothing is rendered. address: where the view is written into the address. pulse: what asks for the screen in sight.
+    quietly: how every handler is called.
     """
 
     quietly = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}  # noqa: RUF012
@@ -74,6 +74,7 @@ class Shell:
     def __init__(self, operator: Operator):
         self.operator, self.listing = operator, Listing(operator.runs)
         self.screens = screens(operator, self.listing)
+        self.changes = pulse.Changes(operator, self.listing)
 
     @property
     def css(self) -> str:
@@ -103,7 +104,7 @@ class Shell:
                         gr.HTML(f"<h2 class='heading'>{screen.title}</h2>")  # for who hears the page
                         screen.build(self)
                     tabs.append(tab)
-            timer = gr.Timer(TICK_SECONDS)
+            self.pulse = pulse.pulse([screen.name for screen in self.screens])
             self.entries = {
                 screen.name: {name: address.entry(given) for name, given in screen.address.items()}
                 for screen in self.screens
@@ -112,10 +113,6 @@ class Shell:
             self.address, visits = address.components([*names])
 
             kept = [each for entries in self.entries.values() for each in entries.values()]
-            self._inputs = {self.id, self.screen, self.filling, self.asked, self.seen}.union(
-                (each.component for each in kept), *(screen.inputs for screen in self.screens)
-            )
-            self._outputs = {self.seen, self.runs, self.address}.union(*(screen.outputs for screen in self.screens))
             filled = {self.id, self.screen, self.tabs}.union(each.component for each in kept if each.fills)
             for event, handler, given in (
                 (blocks.load, self.opened, None), (visits.visited, self.visited, [visits]),
@@ -124,17 +121,28 @@ class Shell:
                     handler, given, [self.filling, self.who, *filled], trigger_mode="always_last", **self.quietly
                 )
                 went.then(None, [self.filling], [self.asked], js="(filled) => filled").then(**self.looking())
-            timer.tick(**self.looking() | {"trigger_mode": "once"})
             self.runs.input(lambda chosen: chosen or "", [self.runs], [self.id], **self.quietly).then(**self.looking())
             for screen, tab in zip(self.screens, tabs, strict=True):
                 # In the page, at once: an answer of the server could arrive after the next choice.
-                tab.select(None, None, [self.screen], js=f"() => {json.dumps(screen.name)}").then(**self.looking())
+                tab.select(None, None, [self.screen], js=f"() => {json.dumps(screen.name)}").then(
+                    **self.looking(screen)
+                )
+                getattr(self.pulse, screen.name)(**self.looking(screen))
                 screen.wire(self)
         return blocks
 
-    def looking(self) -> dict[str, Any]:
-        """How an event asks for the screen in sight to be rendered: of what comes while it is, the last counts."""
-        answer = {"fn": self.show, "inputs": self._inputs, "outputs": list(self._outputs)}
+    def looking(self, screen: Screen | None = None) -> dict[str, Any]:
+        """How an event asks for the screen in sight to be rendered: of what comes while it is, the last counts.
+
+        screen: which it is, where the event tells. Gradio makes every component anew that an answer could change.
+        """
+        screens = self.screens if screen is None else (screen,)
+        inputs = {self.id, self.screen, self.filling, self.asked, self.seen, self.pulse}.union(
+            (each.component for screen in screens for each in self.entries[screen.name].values()),
+            *(screen.inputs for screen in screens),
+        )
+        outputs = {self.seen, self.runs, self.address, self.pulse}.union(*(screen.outputs for screen in screens))
+        answer = {"fn": partial(self.show, only=screen), "inputs": inputs, "outputs": list(outputs)}
         return {**answer, "trigger_mode": "always_last", **self.quietly}
 
     def on(self, event, handler, inputs, outputs=None) -> None:
@@ -194,13 +202,16 @@ class Shell:
         rows = [(row.label, row.id) for row in self.listing.rows() if row.kind == "learn"]
         return rows + ([("recorded example", EXAMPLE_ID)] if HAS_EXAMPLE else [])
 
-    def show(self, values: dict) -> dict:
-        """What is to be updated on the page: nothing at all where nothing changed."""
+    def show(self, values: dict, only: Screen | None = None) -> dict:
+        """What is to be updated on the page: nothing at all where nothing changed. only: the screen for which was asked; nothing where
+        another is in sight by now."""
         id, name, seen = values[self.id] or "", values[self.screen], dict(values[self.seen])
         asked = values[self.asked]
         if not asked or asked != values[self.filling]:  # the page is being filled from its address
             return gr.skip()
         screen = next(screen for screen in self.screens if screen.name == name)
+        if only not in (None, screen):
+            return gr.skip()
         updates, choices = {}, self._choices()
         if seen.get("choices") != (choices, id):
             seen["choices"] = (choices, id)
@@ -210,6 +221,9 @@ class Shell:
         seen["visit"] = visit
         shown = Shown(id, self.operator.snapshot(id), values, dict(seen.get(name, {})), given)
         updates |= self._remembered(shown, name, seen, visit) | screen.render(shown)
+        # A control that the answer moves is looked at again when it has moved.
+        if not updates.keys().isdisjoint(values) or values[self.pulse].split()[0] != name:
+            updates[self.pulse] = pulse.next_value(values[self.pulse], name)
         if shown.seen != seen.get(name):
             seen[name] = shown.seen
         if seen != values[self.seen]:

@@ -38,7 +38,7 @@ class Page:
         self.shell.build()
         self.screen = next(each for each in self.shell.screens if each.name == screen)
         filled = json.dumps(["", {}])
-        self.values = {component: getattr(component, "value", None) for component in self.shell._inputs} | {
+        self.values = {component: getattr(component, "value", None) for component in self.shell.looking()["inputs"]} | {
             self.shell.id: id, self.shell.screen: screen, self.shell.seen: {}, self.shell.filling: filled, self.shell.asked: filled,
         }  # fmt: skip
 

@@ -47,7 +47,6 @@ class Branches:
 
     def wire(self, shell, values: list[Component]) -> None:
         """values: of the form of settings."""
-        gr.on([self.others.input], **shell.looking())
         shell.on(self.button.click, self.fork, [shell.id, self.step, *values], [shell.id])
 
     def entry(self) -> Entry:

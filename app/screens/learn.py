@@ -146,7 +146,6 @@ class LearnScreen:
         self.outputs = [
             *(parts[name] for name in ("banner", "tiles", "result", "log", *CHARTS, "heatmap", "scrubber", "strength", "delay")),
             *(parts[name] for name in ("run", *COMMANDS)), self.branches.step, self.branches.button, self.branches.others,
-            *self.form.filled,
         ]  # fmt: skip
 
     # Looking
@@ -156,11 +155,11 @@ class LearnScreen:
         parts, view, id = self.parts, shown.view, shown.id
         updates: dict[Component, Any] = {}
         run_changed = shown.changed("run", (id, view and view.created))
-        if shown.changed("state", view and (view.state, view.records)):
+        if shown.changed("state", view and (view.state, view.asked, view.records)):
             updates[parts["banner"]] = status.banner(view, id)
             updates |= self._buttons(view, id)
         if shown.changed("records", view and view.records) or run_changed:
-            updates |= {parts[name]: getattr(status, name)(view) for name in ("tiles", "result", "log")}
+            updates |= {parts[name]: self._words(name, view) for name in ("tiles", "result", "log")}
         more, others = self.branches.render(shown, run_changed)
         updates |= more
         updates |= self._charts(shown, others)
@@ -168,6 +167,17 @@ class LearnScreen:
         updates |= self._strength(shown, run_changed)
         updates |= self._delay(shown)
         return updates
+
+    @staticmethod
+    def _words(name: str, view: RunSnapshot | None) -> str:
+        def write() -> str:
+            return getattr(status, name)(view)
+
+        return (
+            write()
+            if view is None
+            else SHARED.text((name, view.run.path, view.created, view.records, view.strength), write)
+        )
 
     def _charts(self, shown: Shown, others: list[RunSnapshot]) -> dict[Component, str]:
         """Each chart when it would look different: the learning curve also when another run in it went on, the strength
@@ -244,18 +254,20 @@ class LearnScreen:
 
     def _buttons(self, view: RunSnapshot | None, id: str) -> dict[Component, Any]:
         state = {} if view is None or id == EXAMPLE_ID else view.state
-        word, phase = state.get("status"), state.get("phase")
+        word, phase, asked = state.get("status"), state.get("phase"), () if view is None else view.asked
         enabled = {
             self.parts["run"]: not (view and view.is_active and id != EXAMPLE_ID),
-            self.parts["pause"]: word == "running",
+            self.parts["pause"]: word == "running" and "pause" not in asked,
             self.parts["resume"]: word in ("paused", "stopped", "interrupted", "failed", "new"),
             self.parts["step"]: word == "paused",
             self.parts["gradient"]: word == "paused" and phase == "gradient",
             self.parts["prox"]: word == "paused" and phase == "prox",
-            self.parts["stop"]: word in ACTIVE,
+            self.parts["stop"]: word in ACTIVE and "stop" not in asked,
             self.branches.button: bool(state) and bool(view.run.checkpoints()),
         }
-        return {button: gr.update(interactive=value) for button, value in enabled.items()}
+        updates = {button: {"interactive": value} for button, value in enabled.items()}
+        updates[self.parts["stop"]]["value"] = "Withdraw" if word == "waiting" else "Stop"
+        return {button: gr.update(**each) for button, each in updates.items()}
 
     # Doing
 
@@ -263,7 +275,7 @@ class LearnScreen:
         """Every button sends a command to the run shown, or makes a new run and shows that one."""
         parts, form = self.parts, self.form
         shell.on(shell.id.change, form.fill, [shell.id], form.filled)
-        gr.on([parts["quantity"].change, parts["scrubber"].input], **shell.looking())
+        gr.on([parts["quantity"].change, parts["scrubber"].input, self.branches.others.input], **shell.looking(self))
         form.wire(shell)
         self.branches.wire(shell, form.values)
         shell.on(parts["run"].click, self.start, [form.model, form.corpus, *form.values], [shell.id])

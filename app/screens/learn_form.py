@@ -6,7 +6,7 @@ from html import escape
 
 import gradio as gr
 
-from app.operator import CORPORA, Operator
+from app.operator import CORPORA, EXAMPLE_ID, Operator
 from app.settings_form import (
     BASIC,
     MACHINE,
@@ -98,17 +98,23 @@ class LearnForm:
         taken = [*self.values, self.preset, self.note, self.differs]
         self.preset.input(self.take_preset, beside, taken, **shell.quietly)
         self.reset.click(self.reset_to_preset, beside, taken, **shell.quietly)
-        shell.on(self.as_shown.click, self.fill, [shell.id], self.filled)
+        shell.on(self.as_shown.click, self.fill_as_shown, [shell.id], self.filled)
         shell.on(self.upload.upload, self.keep_text, [self.upload], [self.corpus])
 
     def fill(self, id: str) -> dict:
-        """Put the settings of the run shown into the form: what a fork starts from, and a new run like it.
+        """Put the settings of the run shown into the form: what a fork starts from, and a new run like it. Beside the recorded
+        example the form has the default preset: it was recorded for a file of limited size.
 
         Once for each run that the page comes to show, and not while it is shown: nothing that was typed is overwritten.
         """
+        return self.fill_as_shown("" if id == EXAMPLE_ID else id)
+
+    def fill_as_shown(self, id: str) -> dict:
+        """Put the settings of a run into the form; without one, those of the default preset."""
         job = self.operator.find(id).job() if id else LearnJob()
-        values = values_of(job)
-        corpus, preset = self.operator.shown_corpus(job.corpus), AS_SHOWN if id else "Quick"
+        values, corpus = values_of(job), self.operator.shown_corpus(job.corpus)
+        nearest = nearest_preset(values)
+        preset = AS_SHOWN if differences(values, PRESETS[nearest]) else nearest
         updates = dict(zip(self.values, values, strict=True))
         updates[self.corpus] = gr.update(choices=list(dict.fromkeys((*CORPORA, corpus))), value=corpus)
         updates |= {self.model: job.model, self.preset: preset, self.note: _note(preset)}
@@ -133,9 +139,9 @@ class LearnForm:
             if not changed
             else f"Differs from the preset {escape(base)}: {_listed(changed)}."
         ]
-        if id:
-            fork = differences(values, self.operator.find(id).job())
-            lines.append(f"A fork of the run shown changes: {_listed(fork)}." if fork else "As the run shown.")
+        fork = differences(values, self.operator.find(id).job()) if id and id != EXAMPLE_ID else {}
+        if fork:
+            lines.append(f"A fork of the run shown changes: {_listed(fork)}.")
         style = "".join(
             f"#setting-{name} {{ border-left: 3px solid #E69F00 !important; }} "
             f'#setting-{name} [data-testid="block-info"]::after {{ content: " · {_quoted(base)}: {_quoted(other)}"; }}'

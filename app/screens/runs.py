@@ -71,7 +71,7 @@ class RunsScreen:
     def wire(self, shell) -> None:
         """Deleting asks first; opening a run that learned goes to the Learn screen."""
         question = [self.asked, self.confirm, self.keep]
-        gr.on([self.chosen.input], **shell.looking())
+        gr.on([self.chosen.input], **shell.looking(self))
         shell.on(self.open.click, self.opened, [self.chosen], [shell.id, shell.tabs])
         shell.on(
             self.rename.click,

@@ -23,8 +23,8 @@ class Page(Protocol):
     tabs: gr.Tabs
     quietly: dict[str, Any]
 
-    def looking(self) -> dict[str, Any]:
-        """How an event asks for the screen in sight to be rendered."""
+    def looking(self, screen: Screen | None = None) -> dict[str, Any]:
+        """How an event asks for the screen in sight to be rendered. screen: which one it is, where the event is one of its own."""
 
     def on(self, event: Any, handler: Callable, inputs: Any, outputs: Any = None) -> None:
         """Call `handler` on `event`, say on the page what it refuses, and render what came of it."""

@@ -1,4 +1,4 @@
-"""Charts as they are sent to pages, each drawn once for all who look at the same thing."""
+"""Charts and texts as they are sent to pages, each made once for all who look at the same thing."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ import plotly.graph_objects as go
 
 from app.live_plot import as_value
 
-KEPT = 64  # charts of some 20 kB
+KEPT = 128  # of up to some 20 kB
 
 
 class Drawn:
-    """The newest charts as JSON, by what they show. While one is drawn, others who want the same wait for it."""
+    """The newest charts and texts, by what they show. While one is made, others who want the same wait for it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: OrderedDict[Hashable, Future[str]] = OrderedDict()
 
     def chart(self, key: Hashable, draw: Callable[[], go.Figure]) -> str:
-        """The chart that `key` stands for; `draw` is called where nobody has drawn it. What it raises, everybody who waits gets."""
+        """The chart that `key` stands for, as JSON; `draw` is called where nobody has drawn it."""
+        return self.text(key, lambda: as_value(draw()))
+
+    def text(self, key: Hashable, make: Callable[[], str]) -> str:
+        """What `key` stands for; `make` is called where nobody has made it. What it raises, everybody who waits gets."""
         with self._lock:
             known = self._known.get(key)
             if known is None:
@@ -34,7 +38,7 @@ class Drawn:
         if known is not None:
             return known.result()
         try:
-            mine.set_result(as_value(draw()))
+            mine.set_result(make())
         except BaseException as error:
             with self._lock:
                 self._known.pop(key, None)  # the next one tries again

@@ -23,7 +23,7 @@ class Visitor:
     def __init__(self, root, **asked):
         self.shell = Shell(Operator(root))
         self.shell.build()
-        self.values = {component: getattr(component, "value", None) for component in self.shell._inputs}
+        self.values = {component: getattr(component, "value", None) for component in self.shell.looking()["inputs"]}
         self.values |= {self.shell.seen: {}}
         self.history, self.visits = [], -1
         self.go(asked)

@@ -74,7 +74,7 @@ def test_a_chart_has_a_name_a_reading_a_table_and_files(browser, address):
 
 def test_settings_that_differ_are_marked_in_the_form(browser, address):
     page = opened(browser, address, 1440)
-    expect(page.locator("#differs")).to_contain_text("As the run shown.")
+    expect(page.locator("#differs")).not_to_contain_text("A fork of the run shown")
     fill(page, "lambda1", "0.05")
     expect(page.locator("#differs")).to_contain_text("λ1 at the end 0.05 instead of 0.2")
     mark = "getComputedStyle(document.querySelector('#setting-lambda1 [data-testid=block-info]'), '::after').content"

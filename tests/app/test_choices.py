@@ -19,7 +19,7 @@ def shell(tmp_path_factory):
 def test_a_dropdown_that_a_screen_refills_takes_what_it_held_before(shell):
     """Gradio refuses a value that is not among the choices of now, before any handler of ours sees it; and a page sends its
     old value once more while new choices are on their way to it."""
-    dropdowns = [each for each in shell._inputs if isinstance(each, gr.Dropdown)]
+    dropdowns = [each for each in shell.looking()["inputs"] if isinstance(each, gr.Dropdown)]
     refilled = [each for each in dropdowns if not each.choices or each.elem_id in SHRINK]
     assert {each.elem_id for each in refilled} >= SHRINK | {"masks-layer-name", "runs-chosen", "try-layer"}
     for dropdown in refilled:

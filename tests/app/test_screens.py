@@ -19,7 +19,7 @@ class Page:
         self.shell = Shell(Operator(root))
         self.shell.build()
         self.screen = next(each for each in self.shell.screens if each.name == screen)
-        self.values = {component: getattr(component, "value", None) for component in self.shell._inputs}
+        self.values = {component: getattr(component, "value", None) for component in self.shell.looking()["inputs"]}
         self.values |= {self.shell.id: id, self.shell.screen: screen, self.shell.seen: {}}
         self.values |= {
             self.shell.filling: '["", {}]',
@@ -33,7 +33,7 @@ class Page:
         if sent == gr.skip():
             return set()
         take(self.values, sent)
-        return {component for component in sent if component is not self.shell.seen}
+        return sent.keys() - {self.shell.seen, self.shell.pulse}
 
 
 @pytest.fixture

@@ -13,14 +13,16 @@ IN_FRONT = """
 """
 
 
-def test_every_stop_shows_what_it_speaks_of(address, browser):
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
+@pytest.mark.parametrize("width", [1440, 390])
+def test_every_stop_shows_what_it_speaks_of(address, browser, width):
+    page = browser.new_page(viewport={"width": width, "height": 900})
     page.goto(f"{address}/?run=example")
     expect(page.locator("#banner")).not_to_be_empty()
     page.locator(".tour-open").click()
     for place, stop in enumerate(stops(), start=1):
         expect(page.locator("#tour h2")).to_have_text(stop.title)
         expect(page.locator(stop.see).first).to_be_in_viewport()
+        expect(page.locator(stop.see).first).to_have_attribute("data-toured", "")
         page.wait_for_function(IN_FRONT, timeout=120_000)
         if place < len(stops()):
             page.locator(".tour-next").click()

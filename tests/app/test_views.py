@@ -157,7 +157,7 @@ def test_what_a_viewer_is_sent_does_not_grow_with_the_run(long_run):
 
 def tick(shell, id, values=None, screen="learn"):
     """One tick of a page: what is sent, and what the page holds afterwards."""
-    values = values or {part: part.value for part in shell._inputs}
+    values = values or {part: part.value for part in shell.looking()["inputs"]}
     values |= {shell.id: id, shell.screen: screen, shell.filling: "[0, {}]", shell.asked: "[0, {}]"}
     answer = shell.show(values)
     answer = answer if isinstance(answer, dict) and "__type__" not in answer else {}
@@ -195,9 +195,9 @@ def test_only_the_screen_in_sight_is_rendered(tmp_path):
     shell.build()
     for screen in shell.screens:
         answer, _ = tick(shell, run.id, screen=screen.name)
-        assert set(answer) <= {shell.seen, shell.runs, shell.address, *screen.outputs} and set(answer) & set(
-            screen.outputs
-        )
+        assert set(answer) <= {shell.seen, shell.runs, shell.address, shell.pulse, *screen.outputs} and set(
+            answer
+        ) & set(screen.outputs)
 
 
 def test_thinning_leaves_rows_out_and_keeps_the_extremes():

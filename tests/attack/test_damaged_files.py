@@ -136,7 +136,7 @@ def everybody_looks(shell):
     for reason in reasons.values():
         check_sentence(reason)
     for screen in shell.screens:
-        values = {component: getattr(component, "value", None) for component in shell._inputs}
+        values = {component: getattr(component, "value", None) for component in shell.looking()["inputs"]}
         screen.render(Shown("run", shell.operator.snapshot("run"), values))
 
 
