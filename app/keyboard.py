@@ -36,7 +36,7 @@ def scrubbing(id: str, what: str) -> tuple[Key, Key]:
 CSS = """
 #top { align-items: center; } #top > * { flex: 0 0 auto !important; width: auto !important; min-width: 0 !important; }
 #top > :first-child { flex: 1 1 220px !important; }
-#keys dialog { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: 16px 20px; max-width: 90vw;
+#keys dialog { margin: auto; border: 1px solid var(--border-color-primary); border-radius: 6px; padding: 16px 20px; max-width: 90vw;
   background: var(--background-fill-primary); color: var(--body-text-color); }
 #keys dialog::backdrop { background: rgba(0, 0, 0, .4); }
 #keys h2 { margin: 0 0 8px; font-size: 1.05rem; } #keys td { padding: 3px 14px 3px 0; }

@@ -9,6 +9,14 @@ document.querySelector("base[href='./']")?.remove();
 
 const picked = ({points: [{x, y, customdata}]}) => trigger('select', {x, y, customdata});
 
+// On a narrow screen the scale of the colours lies below the chart, which needs the width.
+const narrow = window.matchMedia('(max-width: 760px)');
+const lying = {orientation: 'h', y: 0, yref: 'container', yanchor: 'bottom', x: 0.5, xanchor: 'center', len: 0.9, thickness: 8};
+const fitting = (trace) => trace.colorbar && narrow.matches
+  ? {...trace, colorbar: {...trace.colorbar, ...lying, title: {...trace.colorbar.title, side: 'top'}}} : trace;
+const hasScale = (trace) => trace.colorbar && trace.showscale !== false;
+const SCALE_HEIGHT = 56;
+
 const draw = () => {
   part('.chart-body').hidden = !props.value;
   if (!props.value) {
@@ -23,7 +31,12 @@ const draw = () => {
   part('.chart-reading').textContent = meta?.read ?? '';
   part('.chart-read').hidden = !meta?.read;
   const font = {...layout.font, color: getComputedStyle(target).color};  // readable in the light and the dark theme
-  Plotly.react(target, figure.data, {uirevision: 'kept', ...layout, font, margin: {...layout.margin, t: 34}, autosize: true},
+  const margin = {...layout.margin, t: 34};
+  if (narrow.matches) {
+    Object.assign(margin, {l: Math.min(margin.l, 46), r: 8});
+    if (figure.data.some(hasScale)) margin.b += SCALE_HEIGHT, layout.height += SCALE_HEIGHT;
+  }
+  Plotly.react(target, figure.data.map(fitting), {uirevision: 'kept', ...layout, font, margin, autosize: true},
                {responsive: true, displaylogo: false, showSendToCloud: false, displayModeBar: 'hover', modeBarButtonsToRemove: ['select2d', 'lasso2d']})
     .then(() => { if (!target.hears) { target.hears = true; target.on('plotly_click', picked); } });
   const picture = part('.main-svg');
@@ -131,6 +144,7 @@ part('.chart-png').addEventListener('click', async () => download(await png(), '
 
 watch('value', draw);
 draw();
+narrow.addEventListener('change', draw);
 // A chart that was drawn in a hidden tab has no width: it is measured again when it comes into sight.
 new ResizeObserver(() => { if (target.offsetWidth && target.data) Plotly.Plots.resize(target); }).observe(element);
 new MutationObserver(draw).observe(document.body, {attributeFilter: ['class']});  // the theme changed

@@ -33,6 +33,7 @@ def banner(view: RunSnapshot | None, id: str) -> str:
     if state.get("peak_bytes"):
         parts.append(f"{state['peak_bytes'] / 1e9:.1f} GB at most")
     doing = "" if state["status"] in ("done", "failed") else f"<span class='doing'>{escape(state['doing'])}</span>"
+    asked = f"<div class='facts'>{escape(_asked(view))}</div>" if view.asked else ""
     error = html.failure(state["error"]) if state.get("error") else ""
     if state["status"] == "interrupted":
         last = max(view.run.checkpoints(), default=None)
@@ -55,7 +56,7 @@ def banner(view: RunSnapshot | None, id: str) -> str:
         )
     what = f"{escape(job.model)} on {escape(_short(job.corpus))}, metric {job.learn.metric}, {job.learn.pattern}"
     return f"""<div class='banner'>
-<div><span class='status {state["status"]}'>{_status(state)}</span> {doing}</div>
+<div><span class='status {state["status"]}'>{_status(state)}</span> {doing}</div>{asked}
 <div class='facts'>{" · ".join(parts)}</div>
 <div class='facts what'>{what} · <code>{escape(id)}</code></div>
 <div class='track' role='progressbar' aria-label='steps taken' aria-valuenow='{step}' aria-valuemax='{steps}'>
@@ -150,6 +151,19 @@ def _perplexity(row: dict | None) -> str:
 
 def _status(state: dict) -> str:
     return "not started" if state["status"] == "new" else state["status"]
+
+
+def _asked(view: RunSnapshot) -> str:
+    """What was asked for, and when it takes effect."""
+    names = {
+        "set": "another λ1",
+        "delay": "slow motion",
+        "gradient": "a gradient half",
+        "prox": "a prox half",
+        "step": "a step",
+    }
+    listed = ", ".join(dict.fromkeys(names.get(name, name) for name in view.asked))
+    return f"Asked for: {listed}. It takes effect when what is being computed now is done."
 
 
 def _short(path: str) -> str:

@@ -116,7 +116,7 @@ CSS = """
   border: 2px solid #0072B2; border-radius: 8px; background: var(--background-fill-primary); color: var(--body-text-color);
   box-shadow: 0 4px 18px rgba(0, 0, 0, .25); }
 #tour section[hidden] { display: none; }
-#tour, #top { position: relative; z-index: 60; overflow: visible; } .toured { outline: 3px solid #E69F00; outline-offset: 3px; }
+#tour, #top { position: relative; z-index: 60; overflow: visible; } [data-toured] { outline: 3px solid #E69F00; outline-offset: 3px; }
 #tour h2 { margin: 0 0 6px; font-size: 1.05rem; } #tour p { margin: 0 0 10px; line-height: 1.4; }
 #tour nav { display: flex; gap: 8px; align-items: center; } #tour .place { flex: 1; font-size: .85rem; }
 """
@@ -133,7 +133,7 @@ const address = (at) => `?${stops[at - 1].query}&tour=${at}`;
 let looking = 0;
 const show = (selector) => {
   clearInterval(looking);
-  document.querySelectorAll('.toured').forEach((shown) => shown.classList.remove('toured'));
+  document.querySelectorAll('[data-toured]').forEach((shown) => shown.removeAttribute('data-toured'));
   if (!selector) return;
   let top = null, still = 0;
   looking = setInterval(() => {
@@ -141,7 +141,7 @@ const show = (selector) => {
     if (!there) return;
     const {top: above, bottom: below} = target.getBoundingClientRect(), now = above + window.scrollY;
     const inSight = below > 0 && above < window.innerHeight;
-    target.classList.add('toured');
+    target.setAttribute('data-toured', '');  // no class: Gradio writes those of its elements anew
     still = now === top ? still + 1 : 0;
     if (now !== top || !inSight) target.scrollIntoView({block: target.offsetHeight < window.innerHeight / 2 ? 'center' : 'start'});
     top = now;

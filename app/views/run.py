@@ -24,15 +24,16 @@ KEPT = 16  # runs whose views stay in memory
 class RunSnapshot:
     """A run at one moment. All tables have complete rows, and nothing in it changes.
 
-    records: grows by one whenever a record grew; state: as `Run.state`. steps, perplexity: tables; events: rows, oldest
-    first; last: the newest step's record; limits: {quantity: (low, high)} of the whole run; left_out: damaged lines of the
-    records, which none of this has.
+    records: grows by one whenever a record grew; state: as `Run.state`; asked: the commands that its worker has not handled yet.
+    steps, perplexity: tables; events: rows, oldest first; last: the newest step's record; limits: {quantity: (low, high)} of the
+    whole run; left_out: damaged lines of the records, which none of this has.
     """
 
     run: Run
     job: LearnJob
     created: str
     state: dict
+    asked: tuple[str, ...]
     records: int
     layers: pd.DataFrame
     steps: pd.DataFrame
@@ -128,6 +129,7 @@ class RunView:
         """The run as it is now."""
         with self._lock:
             state, grew = self.run.state(), False
+            asked = tuple(given["command"] for _, given in self.run.commands()) if state["status"] in ACTIVE else ()
             for name, tail in self._tails.items():
                 new = tail.read()
                 if tail.restarted:
@@ -141,11 +143,11 @@ class RunView:
                 self._measured, self._limits = 0, {}
             self._widen_limits(layers)
             last = self._snapshot
-            if last is None or grew or state != last.state or len(layers) != len(last.layers):
-                self._snapshot = self._made(state, grew or last is None, layers)
+            if last is None or grew or (state, asked) != (last.state, last.asked) or len(layers) != len(last.layers):
+                self._snapshot = self._made(state, asked, grew or last is None, layers)
             return self._snapshot
 
-    def _made(self, state: dict, grew: bool, layers: pd.DataFrame) -> RunSnapshot:
+    def _made(self, state: dict, asked: tuple[str, ...], grew: bool, layers: pd.DataFrame) -> RunSnapshot:
         last, steps = self._snapshot, self._rows["steps"]
         tables = (
             (pd.DataFrame(steps), pd.DataFrame(self._rows["perplexity"]), tuple(self._rows["events"]))
@@ -153,7 +155,7 @@ class RunView:
             else (last.steps, last.perplexity, last.events)
         )
         return RunSnapshot(
-            self.run, self.job, self.created, state, (last.records if last else 0) + grew, layers, *tables,
+            self.run, self.job, self.created, state, asked, (last.records if last else 0) + grew, layers, *tables,
             last=dict(steps[-1]) if steps else None, limits=dict(self._limits), left_out=self._left_out(),
             _layer_records=self._layer_records,
         )  # fmt: skip

@@ -17,9 +17,27 @@ function dressed(layout) {
   return found;
 }
 
+// Who scrubs sees some charts: the others are drawn when they come into sight, or are printed.
+const inSight = new Set(), postponed = new Map();
+const paint = (id) => { const wish = postponed.get(id); postponed.delete(id); return wish?.(); };
+const sight = new IntersectionObserver((changes) => {
+  for (const {target, isIntersecting} of changes) {
+    if (isIntersecting) { inSight.add(target.id); paint(target.id); } else inSight.delete(target.id);
+  }
+}, {rootMargin: "200px"});
+addEventListener("beforeprint", () => [...postponed.keys()].forEach(paint));
+
+function whenInSight(id, wish) {
+  postponed.set(id, wish);
+  return inSight.has(id) ? paint(id) : undefined;
+}
+
 function draw(id, traces, layout, title) {
   if (title) find(`title-${id}`).textContent = title;
-  return Plotly.react(`chart-${id}`, traces, dressed(layout), CONFIG);
+  const place = find(`chart-${id}`), now = () => Plotly.react(place, traces, dressed(layout), CONFIG);
+  if (place.data) return whenInSight(place.id, now);
+  sight.observe(place);  // the first time at once: it takes up its room, and hears clicks
+  return now();
 }
 
 // A vertical line at a step, over the whole height of a chart.
@@ -31,7 +49,7 @@ async function drawCurves() {
 }
 
 function markCurves(step) {
-  for (const id of Object.keys(data.curves)) Plotly.relayout(`chart-${id}`, {shapes: [shownLine(step)]});
+  for (const id of Object.keys(data.curves)) whenInSight(`chart-${id}`, () => Plotly.relayout(`chart-${id}`, {shapes: [shownLine(step)]}));
 }
 
 // Numbers as d3 writes them, of the few forms that the quantities have: ".1%", ",.0f", ".3f", ".3g".
