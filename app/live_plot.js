@@ -1,4 +1,6 @@
-// One chart of the page: drawn anew in place, with a table of its numbers, and PNG and CSV to take away.
+// One chart of the page: drawn anew in place, with a table of its numbers, and PNG and CSV to take away. Defined once for all charts;
+// each calls it with its element, its properties, `watch` for their changes, and what to do when a point is clicked.
+window.livePlot = ({element, props, watch, select}) => {
 const part = (name) => element.querySelector(name);
 const target = part('.live-plot');
 let figure = null;
@@ -7,13 +9,13 @@ let figure = null;
 // nowhere once the address changes: colour bars are empty then, and curves leave their axes.
 document.querySelector("base[href='./']")?.remove();
 
-const picked = ({points: [{x, y, customdata}]}) => trigger('select', {x, y, customdata});
+const picked = ({points: [{x, y, customdata}]}) => select({x, y, customdata});
 
 // On a narrow screen the scale of the colours lies below the chart, which needs the width.
 const narrow = window.matchMedia('(max-width: 760px)');
 const lying = {orientation: 'h', y: 0, yref: 'container', yanchor: 'bottom', x: 0.5, xanchor: 'center', len: 0.9, thickness: 8};
 const fitting = (trace) => trace.colorbar && narrow.matches
-  ? {...trace, colorbar: {...trace.colorbar, ...lying, title: {...trace.colorbar.title, side: 'top'}}} : trace;
+  ? {...trace, colorbar: {...trace.colorbar, ...lying, title: {...trace.colorbar.title, side: 'bottom'}}} : trace;
 const hasScale = (trace) => trace.colorbar && trace.showscale !== false;
 const SCALE_HEIGHT = 56;
 
@@ -33,7 +35,12 @@ const draw = () => {
   const font = {...layout.font, color: getComputedStyle(target).color};  // readable in the light and the dark theme
   const margin = {...layout.margin, t: 34};
   if (narrow.matches) {
-    Object.assign(margin, {l: Math.min(margin.l, 46), r: 8});
+    margin.r = 8;
+    layout.legend = {...layout.legend, x: -0.15, entrywidth: 0.5, entrywidthmode: 'fraction', font: {size: 10}};
+    for (const [name, axis] of Object.entries(layout)) {
+      if (/^yaxis/.test(name) && axis.title?.text) axis.title.font = {size: 10};
+      if (/^xaxis/.test(name) && axis.type === 'category') Object.assign(axis, {tickangle: 0, nticks: 8});
+    }
     if (figure.data.some(hasScale)) margin.b += SCALE_HEIGHT, layout.height += SCALE_HEIGHT;
   }
   Plotly.react(target, figure.data.map(fitting), {uirevision: 'kept', ...layout, font, margin, autosize: true},
@@ -148,3 +155,4 @@ narrow.addEventListener('change', draw);
 // A chart that was drawn in a hidden tab has no width: it is measured again when it comes into sight.
 new ResizeObserver(() => { if (target.offsetWidth && target.data) Plotly.Plots.resize(target); }).observe(element);
 new MutationObserver(draw).observe(document.body, {attributeFilter: ['class']});  // the theme changed
+};

@@ -37,14 +37,15 @@ CSS = """
 .chart-data th { position: sticky; top: 0; background: var(--background-fill-secondary); }
 @media (hover: none) { .chart-tools button { padding: 6px 10px; } }
 """
-SCRIPT = (Path(__file__).parent / "live_plot.js").read_text(encoding="utf-8")
+HEAD = f"<script>{(Path(__file__).parent / 'live_plot.js').read_text(encoding='utf-8')}</script>"
+SCRIPT = "window.livePlot({element, props, watch, select: (point) => trigger('select', point)});"
 
 
 def live_plot(elem_id: str, height: int) -> gr.HTML:
     """A place for a chart. Its value is what `as_value` makes of a figure; "" while there is nothing to draw. A click on a point is
     the event `select`, whose data are the point's x, y and customdata."""
     return gr.HTML(
-        value="", html_template=TEMPLATE, css_template=CSS, js_on_load=SCRIPT, elem_id=elem_id, elem_classes="chart",
+        value="", html_template=TEMPLATE, js_on_load=SCRIPT, elem_id=elem_id, elem_classes="chart",
         min_height=height,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from starlette.types import ASGIApp
 
-from app import style
+from app import live_plot, style
 from app.downloads import routes
 from app.guard import Guard, Served
 from app.headers import SecurityHeaders
@@ -46,7 +46,7 @@ def application(
     site = FastAPI(routes=[*routes(operator), shell.changes.route()], docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
         site, blocks, "/", footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False, root_path=root_path,
-        show_error=False, max_file_size=UPLOAD_BYTES, theme=style.theme(), css=style.CSS + shell.css, head=style.HEAD,
+        show_error=False, max_file_size=UPLOAD_BYTES, theme=style.theme(), css=style.CSS + shell.css, head=style.HEAD + live_plot.HEAD,
         auth_dependency=None if users is None else _name_of,
     )  # fmt: skip
     inside: ASGIApp = Reachable(site)

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 import gradio as gr
 
-from app import address, keyboard, pulse, tour
+from app import address, keyboard, live_plot, pulse, tour
 from app.keyboard import Key
 from app.messages import refusal, warn
 from app.operator import EXAMPLE_ID, HAS_EXAMPLE, Operator
@@ -78,8 +78,8 @@ class Shell:
 
     @property
     def css(self) -> str:
-        """Of all screens, of the list of keys, and of the tour."""
-        return keyboard.CSS + tour.CSS + "".join(screen.css for screen in self.screens)
+        """Of all screens, of their charts, of the list of keys, and of the tour."""
+        return keyboard.CSS + tour.CSS + live_plot.CSS + "".join(screen.css for screen in self.screens)
 
     def build(self) -> gr.Blocks:
         """The page, wired."""

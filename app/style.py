@@ -22,6 +22,7 @@ def theme() -> gr.themes.Base:
 CSS = """
 .gradio-container { max-width: 1680px !important; }
 #who { flex-grow: 1; min-width: 200px !important; overflow: visible; font-size: .85em; opacity: .85; align-self: center; }
+@media (max-width: 760px) { #top > #who { flex: 1 1 100% !important; } }
 header h1 { margin: 0; font-size: 1.35rem; } header p { margin: 0; opacity: .75; }
 .banner { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: 10px 14px; }
 .banner .facts { opacity: .8; font-size: .92em; margin-top: 2px; overflow-wrap: anywhere; }

@@ -84,7 +84,7 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame, given: str = "
     )
     if len(final):
         figure.add_scatter(
-            x=final["step"], y=final["perplexity"], name=f"learned mask, final ({final['windows'].iloc[-1]:.0f} windows)",
+            x=final["step"], y=final["perplexity"], name=f"final, {final['windows'].iloc[-1]:.0f} windows",
             mode="markers", marker={"symbol": "diamond", "size": 11, "color": BLUE, "line": {"width": 1.5, "color": "#fff"}},
             hovertemplate="step %{x}, final: perplexity %{y:.2f}<extra>learned mask</extra>", row=1, col=1,
         )  # fmt: skip
