@@ -7,12 +7,9 @@ from torch import nn
 from proxsparse.config import LearnConfig
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayers
-from proxsparse.learning.update import choose_memory
+from proxsparse.learning.update import choose_memory, learning_bytes
 from proxsparse.memory import available_bytes
 
-# Of a bf16 model, with the weights themselves: see `proxsparse.learning.update`.
-BYTES_A_WEIGHT = {"full": 18, "lean": 8}
-MASKED_BYTES = 4  # more of the full plan, where the loss is taken at the masked weights
 INPUT_BYTES = 2  # of an activation under bf16 autocast
 
 
@@ -30,9 +27,7 @@ def check_room(config: LearnConfig, model: nn.Module, layers: PrunableLayers, le
     device = next(model.parameters()).device
     plan, free = choose_memory(config, model, layers, device), available_bytes(device)
     weights = sum(parameter.numel() for parameter in layers.parameters())
-    present = sum(parameter.numel() * parameter.element_size() for parameter in layers.parameters())
-    masked = MASKED_BYTES if plan == "full" and config.loss_at == "masked" else 0
-    learned = (BYTES_A_WEIGHT[plan] + masked) * weights - present
+    learned = learning_bytes(plan, config.loss_at) * weights
     if learned > free:
         lean = ", or memory lean" if plan == "full" and config.accumulation == 1 else ""
         raise ProxSparseError(

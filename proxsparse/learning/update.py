@@ -29,6 +29,11 @@ from proxsparse.layers import PrunableLayers
 from proxsparse.learning.originals import LossWeight
 from proxsparse.memory import available_bytes
 
+# Of the table above, by plan, without the original weights; `masked` where the loss is taken there.
+BYTES = {
+    "full": {"soft": 4, "gradient": 4, "moments": 8, "masked": 4},
+    "lean": {"soft": 2, "gradient": 0, "moments": 4, "masked": 0},
+}
 ROOM = 0.8  # share of the free memory that weights and state may take; activations need the rest
 
 
@@ -81,5 +86,15 @@ def choose_memory(
         return "full"
     prunable = sum(parameter.numel() for parameter in layers.parameters())
     everything = sum(parameter.numel() for parameter in model.parameters())
-    soft_and_state = 16 if config.loss_at == "masked" else 12
-    return "full" if soft_and_state * prunable + 4 * everything < ROOM * available_bytes(device) else "lean"
+    others = BYTES["full"]["soft"] * (everything - prunable)  # kept in float32 as well
+    needed = learning_bytes("full", config.loss_at) * prunable + others
+    return "full" if needed < ROOM * available_bytes(device) else "lean"
+
+
+def learning_bytes(memory: str, loss_at: str) -> int:
+    """Bytes that a prunable weight takes while it is learned, beside its original.
+
+    >>> learning_bytes("full", "masked"), learning_bytes("full", "soft"), learning_bytes("lean", "masked")
+    (20, 16, 6)
+    """
+    return sum(size for name, size in BYTES[memory].items() if name != "masked" or loss_at == "masked")
