@@ -80,16 +80,17 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
             no_network = is_local or not hub_answers()
             if not is_local and find_adapter_config_file(source, local_files_only=no_network):
                 raise adapter_error(name, ADAPTER_FILES[0])
+            known: dict = {"local_files_only": no_network}
             if not is_local:
-                check_hub_files(source, no_network)
-            config = AutoConfig.from_pretrained(source, local_files_only=no_network, trust_remote_code=False)
+                known["revision"] = check_hub_files(source, no_network) or "main"
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False, **known)
             check_decoder(name, config)
             if is_local:
                 check_size(name, Path(source), config)
-            tokenizer = load_tokenizer(source, local_files_only=no_network)
+            tokenizer = load_tokenizer(source, **known)
             model, info = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype or "auto", use_safetensors=True, local_files_only=no_network, trust_remote_code=False,
-                ignore_mismatched_sizes=True, output_loading_info=True,
+                source, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True,
+                output_loading_info=True, **known,
             )  # fmt: skip
         check_loading(name, model, info)
         check_tokenizer(name, model, tokenizer)

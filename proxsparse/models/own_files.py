@@ -44,19 +44,25 @@ def check_names(name: str, directory: Path) -> None:
             check_named_files(name, file, directory)
 
 
-def check_hub_files(name: str, no_network: bool) -> None:
-    """As `check_names`, for a model on the Hub."""
+def check_hub_files(name: str, no_network: bool) -> str | None:
+    """As `check_names`, for a model on the Hub. Returns the commit that was looked at, which is the one to load: another may be
+    pushed in between. None where there is nothing to look at."""
     from transformers.utils import cached_file
+    from transformers.utils.hub import extract_commit_hash
 
-    waiting = list(READ_FIRST)
+    waiting, commit = list(READ_FIRST), None
     for file in waiting:
-        found = cached_file(name, file, local_files_only=no_network, _raise_exceptions_for_missing_entries=False)
+        found = cached_file(
+            name, file, local_files_only=no_network, revision=commit, _raise_exceptions_for_missing_entries=False
+        )
         if found is None:
             continue
+        commit = extract_commit_hash(found, commit)
         check_named_files(name, Path(found), None)
         weights = read_json(Path(found)).get("transformers_weights") or ""
         if weights.endswith(".index.json") and weights not in waiting:
             waiting.append(weights)
+    return commit
 
 
 def check_named_files(name: str, file: Path, directory: Path | None) -> None:

@@ -14,7 +14,7 @@ import torch
 from app.operator import Operator
 from proxsparse import ProxSparseError, load_model
 from proxsparse.cli import main
-from proxsparse.models import own_files
+from proxsparse.models import load, own_files
 from proxsparse.models.own_files import check_hub_files, check_links, check_names
 
 AUTO = {
@@ -308,6 +308,34 @@ def test_nor_does_an_index_of_another_name_escape(tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.utils.cached_file", found)
     with pytest.raises(ProxSparseError, match=r"other\.safetensors\.index\.json"):
         check_hub_files("org/model", True)
+
+
+def test_what_was_looked_at_on_the_hub_is_what_is_loaded(model, tmp_path, monkeypatch):
+    """Somebody pushes another commit between the look and the load."""
+    import transformers.utils.hub
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for module in (constants, transformers.utils.hub):
+        monkeypatch.setattr(module, "HF_HUB_CACHE", str(tmp_path), raising=False)
+    repository = tmp_path / "models--org--tiny"
+    good, evil = "a" * 40, "b" * 40
+    shutil.copytree(model, repository / "snapshots" / good)
+    (repository / "snapshots" / evil).mkdir()
+    (repository / "snapshots" / evil / "config.json").write_text(json.dumps({"model_type": "no-such-model"}))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(good)
+    look = load.check_hub_files
+
+    def then_pushed(*arguments):
+        commit = look(*arguments)
+        (repository / "refs" / "main").write_text(evil)
+        return commit
+
+    monkeypatch.setattr(load, "check_hub_files", then_pushed)
+    assert load.load_model("org/tiny", "cpu").name == "org/tiny"
+    with pytest.raises(ProxSparseError):
+        load.load_model("org/tiny", "cpu")
 
 
 def test_it_is_looked_at_before_transformers_sees_it(model, monkeypatch):
