@@ -13,7 +13,7 @@ from proxsparse.settings import Setting, settings_of
 BASIC = ("steps", "lambda1", "metric")
 TEXT = ("length", "context", "bos", "windows", "live_windows", "evaluate_every")
 OPTIMIZER = ("learning_rate", "warmup", "decay", "batch", "accumulation", "clip", "precision", "seed")
-REGULARIZER = ("pattern", "ramp", "loss_at", "relative", "metric_windows", "lambda2", "epsilon")
+REGULARIZER = ("pattern", "ramp", "loss_at", "distill", "relative", "metric_windows", "lambda2", "epsilon")
 MACHINE = ("checkpoint_every", "history", "history_blocks", "tile_rows", "tile_columns", "device", "memory")
 PLACED_ELSEWHERE = ("model", "corpus")
 PATTERNS = ("2:4", "1:2", "1:4", "2:8", "4:8")  # n and m, chosen together; the command line learns any

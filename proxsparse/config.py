@@ -57,6 +57,13 @@ class LearnConfig:
         "weights at which the loss is taken: the original ones under the projected mask, which is the result, or the soft "
         "ones, as in the paper",
     )
+    distill: float = setting(
+        0.0,
+        "share of the loss that is the KL divergence from the dense model's predictions, which takes a second forward pass; the "
+        "rest is the language-model loss",
+        ge=0,
+        le=1,
+    )
     metric_windows: int = setting(
         16, "windows on which the activation metric is measured", "windows", ge=1, le=MOST_WINDOWS
     )

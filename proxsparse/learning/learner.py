@@ -25,7 +25,7 @@ from proxsparse.learning import state as saved
 from proxsparse.learning.clock import clock
 from proxsparse.learning.full_update import FullUpdate
 from proxsparse.learning.lean_update import LeanUpdate
-from proxsparse.learning.loss import Loss, language_model_loss
+from proxsparse.learning.loss import Loss, configured_loss
 from proxsparse.learning.metric import Metric, configured_metric
 from proxsparse.learning.originals import LossWeight, Originals, holding
 from proxsparse.learning.ramp import growth_factor
@@ -109,7 +109,7 @@ class MaskLearner:
         *,
         state: State | None = None,
         metric: Metric = configured_metric,
-        loss: Loss = language_model_loss,
+        loss: Loss = configured_loss,
         update: UpdateFactory | None = None,
     ):
         self.model, self.windows, self.config = model, windows, config or LearnConfig()
@@ -275,14 +275,14 @@ class MaskLearner:
     def projected(self, masks: MaskSet | None = None):
         """While open, the model holds the original weights under `masks` (default: the projected masks)."""
         masks = self.masks() if masks is None else masks
-        with self.dense():
+        with holding(self.originals.values, self.originals.copy):
             masks.apply_(self.layers)
             yield self.model
 
     @contextmanager
     def dense(self):
-        """While open, the model holds the original weights, unmasked."""
-        with holding(self.originals.values, self.originals.copy):
+        """While open, the model holds the original weights, unmasked, to be read only."""
+        with holding(self.originals.values, self.originals.read):
             yield self.model
 
     def restore(self) -> None:

@@ -58,6 +58,10 @@ class Originals:
         layer = self.layers[name]
         return layer.matrix_of(self.values[layer.parameter])
 
+    def read(self, parameter: nn.Parameter) -> Tensor:
+        """The original values in the dtype that the parameter has now, to be read only: where they have it, they are no copy."""
+        return self.values[parameter].to(parameter.dtype)
+
     def copy(self, parameter: nn.Parameter) -> Tensor:
         """A copy of the original values, in the dtype that the parameter has now."""
         return self.values[parameter].to(parameter.dtype, copy=True)

@@ -38,4 +38,4 @@ class Learner(Protocol):
         """The projected masks of the soft weights."""
 
     def dense(self) -> AbstractContextManager:
-        """While open, the model holds the original weights."""
+        """While open, the model holds the original weights, to be read only."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from proxsparse.errors import ProxSparseError
@@ -91,8 +91,60 @@ def next_token_losses(model, windows: Tensor) -> Tensor:
     return losses.view(windows.shape[0], -1)
 
 
+def next_token_states(model, windows: Tensor) -> Tensor:
+    """What every next token is predicted from: the last hidden states, where the LM head alone makes logits of them, else the
+    logits themselves; (count, length − 1, width). See `next_token_divergences`."""
+    if head_is_all(model):
+        return model.base_model(input_ids=windows, use_cache=False).last_hidden_state[:, :-1]
+    return model(input_ids=windows, use_cache=False).logits[:, :-1]
+
+
+def next_token_divergences(model, states: Tensor, teacher: Tensor, targets: Tensor, share: float = 1.0) -> Tensor:
+    """Of every token, the KL divergence of the prediction from the teacher's, mixed with its cross-entropy.
+
+    Logits are computed some tokens at a time, and again in backward, as in `next_token_losses`.
+
+    Parameters
+    ----------
+    states, teacher : Tensor
+        As `next_token_states` gives them, of the model that learns and of the one that it learns from: their heads are the same.
+    targets : Tensor
+        The tokens that follow, int64 (count, length − 1).
+    share : float
+        Of the divergence KL(teacher ‖ model); the rest is the cross-entropy.
+
+    Returns
+    -------
+    Tensor
+        In nats, float32 (count, length − 1).
+
+    References
+    ----------
+    Hinton et al. 2015, arXiv 1503.02531, section 2.
+    """
+    head = model.get_output_embeddings() if head_is_all(model) else nn.Identity()
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    tokens = max(1, MOST_LOGITS // vocabulary)
+    pieces = zip(
+        *(each.flatten(0, 1).split(tokens) for each in (states, teacher)), targets.flatten().split(tokens), strict=True
+    )
+    if targets.numel() <= tokens:
+        found = [_divergences(head, share, *piece) for piece in pieces]
+    else:
+        found = [checkpoint(_divergences, head, share, *piece, use_reentrant=False) for piece in pieces]
+    return torch.cat(found).view(targets.shape)
+
+
+def _divergences(head, share: float, states: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
+    with torch.no_grad():
+        wanted = head(teacher).float().log_softmax(-1)
+    predicted = head(states).float().log_softmax(-1)
+    divergence = nn.functional.kl_div(predicted, wanted, reduction="none", log_target=True).sum(-1)
+    return share * divergence + (1 - share) * nn.functional.nll_loss(predicted, targets, reduction="none")
+
+
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    return torch.nn.functional.cross_entropy(logits.float(), targets.flatten(), reduction="none")
+    return nn.functional.cross_entropy(logits.float(), targets.flatten(), reduction="none")
 
 
 def _head_losses(head, hidden: Tensor, targets: Tensor) -> Tensor:
