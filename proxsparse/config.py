@@ -17,18 +17,30 @@ from proxsparse.files import local_path
 from proxsparse.settings import setting, settings
 
 CORPORA = ("bundled", "wikitext2", "c4")
+# Text of another kind than `bundled`, on which masks are judged and nothing ever learns.
+JUDGED_ONLY = ("bundled-other",)
+CORPUS = f"{', '.join(CORPORA)}, or a .txt or .jsonl file"
 BOS = (
     "where the BOS token stands: at the beginning of every window, which Gemma models need, or once, before the text; auto: "
     "every for these models"
 )
 # Beyond these nobody can mean what they ask for. Within them, what the text, the model and the machine have room for counts.
 MOST_STEPS, MOST_WINDOWS, MOST_TOKENS, MOST_SEED = 1_000_000, 1_000_000, 2**20, 2**32 - 1
-NAMES = ("embedded", *CORPORA)  # whatever a directory may be called
+NAMES = ("embedded", *CORPORA, *JUDGED_ONLY)  # whatever a directory may be called
 
 
 def _check_pattern(n: int, m: int) -> None:
     if n >= m:
         raise ProxSparseError(f"n is {n} and m is {m}: keep fewer weights than a group has.")
+
+
+def check_learnable(corpus: str) -> None:
+    """Raise ProxSparseError for a text that is there to judge masks on, and not to make them."""
+    if corpus in JUDGED_ONLY:
+        raise ProxSparseError(
+            f"corpus is {corpus!r}, a text that masks are judged on and nothing learns from: give {CORPUS}, and {corpus} "
+            "with --evaluate-on."
+        )
 
 
 @settings
@@ -105,7 +117,7 @@ class LearnJob:
     """A learner with everything around it: weights, text, evaluation and what is kept on disk."""
 
     model: str = setting("embedded", "embedded, a Hub id, a directory, or a .gguf file")
-    corpus: str = setting("bundled", "bundled, wikitext2, c4, or a .txt or .jsonl file")
+    corpus: str = setting("bundled", CORPUS)
     length: int = setting(256, "length of a calibration window", "tokens", ge=2, le=MOST_TOKENS)
     context: int = setting(
         512, "length of a held-out window, on which perplexity is measured", "tokens", ge=2, le=MOST_TOKENS
@@ -139,6 +151,9 @@ class LearnJob:
     tile_columns: int = setting(16, "columns of that tile, rounded up to whole groups", "columns", ge=1, le=1024)
     device: str | None = setting(None, "cpu, cuda, or cuda:1; default: cuda where there is one")
     learn: LearnConfig = pydantic.Field(default_factory=LearnConfig)
+
+    def __post_init__(self):
+        check_learnable(self.corpus)
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -210,7 +225,7 @@ class CompareJob:
     """Methods and finished runs side by side: the same model, calibration text, held-out windows and pattern."""
 
     model: str = setting("embedded", "embedded, a Hub id, a directory, or a .gguf file")
-    corpus: str = setting("bundled", "bundled, wikitext2, c4, or a .txt or .jsonl file")
+    corpus: str = setting("bundled", CORPUS)
     n: int = setting(2, "weights kept in a group", "weights", ge=1, le=254)
     m: int = setting(4, "weights in a group", "weights", ge=2, le=255)
     length: int = setting(256, "length of a calibration window", "tokens", ge=2, le=MOST_TOKENS)
@@ -240,6 +255,7 @@ class CompareJob:
     tasks: tuple[str, ...] = ()  # of EleutherAI's lm-eval, by name or as the path of a .yaml file
 
     def __post_init__(self):
+        check_learnable(self.corpus)
         for name in ("methods", "runs", "masks", "prompts", "tasks"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
         for name in self.methods:
