@@ -11,7 +11,7 @@ from app.views.run import RunSnapshot, snapshot_of
 from app.visitors import Rights
 from proxsparse import ProxSparseError
 from proxsparse.bundled import ROOT
-from proxsparse.config import CORPORA
+from proxsparse.config import CORPORA, JUDGED_ONLY
 from proxsparse.files import local_path
 from proxsparse.runs import Run, find_run
 
@@ -78,11 +78,15 @@ class Operator:
     def check_corpus(self, name: str) -> str:
         """A named corpus, an uploaded text, or a path inside an allowed folder."""
         name = (name or "").strip()
-        if name in CORPORA:
+        if name in (*CORPORA, *JUDGED_ONLY):
             return name
         if re.fullmatch(r"[\w.-]+", name) and (self.uploads / name).is_file():
             return str(self.uploads / name)
         return self._inside(name, "text", self.allowed)
+
+    def check_texts(self, names: list[str] | None) -> tuple[str, ...]:
+        """The same, of several."""
+        return tuple(map(self.check_corpus, names or []))
 
     def shown_corpus(self, name: str) -> str:
         """What the form calls the text of a run: an uploaded one by the name it was given."""

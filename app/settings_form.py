@@ -30,9 +30,9 @@ def settings(names: tuple[str, ...]) -> dict[str, gr.components.Component]:
     return {name: _input(name) for name in names}
 
 
-def job_from(model: str, corpus: str, values: dict) -> LearnJob:
+def job_from(model: str, corpus: str, evaluate_on: tuple[str, ...], values: dict) -> LearnJob:
     """A job of what stands in the form. Raises ProxSparseError with the first value that cannot be."""
-    job, learn = {"model": model, "corpus": corpus}, {}
+    job, learn = {"model": model, "corpus": corpus, "evaluate_on": evaluate_on}, {}
     for name, value in values.items():
         if name == "pattern":
             learn["n"], _, learn["m"] = value.partition(":")

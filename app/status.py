@@ -8,6 +8,7 @@ from html import escape
 from app import html
 from app.operator import EXAMPLE_ID
 from app.views.run import RunSnapshot
+from proxsparse.config import JUDGED_ONLY
 from proxsparse.learning.report import pattern_share
 
 EMPTY = """
@@ -75,6 +76,7 @@ def tiles(view: RunSnapshot | None) -> str:
     flipped = "–" if last is None or not view.weights else f"{last['flips_from_start'] / view.weights:.2%}"
     tiles = (
         html.tile("perplexity, learned mask", _perplexity(learned), about, lead=True),
+        *_elsewhere(view),
         html.tile("magnitude mask", _perplexity(magnitude), f"keeping the {n} largest of every {m}, nothing learned"),
         html.tile("dense", _perplexity(dense), "the model as it came, all weights kept")
         if given == "dense"
@@ -85,6 +87,22 @@ def tiles(view: RunSnapshot | None) -> str:
         html.tile("weights flipped", flipped, "kept now and dropped at the start, or the reverse"),
     )
     return f"<div class='tiles'>{''.join(tiles)}</div>"
+
+
+def _elsewhere(view: RunSnapshot) -> list[str]:
+    """A tile for each further text on which the mask as it is was judged."""
+    given = "dense" if view.run.given() == "dense" else "given model"
+    return [
+        html.tile(
+            f"on {escape(_called(text))}", _perplexity(masks["learned"]),
+            f"learned mask; {given} {_perplexity(masks['dense'])}; {masks['learned']['windows']} windows, nothing learned from them",
+        )
+        for text, masks in view.judged_now().items()
+    ]  # fmt: skip
+
+
+def _called(text: str) -> str:
+    return "text of another kind" if text in JUDGED_ONLY else text
 
 
 def _headline(view: RunSnapshot) -> tuple[list[dict | None], str]:
@@ -125,8 +143,22 @@ def result(view: RunSnapshot | None) -> str:
         classes=[row["mask"] for row in rows],
     )
     return f"""<div class='result'><h3>Result at step {rows[2]["step"]}</h3>{table}
-<p>On {first["windows"]} held-out windows of {first["context"]} tokens ({first["tokens"]:,} predicted), ± standard error over the windows.
-No weight was updated: each mask is applied to the original weights. Lower is better.</p></div>"""
+<p>On {first["windows"]} held-out windows of {first["context"]} tokens of {escape(_short(view.job.corpus))}
+({first["tokens"]:,} predicted), ± standard error over the windows. No weight was updated: each mask is applied to the original
+weights. Lower is better.</p>{_further(view)}</div>"""
+
+
+def _further(view: RunSnapshot) -> str:
+    """The table of the further texts on which the mask as it is was judged."""
+    given = view.run.given()
+    rows = []
+    for text, masks in view.judged_now().items():
+        learned, dense = masks["learned"], masks["dense"]
+        values = [html.with_error(row["perplexity"], row["stderr"]) for row in (learned, dense)]
+        rows.append((escape(text), *values, f"{html.with_error(learned['ratio'], learned['ratio_stderr'])} ×"))
+    over = "over dense" if given == "dense" else "over the given model"
+    columns = ("judged on", "learned mask", escape(given), over)
+    return f"<h3>On further texts</h3>{html.table(columns, rows)}" if rows else ""
 
 
 def log(view: RunSnapshot | None) -> str:

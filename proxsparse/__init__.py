@@ -23,6 +23,7 @@ _HOME = {
     "load_model": "models.load",
     "prunable_layers": "layers",
     "load_windows": "text",
+    "load_heldout": "text",
     "perplexity": "evaluation.perplexity",
     "next_tokens": "evaluation.next_token",
     "what_if": "evaluation.what_if",

@@ -34,6 +34,7 @@ from proxsparse.runs import Comparison as Comparison
 from proxsparse.runs import Run as Run
 from proxsparse.runs import Sweep as Sweep
 from proxsparse.runs import list_runs as list_runs
+from proxsparse.text import load_heldout as load_heldout
 from proxsparse.text import load_windows as load_windows
 
 __version__: str

@@ -17,18 +17,62 @@ from proxsparse.files import local_path
 from proxsparse.settings import setting, settings
 
 CORPORA = ("bundled", "wikitext2", "c4")
+# Text of another kind than `bundled`, on which masks are judged and nothing ever learns.
+JUDGED_ONLY = ("bundled-other",)
+JUDGED_BY_DEFAULT = {"bundled": JUDGED_ONLY}  # {text learned on: what a mask is judged on besides}
+CORPUS = f"{', '.join(CORPORA)}, or a .txt or .jsonl file"
+EVALUATE_ON = (
+    "further texts on which the result is judged, beside the held-out part of the text that it was made on: "
+    f"{', '.join((*CORPORA, *JUDGED_ONLY))} (of these the held-out part), or .txt or .jsonl files (all of it that was not learned on)"
+)
 BOS = (
     "where the BOS token stands: at the beginning of every window, which Gemma models need, or once, before the text; auto: "
     "every for these models"
 )
 # Beyond these nobody can mean what they ask for. Within them, what the text, the model and the machine have room for counts.
 MOST_STEPS, MOST_WINDOWS, MOST_TOKENS, MOST_SEED = 1_000_000, 1_000_000, 2**20, 2**32 - 1
-NAMES = ("embedded", *CORPORA)  # whatever a directory may be called
+MOST_TEXTS = 16  # to judge on
+NAMES = ("embedded", *CORPORA, *JUDGED_ONLY)  # whatever a directory may be called
 
 
 def _check_pattern(n: int, m: int) -> None:
     if n >= m:
         raise ProxSparseError(f"n is {n} and m is {m}: keep fewer weights than a group has.")
+
+
+def check_learnable(corpus: str) -> None:
+    """Raise ProxSparseError for a text that is there to judge masks on, and not to make them."""
+    if corpus in JUDGED_ONLY:
+        raise ProxSparseError(
+            f"corpus is {corpus!r}, a text that masks are judged on and nothing learns from: give {CORPUS}, and {corpus} "
+            "with --evaluate-on."
+        )
+
+
+def checked_texts(corpus: str, evaluate_on: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The texts to judge on besides, each once. Raises ProxSparseError where tables could not tell two texts apart."""
+    check_learnable(corpus)
+    if evaluate_on is None:
+        return None
+    texts = tuple(dict.fromkeys(evaluate_on))
+    if len(texts) > MOST_TEXTS:
+        raise ProxSparseError(f"evaluate-on names {len(texts)} texts: give {MOST_TEXTS} or fewer.")
+    named: dict[str, str] = {}
+    for text in dict.fromkeys((corpus, *texts)):
+        other = named.setdefault(text_name(text), text)
+        if other != text:
+            raise ProxSparseError(f"The texts {other} and {text} have the same name: rename one of the files.")
+    return texts
+
+
+def text_name(corpus: str) -> str:
+    """What tables call a text: its name, or that of its file."""
+    return corpus.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _judged_on(corpus: str, evaluate_on: tuple[str, ...] | None) -> tuple[str, ...]:
+    texts = JUDGED_BY_DEFAULT.get(corpus, ()) if evaluate_on is None else evaluate_on
+    return tuple(text for text in texts if text != corpus)
 
 
 @settings
@@ -112,7 +156,7 @@ class LearnJob:
     """A learner with everything around it: weights, text, evaluation and what is kept on disk."""
 
     model: str = setting("embedded", "embedded, a Hub id, a directory, or a .gguf file")
-    corpus: str = setting("bundled", "bundled, wikitext2, c4, or a .txt or .jsonl file")
+    corpus: str = setting("bundled", CORPUS)
     length: int = setting(256, "length of a calibration window", "tokens", ge=2, le=MOST_TOKENS)
     context: int = setting(
         512, "length of a held-out window, on which perplexity is measured", "tokens", ge=2, le=MOST_TOKENS
@@ -145,7 +189,16 @@ class LearnJob:
     )
     tile_columns: int = setting(16, "columns of that tile, rounded up to whole groups", "columns", ge=1, le=1024)
     device: str | None = setting(None, "cpu, cuda, or cuda:1; default: cuda where there is one")
+    evaluate_on: tuple[str, ...] | None = None  # EVALUATE_ON; None: the default of the text that is learned on
     learn: LearnConfig = pydantic.Field(default_factory=LearnConfig)
+
+    def __post_init__(self):
+        object.__setattr__(self, "evaluate_on", checked_texts(self.corpus, self.evaluate_on))
+
+    @property
+    def judged_on(self) -> tuple[str, ...]:
+        """The texts on which the final mask is judged besides the held-out part of the text that was learned on."""
+        return _judged_on(self.corpus, self.evaluate_on)
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -217,7 +270,7 @@ class CompareJob:
     """Methods and finished runs side by side: the same model, calibration text, held-out windows and pattern."""
 
     model: str = setting("embedded", "embedded, a Hub id, a directory, or a .gguf file")
-    corpus: str = setting("bundled", "bundled, wikitext2, c4, or a .txt or .jsonl file")
+    corpus: str = setting("bundled", CORPUS)
     n: int = setting(2, "weights kept in a group", "weights", ge=1, le=254)
     m: int = setting(4, "weights in a group", "weights", ge=2, le=255)
     length: int = setting(256, "length of a calibration window", "tokens", ge=2, le=MOST_TOKENS)
@@ -245,8 +298,10 @@ class CompareJob:
     masks: tuple[str, ...] = ()  # directories of sparse checkpoints whose zeros take part as masks
     prompts: tuple[str, ...] = PROMPTS
     tasks: tuple[str, ...] = ()  # of EleutherAI's lm-eval, by name or as the path of a .yaml file
+    evaluate_on: tuple[str, ...] | None = None  # EVALUATE_ON; None: the default of the calibration text
 
     def __post_init__(self):
+        object.__setattr__(self, "evaluate_on", checked_texts(self.corpus, self.evaluate_on))
         for name in ("methods", "runs", "masks", "prompts", "tasks"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
         for name in self.methods:
@@ -262,6 +317,11 @@ class CompareJob:
             raise ProxSparseError(
                 "Two of the runs and checkpoints have the same name, or one has the name of a method: rename its directory."
             )
+
+    @property
+    def judged_on(self) -> tuple[str, ...]:
+        """The texts on which every method is judged besides the held-out part of the calibration text."""
+        return _judged_on(self.corpus, self.evaluate_on)
 
     def run_names(self) -> dict[str, str]:
         """{name in the tables: directory}."""

@@ -2,6 +2,7 @@
 
 A corpus has a calibration part, which the masks are learned on, and a held-out part, which they are judged on; the two
 never overlap. Each part is concatenated, tokenized once and cut into windows of a stated length that do not overlap.
+Masks can be judged on other texts as well: `load_heldout` takes from each what was not learned on.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from proxsparse.bundled import ROOT
+from proxsparse.config import CORPUS, check_learnable
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path, refuse_lfs_pointer
 
@@ -33,7 +35,8 @@ C4_DOCUMENTS = 2000  # streamed for calibration, about 1 M tokens; a quarter of 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Two texts that share nothing. sha256 is of both, and goes into a model's provenance."""
+    """Two texts that share nothing. sha256 is of both, and goes into a model's provenance. calibration: empty where nothing
+    may be learned from the corpus."""
 
     name: str
     calibration: str
@@ -47,7 +50,7 @@ class Corpus:
 @dataclass(frozen=True)
 class Text:
     """Windows of token ids. calibration: int64 (count, length); heldout: int64 (count, context). bos: whether the BOS token
-    begins every one of them."""
+    begins every one of them. corpus: what they were cut from."""
 
     calibration: Tensor
     heldout: Tensor
@@ -56,6 +59,7 @@ class Text:
     calibration_tokens: int
     heldout_tokens: int
     bos: bool = False
+    corpus: Corpus | None = field(default=None, repr=False)
 
     def heldout_windows(self, count: int = 0) -> Tensor:
         """The first `count` held-out windows, int64 (count, context); 0: all of them."""
@@ -65,6 +69,19 @@ class Text:
         """What tells this text from another, as JSON."""
         names = ("name", "sha256", "calibration_tokens", "heldout_tokens", "bos")
         return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Windows of a text that a mask is judged on: int64 (count, context). sha256: of this text. left_out: paragraphs of it
+    that were learned on, and are not in the windows."""
+
+    windows: Tensor
+    name: str
+    sha256: str
+    tokens: int
+    bos: bool = False
+    left_out: int = 0
 
 
 def load_windows(
@@ -112,21 +129,13 @@ def load_windows(
     >>> text = load_windows("bundled", lm.tokenizer, length=256, context=512)  # doctest: +SKIP
     """
     context = context or length
-    for name, tokens in (("length", length), ("context", context)):
-        if tokens < 2:
-            raise ProxSparseError(f"{name} is {tokens}: a window needs 2 tokens or more.")
-        if model_context is not None and tokens > model_context:
-            raise ProxSparseError(
-                f"{name} is {tokens} and the model reads at most {model_context} tokens: give {model_context} or less."
-            )
-    first = tokenizer.bos_token_id if bos else None
-    if bos and first is None:
-        raise ProxSparseError("This model's tokenizer has no BOS token to begin a window with: set bos to once.")
+    check_learnable(corpus)
+    _check_lengths({"length": length, "context": context}, model_context)
+    first = _first_token(tokenizer, bos)
     text = load_corpus(corpus)
-    calibration, heldout = _token_ids(text.calibration, tokenizer), _token_ids(text.heldout, tokenizer)
-    if vocabulary is not None:
-        for ids in (calibration, heldout):
-            _check_known(ids, tokenizer, vocabulary, text.name)
+    calibration, heldout = (
+        _token_ids(part, tokenizer, vocabulary, text.name) for part in (text.calibration, text.heldout)
+    )
     return Text(
         calibration=_windows(calibration, length, first, "calibration", "length", text.name),
         heldout=_windows(heldout, context, first, "held-out", "context", text.name),
@@ -135,7 +144,93 @@ def load_windows(
         calibration_tokens=len(calibration),
         heldout_tokens=len(heldout),
         bos=bos,
+        corpus=text,
     )
+
+
+def load_heldout(
+    corpus: str,
+    tokenizer,
+    context: int = 512,
+    model_context: int | None = None,
+    *,
+    vocabulary: int | None = None,
+    bos: bool = False,
+    learned_on: Corpus | None = None,
+    also_learned_on: Collection[str] = (),
+) -> HeldOut:
+    """Windows of a text that a mask is judged on, which was learned on another one, or on another part of it.
+
+    Parameters
+    ----------
+    corpus : str
+        As for `load_windows`, or `bundled-other`: text of another kind than `bundled`, which nothing learns from.
+    tokenizer, model_context, vocabulary, bos
+        As for `load_windows`.
+    context : int
+        Tokens in a window.
+    learned_on : Corpus, optional
+        What the mask was learned on. Of a file the whole text is taken then, without the paragraphs that were learned on. Where
+        it is not given, and of every text that has a name, only the held-out part is taken.
+    also_learned_on : collection of str
+        sha256 of further corpora that masks were learned on: of these too only the held-out part is taken.
+
+    Returns
+    -------
+    HeldOut
+        Windows of token ids, int64 (count, context).
+
+    Raises
+    ------
+    ProxSparseError
+        As `load_windows`; and where every paragraph of a file was learned on.
+
+    Examples
+    --------
+    >>> text = load_heldout("bundled-other", lm.tokenizer, context=512)  # doctest: +SKIP
+    """
+    _check_lengths({"context": context}, model_context)
+    first = _first_token(tokenizer, bos)
+    text, judged, left_out = load_corpus(corpus), None, 0
+    if learned_on is not None and corpus not in _NAMED and text.sha256 not in {learned_on.sha256, *also_learned_on}:
+        judged, left_out = _not_learned_on(read_documents(local_path(corpus)), learned_on)
+        if not judged:
+            raise ProxSparseError(
+                f"Every paragraph of {text.name} is in the text that is learned on: give another text to judge on."
+            )
+    judged = text.heldout if judged is None else judged
+    ids = _token_ids(judged, tokenizer, vocabulary, text.name)
+    windows = _windows(ids, context, first, "held-out", "context", text.name)
+    return HeldOut(windows, text.name, hashlib.sha256(judged.encode()).hexdigest(), len(ids), bos, left_out)
+
+
+def _not_learned_on(documents: list[str], learned_on: Corpus) -> tuple[str, int]:
+    """The paragraphs of a text that are not among those learned on, and how many are."""
+    known = {paragraph.strip() for paragraph in _paragraphs(learned_on.calibration)}
+    paragraphs = _paragraphs(SEPARATOR.join(documents))
+    kept = [paragraph for paragraph in paragraphs if paragraph.strip() not in known]
+    return SEPARATOR.join(kept), len(paragraphs) - len(kept)
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [paragraph for paragraph in re.split(r"\n\s*\n", text) if paragraph.strip()]
+
+
+def _check_lengths(lengths: dict[str, int], model_context: int | None) -> None:
+    for name, tokens in lengths.items():
+        if tokens < 2:
+            raise ProxSparseError(f"{name} is {tokens}: a window needs 2 tokens or more.")
+        if model_context is not None and tokens > model_context:
+            raise ProxSparseError(
+                f"{name} is {tokens} and the model reads at most {model_context} tokens: give {model_context} or less."
+            )
+
+
+def _first_token(tokenizer, bos: bool) -> int | None:
+    """The token that begins every window, if there is one."""
+    if bos and tokenizer.bos_token_id is None:
+        raise ProxSparseError("This model's tokenizer has no BOS token to begin a window with: set bos to once.")
+    return tokenizer.bos_token_id if bos else None
 
 
 def load_corpus(corpus: str) -> Corpus:
@@ -144,9 +239,7 @@ def load_corpus(corpus: str) -> Corpus:
         return _NAMED[corpus]()
     path = local_path(corpus)
     if path.suffix not in (".txt", ".jsonl"):
-        raise ProxSparseError(
-            f"There is no corpus {corpus!r}: give bundled, wikitext2, c4, or the path of a .txt or .jsonl file."
-        )
+        raise ProxSparseError(f"There is no corpus {corpus!r}: give {CORPUS}.")
     documents = read_documents(path)
     calibration, heldout = split(documents)
     return Corpus(path.name, calibration, heldout)
@@ -225,18 +318,17 @@ def split(documents: list[str]) -> tuple[str, str]:
     return text[:cut], text[cut:]
 
 
-def _token_ids(text: str, tokenizer) -> Tensor:
-    return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
-
-
-def _check_known(ids: Tensor, tokenizer, vocabulary: int, name: str) -> None:
-    unknown = ids[ids >= vocabulary]
+def _token_ids(text: str, tokenizer, vocabulary: int | None, name: str) -> Tensor:
+    """int64 (tokens,). Raises ProxSparseError for a token that the model does not know; vocabulary: how many it does."""
+    ids = torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
+    unknown = ids[ids >= vocabulary] if vocabulary is not None else ids[:0]
     if len(unknown):
         token = tokenizer.convert_ids_to_tokens(int(unknown[0]))
         raise ProxSparseError(
             f"{name} needs the token {token!r} ({int(unknown[0])}), which lies beyond the {vocabulary} rows of the model's "
             "embedding: give the tokenizer that belongs to the model, or take it out of the text."
         )
+    return ids
 
 
 def _windows(ids: Tensor, length: int, first: int | None, part: str, setting: str, name: str) -> Tensor:
@@ -255,15 +347,18 @@ def _windows(ids: Tensor, length: int, first: int | None, part: str, setting: st
 
 
 def _bundled() -> Corpus:
-    parts = {}
-    for part in ("calibration", "heldout"):
-        files = sorted((BUNDLED / part).glob("*.txt"))
-        if not files:
-            raise ProxSparseError(
-                f"The bundled corpus is not at {BUNDLED}: install proxsparse again, or give a text file."
-            )
-        parts[part] = SEPARATOR.join(path.read_text(encoding="utf-8").strip() for path in files)
-    return Corpus("bundled", **parts)
+    return Corpus("bundled", _files_of("calibration"), _files_of("heldout"))
+
+
+def _bundled_other() -> Corpus:
+    return Corpus("bundled-other", "", _files_of("other"))
+
+
+def _files_of(part: str) -> str:
+    files = sorted((BUNDLED / part).glob("*.txt"))
+    if not files:
+        raise ProxSparseError(f"The bundled corpus is not at {BUNDLED}: install proxsparse again, or give a text file.")
+    return SEPARATOR.join(path.read_text(encoding="utf-8").strip() for path in files)
 
 
 def _from_hub(name: str, read: Callable[[], Corpus]) -> Corpus:
@@ -303,4 +398,6 @@ def _c4() -> Corpus:
     return _from_hub("c4", read)
 
 
-_NAMED: dict[str, Callable[[], Corpus]] = {"bundled": _bundled, "wikitext2": _wikitext2, "c4": _c4}
+_NAMED: dict[str, Callable[[], Corpus]] = {
+    "bundled": _bundled, "bundled-other": _bundled_other, "wikitext2": _wikitext2, "c4": _c4,
+}  # fmt: skip

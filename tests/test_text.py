@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny_text, tiny_tokenizer
 
-from proxsparse import ProxSparseError, load_windows
+from proxsparse import ProxSparseError, load_heldout, load_model, load_windows
 from proxsparse.text import BUNDLED, load_corpus, read_documents, split
 
 
@@ -150,16 +150,70 @@ def test_bad_requests_are_one_sentence(text_file):
         load_windows("wikitext2", tiny_tokenizer())
 
 
+def test_what_was_learned_on_is_never_judged_on(text_file, tmp_path):
+    tokenizer = tiny_tokenizer()
+    corpus = load_windows(str(text_file), tokenizer, 16, 32).corpus
+    paragraphs = text_file.read_text(encoding="utf-8").split("\n\n")
+    held_out = corpus.heldout.split("\n\n")
+
+    def judged(path, **more):
+        return load_heldout(str(path), tokenizer, 32, learned_on=corpus, **more)
+
+    def as_text(found):
+        return tokenizer.decode(found.windows.flatten().tolist()).replace(" ", "")
+
+    same = judged(text_file)
+    assert as_text(same) in corpus.heldout.replace(" ", "") and same.left_out == 0
+
+    new = tiny_text(3, seed=9).split("\n\n")
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text("\n".join(json.dumps({"text": each}) for each in (*paragraphs, *new)), encoding="utf-8")
+    found = judged(mixed)
+    assert found.left_out == len(paragraphs) - len(held_out)
+    assert found.tokens == len("\n\n".join([*held_out, *new]))
+    assert not any(paragraph in as_text(found) for paragraph in corpus.calibration.split("\n\n"))
+
+    inside = tmp_path / "inside.txt"
+    inside.write_text("\n\n".join(corpus.calibration.split("\n\n")[:4]), encoding="utf-8")
+    with pytest.raises(ProxSparseError, match=r"Every paragraph of inside.txt is in the text that is learned on"):
+        judged(inside)
+
+    whole = tmp_path / "elsewhere.txt"
+    whole.write_text(tiny_text(seed=7), encoding="utf-8")
+    other = load_windows(str(whole), tokenizer, 16, 32)
+    assert judged(whole).tokens == len(whole.read_text()), "all of it"
+    assert judged(whole, also_learned_on={other.sha256}).tokens == other.heldout_tokens, "a run learned on the rest"
+    assert load_heldout(str(whole), tokenizer, 32).tokens == other.heldout_tokens, "who knows what was learned on"
+
+
+def test_nothing_learns_from_the_text_of_another_kind():
+    with pytest.raises(ProxSparseError, match=r"corpus is 'bundled-other', a text .* give bundled, .*--evaluate-on"):
+        load_windows("bundled-other", tiny_tokenizer())
+    corpus = load_corpus("bundled-other")
+    assert corpus.calibration == "" and corpus.heldout
+    text = load_heldout("bundled-other", tiny_tokenizer(), 32, learned_on=load_corpus("bundled"))
+    assert (text.tokens, text.left_out) == (len(corpus.heldout), 0)
+
+
 def test_the_bundled_corpus():
     """Each piece has its own subject: no two parts, and no two pieces, share a longer run of words."""
-    calibration, heldout = (sorted((BUNDLED / part).glob("*.txt")) for part in ("calibration", "heldout"))
-    assert len(calibration) >= 40 and len(heldout) >= 12
-    assert not {path.name for path in calibration} & {path.name for path in heldout}
+    parts = ("calibration", "heldout", "other")
+    calibration, heldout, other = (sorted((BUNDLED / part).glob("*.txt")) for part in parts)
+    assert len(calibration) >= 40 and len(heldout) >= 12 and len(other) >= 14
+    everything = (*calibration, *heldout, *other)
+    assert len({path.name for path in everything}) == len(everything)
     seen: dict[tuple, str] = {}
-    for path in (*calibration, *heldout):
+    for path in everything:
         words = path.read_text(encoding="utf-8").split()
         assert 500 <= len(words) <= 900, path.name
         for run in zip(*(words[k:] for k in range(10)), strict=False):
             assert seen.setdefault(run, path.name) == path.name, (path.name, seen[run], " ".join(run))
-    titles = [path.read_text(encoding="utf-8").splitlines()[0] for path in (*calibration, *heldout)]
+    titles = [path.read_text(encoding="utf-8").splitlines()[0] for path in everything]
     assert all(a != b for a, b in pairwise(sorted(titles)))
+
+
+@pytest.mark.embedded
+def test_the_text_of_another_kind_is_long_enough_to_judge_on():
+    lm = load_model("embedded")
+    text = lm.heldout("bundled-other", 512)
+    assert text.tokens >= 10_000 and len(text.windows) >= 20 and text.name == "bundled-other"

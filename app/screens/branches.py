@@ -46,7 +46,7 @@ class Branches:
             )  # fmt: skip
 
     def wire(self, shell, values: list[Component]) -> None:
-        """values: of the form of settings."""
+        """values: of the form, the texts to judge on and the settings."""
         shell.on(self.button.click, self.fork, [shell.id, self.step, *values], [shell.id])
 
     def entry(self) -> Entry:
@@ -85,10 +85,10 @@ class Branches:
     def curves(self, view: RunSnapshot, others: list[RunSnapshot]):
         """The learning curve of the run shown, or of it and the others."""
         if not others:
-            return figures.learning_curve(view.curves(), view.measurements(), view.run.given())
+            return figures.learning_curve(view.curves(), view.measurements(), view.run.given(), view.judged)
         return figures.learning_curves(courses([view, *others]))
 
-    def fork(self, id: str, step: str | None, *values) -> str:
+    def fork(self, id: str, step: str | None, evaluate_on: list[str] | None, *values) -> str:
         """Go on from a checkpoint with every setting of the form that differs from the run's; returns the fork's id.
 
         What a fork cannot change is refused by name.
@@ -98,13 +98,16 @@ class Branches:
         if step and not str(step).isdecimal():
             raise ProxSparseError(f"The step to fork from is {str(step)[:40]!r}: choose one of the list.")
         before = parent.job()
-        after = job_from(before.model, before.corpus, dict(zip(SETTINGS, values, strict=True)))
+        texts = self.operator.check_texts(evaluate_on)
+        after = job_from(before.model, before.corpus, texts, dict(zip(SETTINGS, values, strict=True)))
         changes = {
             name: value
             for config, old, new in ((LearnConfig, before.learn, after.learn), (LearnJob, before, after))
             for name in settings_of(config)
             if (value := getattr(new, name)) != getattr(old, name)
         }
+        if after.judged_on != before.judged_on:
+            changes["evaluate_on"] = texts
         path = new_run_path(self.operator.runs, f"{before.model}-fork")
         run = parent.fork(path, int(step) if step else None, self.operator.rights.owner, **changes)
         run.start()

@@ -277,18 +277,19 @@ class LearnScreen:
         shell.on(shell.id.change, form.fill, [shell.id], form.filled)
         gr.on([parts["quantity"].change, parts["scrubber"].input, self.branches.others.input], **shell.looking(self))
         form.wire(shell)
-        self.branches.wire(shell, form.values)
-        shell.on(parts["run"].click, self.start, [form.model, form.corpus, *form.values], [shell.id])
+        self.branches.wire(shell, [form.evaluate_on, *form.values])
+        shell.on(parts["run"].click, self.start, [form.model, form.corpus, form.evaluate_on, *form.values], [shell.id])
         for command in COMMANDS:
             shell.on(parts[command].click, lambda id, command=command: self.send(command, id), [shell.id])
         shell.on(parts["strength"].release, self.set_strength, [shell.id, parts["strength"]])
         shell.on(parts["delay"].input, self.set_delay, [shell.id, parts["delay"]])
 
-    def start(self, model: str, corpus: str, *values) -> str:
+    def start(self, model: str, corpus: str, evaluate_on: list[str] | None, *values) -> str:
         """Begin a run with what stands in the form; returns its id."""
         self.operator.rights.require_acting()
         model, corpus = self.operator.check_model(model), self.operator.check_corpus(corpus)
-        job = job_from(model, corpus, dict(zip(SETTINGS, values, strict=True)))
+        texts = self.operator.check_texts(evaluate_on)
+        job = job_from(model, corpus, texts, dict(zip(SETTINGS, values, strict=True)))
         run = Run.create(job, new_run_path(self.operator.runs, job.model), self.operator.rights.owner)
         run.start()
         return run.id

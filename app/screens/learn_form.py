@@ -6,7 +6,7 @@ from html import escape
 
 import gradio as gr
 
-from app.operator import CORPORA, EXAMPLE_ID, Operator
+from app.operator import EXAMPLE_ID, Operator
 from app.settings_form import (
     BASIC,
     MACHINE,
@@ -21,7 +21,7 @@ from app.settings_form import (
     values_of,
 )
 from proxsparse import PRESETS, LearnJob
-from proxsparse.config import PRESET_NOTES
+from proxsparse.config import CORPORA, JUDGED_ONLY, PRESET_NOTES
 
 # Opens the settings on narrow screens, where they would fill the first four.
 TOGGLE = """<button type='button' aria-expanded='false' aria-controls='form'>Settings</button>"""
@@ -32,6 +32,7 @@ button.addEventListener('click', () => {
   button.setAttribute('aria-expanded', String(open));
 });
 """
+TEXTS = (*CORPORA, *JUDGED_ONLY)  # that can be judged on
 AS_SHOWN = "as the run shown"  # in the list of presets: the form holds the settings of a run
 GROUPS = (
     ("Text and measurement", TEXT), ("Optimizer", OPTIMIZER), ("Regularizer and metric", REGULARIZER), ("Machine", MACHINE),
@@ -78,6 +79,11 @@ class LearnForm:
             list(CORPORA), value="bundled", allow_custom_value=True, label="Text", elem_id="corpus",
             info="bundled works offline; wikitext2 and c4 come from the Hub; or upload your own",
         )  # fmt: skip
+        self.evaluate_on = gr.Dropdown(
+            list(TEXTS), value=list(LearnJob().judged_on), multiselect=True, allow_custom_value=True,
+            label="Judge also on", elem_id="evaluate-on",
+            info="further texts on which the mask is measured at the end; bundled-other is of another kind than bundled",
+        )  # fmt: skip
         self.upload = gr.UploadButton("Upload a text (.txt, .jsonl)", file_count="single", size="sm", elem_id="upload")
         fields = settings(BASIC)
         for title, names in GROUPS:
@@ -88,7 +94,7 @@ class LearnForm:
     @property
     def filled(self) -> list:
         """What `fill` updates."""
-        return [*self.values, self.corpus, self.model, self.preset, self.note, self.differs]
+        return [*self.values, self.corpus, self.evaluate_on, self.model, self.preset, self.note, self.differs]
 
     def wire(self, shell) -> None:
         """Whatever changes the form, what stands there is compared anew."""
@@ -99,7 +105,7 @@ class LearnForm:
         self.preset.input(self.take_preset, beside, taken, **shell.quietly)
         self.reset.click(self.reset_to_preset, beside, taken, **shell.quietly)
         shell.on(self.as_shown.click, self.fill_as_shown, [shell.id], self.filled)
-        shell.on(self.upload.upload, self.keep_text, [self.upload], [self.corpus])
+        shell.on(self.upload.upload, self.keep_text, [self.upload], [self.corpus, self.evaluate_on])
 
     def fill(self, id: str) -> dict:
         """Put the settings of the run shown into the form: what a fork starts from, and a new run like it. Beside the recorded
@@ -117,6 +123,8 @@ class LearnForm:
         preset = AS_SHOWN if differences(values, PRESETS[nearest]) else nearest
         updates = dict(zip(self.values, values, strict=True))
         updates[self.corpus] = gr.update(choices=list(dict.fromkeys((*CORPORA, corpus))), value=corpus)
+        judged_on = list(map(self.operator.shown_corpus, job.judged_on))
+        updates[self.evaluate_on] = gr.update(choices=list(dict.fromkeys((*TEXTS, *judged_on))), value=judged_on)
         updates |= {self.model: job.model, self.preset: preset, self.note: _note(preset)}
         return updates | {self.differs: self.marks(preset, id, *values)}
 
@@ -150,9 +158,9 @@ class LearnForm:
         return f"<style>{style}</style><ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
 
     def keep_text(self, path: str):
-        """Keep an uploaded text, and choose it."""
+        """Keep an uploaded text, choose it to learn on, and offer it to judge on."""
         name = self.operator.keep_upload(path)
-        return gr.update(choices=[*CORPORA, name], value=name)
+        return gr.update(choices=[*CORPORA, name], value=name), gr.update(choices=[*TEXTS, name])
 
 
 def _note(preset: str | None) -> str:

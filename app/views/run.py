@@ -13,6 +13,7 @@ from proxsparse.config import LearnJob
 from proxsparse.figures import QUANTITIES, layer_values
 from proxsparse.runs import Run
 from proxsparse.runs.directory import ACTIVE
+from proxsparse.runs.readers.judged import judged_table
 from proxsparse.runs.readers.records import BINS, LineIndex, thinned, thinned_measurements
 from proxsparse.runs.records import tail_of
 
@@ -25,8 +26,8 @@ class RunSnapshot:
     """A run at one moment. All tables have complete rows, and nothing in it changes.
 
     records: grows by one whenever a record grew; state: as `Run.state`; asked: the commands that its worker has not handled yet.
-    steps, perplexity: tables; events: rows, oldest first; last: the newest step's record; limits: {quantity: (low, high)} of the
-    whole run; left_out: damaged lines of the records, which none of this has.
+    steps, perplexity: tables; judged: as `judged_table`; events: rows, oldest first; last: the newest step's record; limits:
+    {quantity: (low, high)} of the whole run; left_out: damaged lines of the records, which none of this has.
     """
 
     run: Run
@@ -38,6 +39,7 @@ class RunSnapshot:
     layers: pd.DataFrame
     steps: pd.DataFrame
     perplexity: pd.DataFrame
+    judged: pd.DataFrame
     events: tuple[dict, ...]
     last: dict | None
     limits: dict[str, tuple[float, float]]
@@ -77,7 +79,7 @@ class RunSnapshot:
         """What the charts show: equal for two snapshots whose charts would look the same. A curve of many steps changes by
         less than a pixel with each: it is drawn again after as many as lie in one of its bins."""
         every = max(1, len(self.steps) // BINS) if self.state["status"] == "running" else 1
-        return (self.created, self.newest // every, len(self.perplexity))
+        return (self.created, self.newest // every, len(self.perplexity), len(self.judged))
 
     def latest(self, mask: str, scope: str) -> dict | None:
         """The newest measurement of a mask."""
@@ -85,6 +87,12 @@ class RunSnapshot:
             return None
         rows = self.perplexity[(self.perplexity["mask"] == mask) & (self.perplexity["scope"] == scope)]
         return None if rows.empty else {key: None if pd.isna(value) else value for key, value in rows.iloc[-1].items()}
+
+    def judged_now(self) -> dict[str, dict[str, dict]]:
+        """{further text: {mask: row of `judged`}} of the mask as it is now."""
+        texts = dict(tuple(self.judged.groupby("text", sort=False)))
+        found = {text: {row["mask"]: row for row in rows.to_dict("records")} for text, rows in texts.items()}
+        return {text: masks for text, masks in found.items() if masks["learned"]["step"] == self.newest}
 
     def layer_record(self, step: int) -> dict | None:
         """The layers at the recorded step nearest to `step`, read from disk."""
@@ -118,7 +126,7 @@ class RunView:
         self.run = Run(path)
         self.created, self.job = self.run.header()["created"], self.run.job()
         self._lock = threading.Lock()
-        self._tails = {name: tail_of(self.run.path, name) for name in ("steps", "perplexity", "events")}
+        self._tails = {name: tail_of(self.run.path, name) for name in ("steps", "perplexity", "judged", "events")}
         self._rows: dict[str, list[dict]] = {name: [] for name in self._tails}
         self._layer_records = LineIndex(self.run.path / "layers.jsonl")
         self._measured = 0  # lines of the layers' record whose values are within the limits
@@ -150,10 +158,13 @@ class RunView:
     def _made(self, state: dict, asked: tuple[str, ...], grew: bool, layers: pd.DataFrame) -> RunSnapshot:
         last, steps = self._snapshot, self._rows["steps"]
         tables = (
-            (pd.DataFrame(steps), pd.DataFrame(self._rows["perplexity"]), tuple(self._rows["events"]))
+            (
+                pd.DataFrame(steps), pd.DataFrame(self._rows["perplexity"]), judged_table(self._rows["judged"]),
+                tuple(self._rows["events"]),
+            )
             if grew
-            else (last.steps, last.perplexity, last.events)
-        )
+            else (last.steps, last.perplexity, last.judged, last.events)
+        )  # fmt: skip
         return RunSnapshot(
             self.run, self.job, self.created, state, asked, (last.records if last else 0) + grew, layers, *tables,
             last=dict(steps[-1]) if steps else None, limits=dict(self._limits), left_out=self._left_out(),

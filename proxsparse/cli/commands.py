@@ -40,6 +40,8 @@ def compare(arguments: argparse.Namespace) -> int:
         for task in values.get("tasks", ())
     )
     values |= {name: absolute(values[name]) for name in ("model", "corpus") if name in values}
+    if "evaluate_on" in values:
+        values["evaluate_on"] = tuple(map(absolute, values["evaluate_on"]))
     job = CompareJob(**values)
     check_runs(job, job.runs)  # the worker would only find out later
     check_masks(job.masks)
@@ -68,13 +70,15 @@ def resume(arguments: argparse.Namespace) -> int:
         more = "to take more steps, fork it with more --steps" if run.kind == "learn" else "start a new one"
         raise ProxSparseError(f"Run {run.id} is done: {more}.")
     require(run, "start")
-    move(run, model=arguments.model, corpus=arguments.corpus)
+    move(run, getattr(arguments, "evaluate_on", None), model=arguments.model, corpus=arguments.corpus)
     return _start(run, arguments)
 
 
 def fork(arguments: argparse.Namespace) -> int:
     names = {field.name for field in dataclasses.fields(LearnConfig)}
     changes = {name: value for name, value in vars(arguments).items() if name in names}
+    if "evaluate_on" in arguments:
+        changes["evaluate_on"] = tuple(map(absolute, arguments.evaluate_on))
     return _start(Run(arguments.directory).fork(arguments.out, arguments.step, **changes), arguments)
 
 
@@ -101,8 +105,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     # What fp32 says is meant of the weights as well: a checkpoint in bf16 would be computed in bf16.
     dtype = torch.float32 if arguments.precision == "fp32" else None
     lm = load_model(absolute(arguments.model), arguments.device, dtype)
-    text = lm.windows(arguments.corpus, arguments.context, arguments.context, arguments.bos)
-    windows = text.heldout_windows(arguments.windows)
+    text = lm.heldout(arguments.corpus, arguments.context, arguments.bos)
+    windows = text.windows[: arguments.windows or None]
     try:
         sparsity = str(sparsity_of(layer.matrix for layer in prunable_layers(lm.model, 1).values()))
     except ProxSparseError as error:  # what cannot be pruned can be measured all the same

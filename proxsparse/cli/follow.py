@@ -11,10 +11,12 @@ from contextlib import closing
 
 from tqdm import tqdm
 
+from proxsparse.config import text_name
 from proxsparse.files import Tail
 from proxsparse.learning.report import pattern_share
 from proxsparse.runs import Comparison, Run, Sweep
 from proxsparse.runs.directory import ACTIVE
+from proxsparse.runs.readers.judged import judged_table
 
 POLL_SECONDS = 0.3
 LOG_SECONDS = 30  # between two lines of progress in a file or a pipe
@@ -152,11 +154,13 @@ def failed(run: Run) -> int:
 def _report(run: Run, as_json: bool, interrupted: bool) -> int:
     state, table = run.state(), run.table("perplexity")
     final = [] if table.empty else table[table["scope"] == "final"].to_dict("records")
+    judged = judged_table(run.table("judged").to_dict("records"))
     status = state["status"]
     code = exit_code(status, interrupted)
     if as_json:
         result = {"run": str(run.path), "status": status, "step": state["step"], "elapsed": state.get("elapsed")}
         result |= {"perplexity": {entry["mask"]: entry for entry in final}, "error": state.get("error")}
+        result["judged"] = json.loads(judged.to_json(orient="records"))
         print(json.dumps(result))
         return code
     if code == 2:
@@ -166,7 +170,16 @@ def _report(run: Run, as_json: bool, interrupted: bool) -> int:
         name = names.get(entry["mask"], entry["mask"])
         print(f"{name:<10} perplexity {entry['perplexity']:>9.2f} ± {entry['stderr'] or 0:.2f}")
     if final:
-        print(f"{'':<10} on {final[0]['windows']} held-out windows of {final[0]['context']} tokens")
+        print(
+            f"{'':<10} on {final[0]['windows']} held-out windows of {final[0]['context']} tokens of "
+            f"{text_name(run.job().corpus)}; the mask was learned on another part of it"
+        )
+    for text, rows in judged.groupby("text", sort=False):
+        for row in rows.itertuples():
+            over = "" if row.mask == "dense" else f", {row.ratio:.2f} ± {row.ratio_stderr:.2f} times {run.given()}"
+            name = names.get(row.mask, row.mask)
+            print(f"{name:<10} perplexity {row.perplexity:>9.2f} ± {row.stderr:.2f}{over}")
+        print(f"{'':<10} on {rows['windows'].iloc[0]} windows of {rows['context'].iloc[0]} tokens of {text}")
     print(
         f"{status} at step {state['step']} of {run.job().learn.steps} after {state['elapsed']:.0f} s of work: {run.path}"
     )

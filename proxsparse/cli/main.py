@@ -11,8 +11,20 @@ from proxsparse.cli.app import app
 from proxsparse.cli.bench import bench
 from proxsparse.cli.output import write_in_any_encoding
 from proxsparse.cli.report import report
-from proxsparse.cli.settings import Parser, add_settings
-from proxsparse.config import BOS, EXPORT_FORMATS, METHODS, PRESETS, CompareJob, LearnConfig, LearnJob, SweepPlan
+from proxsparse.cli.settings import Parser, add_further_texts, add_settings
+from proxsparse.config import (
+    BOS,
+    CORPUS,
+    EVALUATE_ON,
+    EXPORT_FORMATS,
+    JUDGED_ONLY,
+    METHODS,
+    PRESETS,
+    CompareJob,
+    LearnConfig,
+    LearnJob,
+    SweepPlan,
+)
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs.commands import COMMANDS
 from proxsparse.runs.queue import WORKERS, allow_workers
@@ -27,6 +39,7 @@ Learn which two of every four weights of a language model to keep, or any n of m
   proxsparse bench sparse                    time it dense and sparse on this machine's GPU
   proxsparse app                             see, tune and do all this in the browser
 """
+DEFAULT_TEXTS = f"default: {' '.join(JUDGED_ONLY)} where the corpus is bundled, else none; without a text: none"
 EXIT_CODES = (
     "Exit codes: 0 done; 1 not proven (verify), or not equal (bench); 2 bad input or a failed run, with one sentence; "
     "130 interrupted."
@@ -99,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_preset(learn)
     add_worker(learn)
     add_json(learn)
+    add_further_texts(learn, f"{EVALUATE_ON} ({DEFAULT_TEXTS})")
     add_settings(learn, LearnJob, "the job")
     add_settings(learn, LearnConfig, "the learner")
 
@@ -131,6 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="zero-shot tasks of lm-eval, by name or as .yaml files; paper: the seven of the ProxSparse paper "
         "(pip install 'proxsparse[eval]')",
     )  # fmt: skip
+    add_further_texts(compare, f"{EVALUATE_ON} ({DEFAULT_TEXTS})")
     add_worker(compare)
     add_json(compare)
     add_settings(compare, CompareJob, "the comparison")
@@ -169,6 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
     resume.add_argument("directory", metavar="RUN")
     resume.add_argument("--model", metavar="MODEL", help="where its model lies now (default: where its run.json says)")
     resume.add_argument("--corpus", metavar="TEXT", help="where its text lies now (default: where its run.json says)")
+    add_further_texts(resume, "on which texts it is judged besides, from now on (default: as its run.json says)")
     add_worker(resume)
     add_json(resume)
 
@@ -179,6 +195,7 @@ def build_parser() -> argparse.ArgumentParser:
     fork.add_argument("directory", metavar="RUN")
     fork.add_argument("--step", type=int, metavar="N", help="the checkpoint's step (default: the last)")
     fork.add_argument("--out", metavar="DIR", required=True, help="the new run's directory")
+    add_further_texts(fork, f"{EVALUATE_ON} (default: as the run)")
     add_worker(fork)
     add_json(fork)
     add_settings(fork, LearnConfig, "settings that change")
@@ -201,7 +218,7 @@ def build_parser() -> argparse.ArgumentParser:
         "proxsparse eval embedded --corpus text.txt --context 512 --windows 40",
     )  # fmt: skip
     evaluate.add_argument("model", metavar="MODEL", help="embedded, a Hub id, a directory, or a .gguf file")
-    evaluate.add_argument("--corpus", default="bundled", help="bundled, wikitext2, c4, or a .txt or .jsonl file")
+    evaluate.add_argument("--corpus", default="bundled", help=f"{', '.join(JUDGED_ONLY)}, {CORPUS}")
     evaluate.add_argument("--context", type=int, default=512, help="window length in tokens (default 512)")
     evaluate.add_argument("--bos", choices=("auto", "every", "once"), default="auto", help=f"{BOS} (default auto)")
     evaluate.add_argument("--windows", type=int, default=40, help="how many windows; 0: all (default 40)")

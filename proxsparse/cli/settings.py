@@ -39,6 +39,11 @@ def add_settings(parser: argparse.ArgumentParser, config: type, title: str, with
             group.add_argument(f"--{setting.flag}", metavar=METAVARS[setting.kind], **common)
 
 
+def add_further_texts(parser: argparse.ArgumentParser, help: str) -> None:
+    """--evaluate-on with any number of texts; none: judge on no further text."""
+    parser.add_argument("--evaluate-on", nargs="*", metavar="TEXT", default=argparse.SUPPRESS, help=help)
+
+
 def job_from(arguments: argparse.Namespace) -> LearnJob:
     """The preset, with every flag that was given put over it."""
     given = vars(arguments)
@@ -48,4 +53,6 @@ def job_from(arguments: argparse.Namespace) -> LearnJob:
     values |= given_settings(LearnJob, given)
     for name in ("model", "corpus"):  # a run is resumed from anywhere
         values[name] = absolute(values[name])
+    if values["evaluate_on"] is not None:
+        values["evaluate_on"] = tuple(map(absolute, values["evaluate_on"]))
     return LearnJob.from_dict(values)

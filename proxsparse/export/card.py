@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from tabulate import tabulate
@@ -58,21 +59,32 @@ def _origin(provenance: dict) -> str:
 
 
 def _perplexity(entry: dict) -> str:
-    stderr = "" if entry.get("stderr") is None else f" ± {entry['stderr']:.2f}"
-    return f"{entry['perplexity']:.2f}{stderr}"
+    stderr = entry.get("stderr")
+    return f"{entry['perplexity']:.2f}" + ("" if stderr is None or math.isnan(stderr) else f" ± {stderr:.2f}")
+
+
+def _measured(provenance: dict) -> str:
+    """The perplexities, each with the text that its mask was made on and the one that it was judged on."""
+    own = f"{provenance.get('corpus', 'the corpus')}, held-out part"
+    rows = [
+        [
+            entry["mask"], entry.get("made_on") or "no text", entry.get("judged_on", own),
+            f"{entry['windows']} × {entry['context']} tokens", _perplexity(entry),
+        ]
+        for entry in provenance.get("perplexity", [])
+    ]  # fmt: skip
+    if not rows:
+        return ""
+    headers = ["mask", "made on", "judged on", "windows", "perplexity"]
+    return f"""
+Perplexity, ± standard error over windows. A mask does best on text like the one it was made on:
+
+{tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)}
+"""
 
 
 def model_card(lm: LanguageModel, masks: MaskSet, provenance: dict, proof: str, format: str, size: str) -> str:
-    pattern = masks.pattern
-    rows = [[entry["mask"], _perplexity(entry)] for entry in provenance.get("perplexity", [])]
-    measured = ""
-    if rows:
-        one = provenance["perplexity"][0]
-        measured = f"""
-Perplexity on the held-out part of `{provenance.get("corpus", "the corpus")}` ({one["windows"]} windows of {one["context"]} tokens):
-
-{tabulate(rows, headers=["mask", "perplexity"], tablefmt="github", disable_numparse=True)}
-"""
+    pattern, measured = masks.pattern, _measured(provenance)
     return f"""---
 base_model: {lm.name}
 tags: [sparsity, "{pattern}", proxsparse]

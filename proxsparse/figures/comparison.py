@@ -9,9 +9,11 @@ import plotly.graph_objects as go
 
 from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, color_bar, dressed, one_two_five
 
+ON = "perplexity on "  # begins the names of the columns of further texts
+
 
 def perplexities(table: pd.DataFrame) -> go.Figure:
-    """Perplexity of every method on a logarithmic axis, best at the top, with standard errors.
+    """Perplexity of every method on a logarithmic axis, best at the top, with standard errors; on further texts as open marks.
 
     Parameters
     ----------
@@ -23,6 +25,8 @@ def perplexities(table: pd.DataFrame) -> go.Figure:
     plotly Figure
     """
     figure, title = go.Figure(), "Perplexity, ± standard error over windows"
+    texts = [column.removeprefix(ON) for column in table.columns if column.startswith(ON)]
+    values = [table["perplexity"], *(table[f"{ON}{text}"].dropna() for text in texts)] if len(table) else []
     if len(table):
         kinds = (
             ("dense", GREEN, table["method"] == "dense"),
@@ -33,18 +37,29 @@ def perplexities(table: pd.DataFrame) -> go.Figure:
             rows = table[chosen]
             if len(rows):
                 figure.add_scatter(
-                    x=rows["perplexity"], y=rows["method"], name=name, mode="markers+text", textposition="middle right",
-                    text=[f"   {value:.4g}" for value in rows["perplexity"]], marker={"color": color, "size": 11},
+                    x=rows["perplexity"], y=rows["method"], name=name, mode="markers+text",
+                    textposition="top center" if texts else "middle right",
+                    text=[f"{'' if texts else '   '}{value:.4g}" for value in rows["perplexity"]], marker={"color": color, "size": 11},
                     error_x={"array": rows["stderr"], "color": color, "thickness": 1.5},
                     hovertemplate="%{y}: %{x:.2f}<extra>" + name + "</extra>", cliponaxis=False,
                 )  # fmt: skip
-        figure.update_xaxes(tickvals=one_two_five(table["perplexity"]))
+        for text, symbol in zip(
+            texts, itertools.cycle(("diamond-open", "square-open", "triangle-up-open")), strict=False
+        ):
+            rows = table[table[f"{ON}{text}"].notna()]
+            figure.add_scatter(
+                x=rows[f"{ON}{text}"], y=rows["method"], name=f"on {text}", mode="markers+text", textposition="bottom center",
+                text=[f"{value:.4g}" for value in rows[f"{ON}{text}"]], marker={"color": INK, "size": 10, "symbol": symbol},
+                error_x={"array": rows[f"stderr on {text}"], "color": INK, "thickness": 1},
+                hovertemplate="%{y}: %{x:.2f}<extra>on " + text + "</extra>", cliponaxis=False,
+            )  # fmt: skip
+        figure.update_xaxes(tickvals=one_two_five(pd.concat(values)))
     figure.update_xaxes(title_text="perplexity (lower is better)", type="log")
     figure.update_yaxes(
         type="category", categoryorder="array", categoryarray=list(table["method"])[::-1] if len(table) else [],
         automargin=True,
     )  # fmt: skip
-    figure = dressed(figure, title, height=140 + 32 * max(len(table), 4))
+    figure = dressed(figure, title, height=140 + (50 if texts else 32) * max(len(table), 4))
     return figure.update_layout(margin_r=70)  # for the numbers beside the marks
 
 

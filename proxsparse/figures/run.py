@@ -38,9 +38,11 @@ QUANTITIES = {
 }
 
 
-def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame, given: str = "dense") -> go.Figure:
+def learning_curve(
+    steps: pd.DataFrame, perplexity: pd.DataFrame, given: str = "dense", judged: pd.DataFrame | None = None
+) -> go.Figure:
     """Held-out perplexity of the masked original model (log scale, dense and magnitude as lines) above the training
-    loss.
+    loss; open marks at the end where the mask was judged on further texts.
 
     Parameters
     ----------
@@ -50,12 +52,15 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame, given: str = "
         As `run.table("perplexity")`.
     given : str
         What the model was as it came, as `Run.given` says.
+    judged : DataFrame, optional
+        As `proxsparse.runs.readers.judged.judged_table`.
 
     Returns
     -------
     plotly Figure
     """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.6, 0.4])
+    elsewhere = pd.DataFrame(columns=["text", "mask", "step", "perplexity"]) if judged is None else judged
     live = perplexity[perplexity["scope"] == "live"] if len(perplexity) else perplexity
     measured_on = ""
     if len(live):
@@ -88,6 +93,13 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame, given: str = "
             mode="markers", marker={"symbol": "diamond", "size": 11, "color": BLUE, "line": {"width": 1.5, "color": "#fff"}},
             hovertemplate="step %{x}, final: perplexity %{y:.2f}<extra>learned mask</extra>", row=1, col=1,
         )  # fmt: skip
+    for row in elsewhere.itertuples():
+        called = "learned mask" if row.mask == "learned" else given.partition(",")[0]
+        figure.add_scatter(
+            x=[row.step], y=[row.perplexity], name=f"{called} on {row.text}", mode="markers", cliponaxis=False,
+            marker={"color": BLUE if row.mask == "learned" else GREEN, "symbol": "diamond-open", "size": 10, "line_width": 2},
+            hovertemplate="%{y:.2f}<extra>" + f"{called} on {row.text}</extra>", row=1, col=1,
+        )  # fmt: skip
     if len(steps):
         figure.add_scatter(
             x=steps["step"], y=steps["loss"], name="training loss", mode="lines", line={"color": ORANGE, "width": 1.5},
@@ -101,7 +113,7 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame, given: str = "
             f"first, {now['perplexity']:.4g} at step {now['step']}"
             + (f"; dense {dense.iloc[-1]:.4g}" if len(dense) else "")
         )
-    ticks = one_two_five(live["perplexity"]) if len(live) else None
+    ticks = one_two_five(pd.concat([live["perplexity"], elsewhere["perplexity"].astype(float)])) if len(live) else None
     figure.update_yaxes(title_text=f"perplexity{measured_on}", type="log", tickvals=ticks, row=1, col=1)
     figure.update_yaxes(title_text="loss, nats a token", row=2, col=1)
     figure.update_xaxes(title_text="step", row=2, col=1)
@@ -110,6 +122,8 @@ def learning_curve(steps: pd.DataFrame, perplexity: pd.DataFrame, given: str = "
         "equal distances are equal factors, and the dense model is the floor to approach. The curve is measured on few windows, so that "
         "learning waits little; the diamond is the final measurement, on many. Below, the loss on the text of each step."
     )
+    if len(elsewhere):
+        read += " Open marks: the mask at the end, and the model without it, on text that the mask was not made on."
     return dressed(figure, title, height=430, read=read)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import torch
 
 from proxsparse import text
 from proxsparse.errors import ProxSparseError
-from proxsparse.text import Text
+from proxsparse.text import Corpus, HeldOut, Text
 
 OFFLINE_CHOICES = "without a network, `embedded`, a directory and a .gguf file work"
 
@@ -41,13 +42,23 @@ class LanguageModel:
         bos: `every` begins each window with the BOS token, `once` leaves it where the tokenizer puts it, `auto` is `every` for
         models that need it (`needs_bos`).
         """
+        return text.load_windows(corpus, self.tokenizer, length, context, self.context, **self._reading(bos))
+
+    def heldout(
+        self, corpus: str, context: int, bos: str = "auto", learned_on: Corpus | None = None,
+        also_learned_on: Collection[str] = (),
+    ) -> HeldOut:  # fmt: skip
+        """Windows of a text that a mask is judged on; see `load_heldout`, which it calls with what the model knows. bos: as for
+        `windows`."""
+        known = {"learned_on": learned_on, "also_learned_on": also_learned_on}
+        return text.load_heldout(corpus, self.tokenizer, context, self.context, **known, **self._reading(bos))
+
+    def _reading(self, bos: str) -> dict:
+        """How this model reads a text."""
         if bos not in ("auto", "every", "once"):
             raise ProxSparseError(f"bos is {bos!r}: choose one of auto, every, once.")
         every = bos == "every" or (bos == "auto" and self.needs_bos)
-        vocabulary = self.model.get_input_embeddings().weight.shape[0]
-        return text.load_windows(
-            corpus, self.tokenizer, length, context, self.context, vocabulary=vocabulary, bos=every
-        )
+        return {"vocabulary": self.model.get_input_embeddings().weight.shape[0], "bos": every}
 
 
 def context_of(model) -> int:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from proxsparse.config import LearnConfig, LearnJob
 from proxsparse.runs import Run
+from proxsparse.runs.readers.judged import judged_table
 from proxsparse.settings import settings_of
 
 MASKS = ("dense", "magnitude", "learned")
@@ -26,6 +27,7 @@ class Result:
     windows: int
     context: int
     step: int
+    text: str
 
     @property
     def written(self) -> str:
@@ -81,10 +83,12 @@ def changed_settings(run: Run) -> dict[str, str]:
 
 
 def results(run: Run) -> list[Result]:
-    """Of each mask its newest measurement: on the final windows where there is one, else on those of the live curve."""
+    """Of each mask its newest measurement: on the final windows where there is one, else on those of the live curve; and those on
+    further texts."""
     table, found = run.table("perplexity"), []
     if table.empty:
         return found
+    own = f"{place(run.job().corpus)}, held-out part"
     scope = "final" if ((table["scope"] == "final") & (table["mask"] == "learned")).any() else "live"
     for mask in MASKS:
         rows = table[(table["mask"] == mask) & (table["scope"] == scope)]
@@ -92,8 +96,14 @@ def results(run: Run) -> list[Result]:
             last = rows.iloc[-1]
             stderr = None if pd.isna(last["stderr"]) else float(last["stderr"])
             found.append(
-                Result(mask, float(last["perplexity"]), stderr, int(last["windows"]), int(last["context"]), int(last["step"]))
+                Result(
+                    mask, float(last["perplexity"]), stderr, int(last["windows"]), int(last["context"]), int(last["step"]), own
+                )
             )  # fmt: skip
+    judged = judged_table(run.table("judged").to_dict("records"))
+    for row in judged.itertuples():
+        stderr = None if pd.isna(row.stderr) else row.stderr
+        found.append(Result(row.mask, row.perplexity, stderr, row.windows, row.context, row.step, row.text))
     return found
 
 

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from proxsparse import figures
 from proxsparse.runs import Run
+from proxsparse.runs.readers.judged import judged_table
 from proxsparse.runs.readers.records import thinned, thinned_measurements
 
 
@@ -29,9 +30,10 @@ def curves(run: Run) -> list[Curve]:
     if steps.empty:
         return []
     weights = int((layers["rows"] * layers["columns"]).sum())
+    judged = judged_table(run.table("judged").to_dict("records"))
     few = thinned(steps, "loss")
     drawn = {
-        "learning-curve": figures.learning_curve(few, thinned_measurements(perplexity), run.given()),
+        "learning-curve": figures.learning_curve(few, thinned_measurements(perplexity), run.given(), judged),
         "composition": figures.composition(few),
         "flips": figures.flips(few, weights),
         "strength": figures.strength(few),

@@ -162,14 +162,14 @@ def _results(run: Run) -> str:
     if not found:
         return "<p>No perplexity was measured.</p>"
     rows = "".join(
-        f"<tr><th scope='row'>{escape(name)}</th><td>{result.written}</td><td>{result.windows} × {result.context} tokens</td>"
-        f"<td>{result.step}</td></tr>"
+        f"<tr><th scope='row'>{escape(name)}</th><td>{result.written}</td><td>{escape(result.text)}</td>"
+        f"<td>{result.windows} × {result.context} tokens</td><td>{result.step}</td></tr>"
         for result in found
         for name in (_called(result),)
     )
     return (
-        "<table><thead><tr><th scope='col'>mask</th><th scope='col'>perplexity ± standard error</th><th scope='col'>held-out "
-        f"windows</th><th scope='col'>step</th></tr></thead><tbody>{rows}</tbody></table>"
+        "<table><thead><tr><th scope='col'>mask</th><th scope='col'>perplexity ± standard error</th><th scope='col'>judged on"
+        f"</th><th scope='col'>windows</th><th scope='col'>step</th></tr></thead><tbody>{rows}</tbody></table>"
     )
 
 

@@ -158,7 +158,8 @@ class RunDirectory:
         return found if isinstance(found, kind) else default
 
     def table(self, name: str) -> pd.DataFrame:
-        """One of the records as a table: `steps`, `layers` (lists), `perplexity` or `events`."""
+        """One of the records as a table: `steps`, `layers` (lists), `perplexity`, `judged` (losses of windows, which
+        `judged_table` sums up) or `events`."""
         return pd.DataFrame(tail_of(self.path, name).read())
 
     def checkpoints(self) -> dict[int, Path]:

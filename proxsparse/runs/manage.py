@@ -86,14 +86,18 @@ def command_line(run: Run) -> str:
     if kind == "learn":
         parent, job = header.get("parent"), run.job()
         if parent:
-            changed = {name: value for name, value in _values(job).items() if name in parent["changed"]}
+            values = _values(job) | {"evaluate_on": job.judged_on}
+            changed = {name: value for name, value in values.items() if name in parent["changed"]}
             words = ["fork", str(run.path.parent / parent["run"]), "--step", parent["step"], *_flags(changed, {})]
             return _command([*words, "--out", "DIR"])
-        return _command(["learn", *_flags(_values(job), _values(LearnJob()))])
+        usual = _values(LearnJob()) | {"evaluate_on": LearnJob(corpus=job.corpus).judged_on}
+        return _command(["learn", *_flags(_values(job) | {"evaluate_on": job.judged_on}, usual)])
     if kind == "compare":
         from proxsparse.config import CompareJob
 
-        values, usual = header["compare"], CompareJob().to_dict()
+        job = CompareJob(**header["compare"])
+        values = header["compare"] | {"evaluate_on": job.judged_on}
+        usual = CompareJob().to_dict() | {"evaluate_on": CompareJob(corpus=job.corpus).judged_on}
         flags = _flags({name: value for name, value in values.items() if name not in ("methods", "runs")}, usual)
         methods = ["--methods", *values["methods"]] if values["methods"] else []
         return _command(["compare", *methods, *(["--run", *values["runs"]] if values["runs"] else []), *flags])

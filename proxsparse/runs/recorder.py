@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-RECORDS = ("steps", "layers", "perplexity")
+RECORDS = ("steps", "layers", "perplexity", "judged")
 CHECKPOINTS_KEPT = 2
 STATE_SECONDS = 0.25  # between two writes of a state in which only the progress changed
 

@@ -34,6 +34,14 @@ def _is_event(record: dict[str, Any]) -> bool:
     return known and (record["event"] != "lambda1" or record.get("phase") in ("gradient", "prox"))
 
 
+def _is_judged(record: dict[str, Any]) -> bool:
+    """The losses of all windows, each of them a number."""
+    losses = record.get("losses")
+    return (
+        isinstance(losses, list) and len(losses) > 0 and all(value is not None and is_number(value) for value in losses)
+    )
+
+
 def _fits(record: Any, texts: tuple[str, ...], others: Callable[[Any], bool]) -> bool:
     """Whether the record names its step, these texts, and nothing else that `others` does not take."""
     if not isinstance(record, dict) or not is_step(record.get("step")):
@@ -47,10 +55,15 @@ FITS: dict[str, Callable[[Any], bool]] = {
     "steps": lambda record: _fits(record, (), is_number) and {"loss", "lambda1", "flips"} <= record.keys(),
     "layers": lambda record: _fits(record, (), _is_list_of_numbers) and "flips" in record and _one_length(record),
     "perplexity": lambda record: _fits(record, ("mask", "scope"), is_number) and "perplexity" in record,
+    "judged": lambda record: (
+        _fits(record, ("mask", "text", "sha256"), lambda value: is_number(value) or isinstance(value, list))
+        and is_step(record.get("context"))
+        and _is_judged(record)
+    ),
     "events": lambda record: _fits(record, ("event",), lambda _: True) and _is_event(record),
 }
 
 
 def tail_of(directory: Path, name: str) -> Tail:
-    """Reads a record of the run in `directory`: `steps`, `layers`, `perplexity` or `events`."""
+    """Reads a record of the run in `directory`: `steps`, `layers`, `perplexity`, `judged` or `events`."""
     return Tail(directory / f"{name}.jsonl", FITS[name])

@@ -15,7 +15,7 @@ from app.views.ahead import planned_strengths, strengths_to_come
 from app.views.branches import family, names
 from app.views.listing import Listing
 from app.views.run import snapshot_of
-from proxsparse import PRESETS, LearnConfig, LearnJob
+from proxsparse import PRESETS, LearnConfig, LearnJob, ProxSparseError
 from proxsparse.config import METHODS, PRESET_NOTES
 from proxsparse.files import append_record, read_json, write_json
 
@@ -184,7 +184,45 @@ def test_tiles_show_the_final_measurement_once_it_is_of_this_mask(parent):
     assert "live: 2 held-out windows" in status.tiles(snapshot_of(parent))
 
 
+def judged(step, mask, text, losses):
+    return {"step": step, "mask": mask, "text": text, "sha256": text, "context": 512, "losses": losses, "seconds": 1.0}
+
+
+def test_a_tile_and_a_row_for_each_further_text_once_the_mask_as_it_is_was_judged(parent):
+    for mask in ("dense", "magnitude", "learned"):
+        append_record(parent.path / "perplexity.jsonl", measurement(5, mask, "final"))
+    record = parent.path / "judged.jsonl"
+    for text in ("bundled-other", "<b>mine.txt"):
+        append_record(record, judged(5, "dense", text, [3.6, 3.8]))
+    assert "on text of another kind" not in status.tiles(snapshot_of(parent)), "half of it is not known yet"
+    for text in ("bundled-other", "<b>mine.txt"):
+        append_record(record, judged(5, "learned", text, [4.4, 4.8]))
+    tiles, result = status.tiles(snapshot_of(parent)), status.result(snapshot_of(parent))
+    assert "on text of another kind</div><div class='value'>99.5" in tiles and "dense 40.4; 2 windows" in tiles
+    assert "on &lt;b&gt;mine.txt" in tiles and "<b>" not in tiles
+    assert "<td>bundled-other</td><td>99.5 ± 19.9</td><td>40.4 ± 4.04</td><td>2.46 ± 0.246 ×</td>" in result
+    assert "&lt;b&gt;mine.txt" in result and "<b>" not in result
+    add_steps(parent, 6, 6)  # of another mask than the one that was judged
+    assert "text of another kind" not in status.tiles(snapshot_of(parent))
+
+
 # The form
+
+
+def test_the_texts_to_judge_on_are_those_of_the_form(parent, monkeypatch):
+    page, made = Page(parent.path.parent, "parent"), []
+    monkeypatch.setattr("proxsparse.Run.create", lambda job, path, owner: made.append(job) or parent)
+    monkeypatch.setattr("proxsparse.Run.start", lambda self: None)
+    form = values_of(LearnJob())
+    page.screen.start("embedded", "c4", ["bundled-other", "wikitext2"], *form)
+    page.screen.start("embedded", "bundled", None, *form)
+    assert [job.judged_on for job in made] == [("bundled-other", "wikitext2"), ()]
+    with pytest.raises(ProxSparseError, match="text '/etc/passwd' is not in a folder that may be read here"):
+        page.screen.start("embedded", "bundled", ["/etc/passwd"], *form)
+    with pytest.raises(ProxSparseError, match="nothing learns from"):
+        page.screen.start("embedded", "bundled-other", [], *form)
+    filled = page.screen.form.fill("parent")[page.screen.form.evaluate_on]
+    assert filled["value"] == ["bundled-other"] and "wikitext2" in filled["choices"]
 
 
 def test_what_differs_is_compared_as_numbers_where_it_is_one():

@@ -133,15 +133,18 @@ def test_a_fork_sends_what_differs_and_nothing_else(page, run, monkeypatch):
     )
     monkeypatch.setattr("proxsparse.Run.start", lambda self: None)
     values = dict(zip(SETTINGS, values_of(run.job()), strict=True))
-    page.screen.branches.fork(run.id, "3", *values.values())
+    texts = ["bundled-other"]
+    page.screen.branches.fork(run.id, "3", texts, *values.values())
     assert asked == {"step": 3}
+    page.screen.branches.fork(run.id, "3", None, *values.values())
+    assert asked == {"step": 3, "evaluate_on": ()}
     asked.clear()
     page.screen.branches.fork(
-        run.id, None, *(values | {"relative": False, "lambda1": "20", "metric": "weight"}).values()
+        run.id, None, texts, *(values | {"relative": False, "lambda1": "20", "metric": "weight"}).values()
     )
     assert asked == {"step": None, "relative": False, "lambda1": 20.0, "metric": "weight"}
     with pytest.raises(ProxSparseError, match="The step to fork from is 'last'"):
-        page.screen.branches.fork(run.id, "last", *values.values())
+        page.screen.branches.fork(run.id, "last", texts, *values.values())
     assert [each.id for each in list_runs(run.path.parent)] == [run.id]
 
 

@@ -22,7 +22,8 @@ def stopped_run(path, tiny_directory, text_file):
     """A run that was killed after its last step but before it said so: its checkpoints are of steps 2 and 4."""
     learn = LearnConfig(steps=STEPS, learning_rate=1e-2, lambda1=0.05, ramp=1.0, metric_windows=2)
     around = {"length": 16, "context": 32, "windows": 4, "live_windows": 2, "evaluate_every": 3, "checkpoint_every": 2}
-    run = Run.create(LearnJob(str(tiny_directory), str(text_file), **around, device="cpu", learn=learn), path)
+    around |= {"device": "cpu", "evaluate_on": ("bundled-other",)}
+    run = Run.create(LearnJob(str(tiny_directory), str(text_file), **around, learn=learn), path)
     assert worker.work(run.path) == 0
     run.checkpoints()[STEPS].unlink()
     Recorder(run).update(status="running", doing="gradient half")
@@ -106,7 +107,7 @@ ANY = (torn, emptied, garbage_in_the_middle, gone, a_folder_instead, unreadable_
 JSON = (*ANY, other_json([]), other_json(None), other_json({}), other_json(7), wrong_types, deep, from_the_future)
 FILES = {
     "run.json": JSON, "state.json": JSON, "layers.json": JSON, "steps.jsonl": (*JSON, a_line_of_garbage),
-    "perplexity.jsonl": (*JSON, a_line_of_garbage), "events.jsonl": (*JSON, a_line_of_garbage),
+    "perplexity.jsonl": (*JSON, a_line_of_garbage), "judged.jsonl": (*JSON, a_line_of_garbage), "events.jsonl": (*JSON, a_line_of_garbage),
     "layers.jsonl": (*JSON, a_line_of_garbage), f"checkpoints/step-{CHECKPOINT:06d}.safetensors": ANY,
     f"masks/step-{CHECKPOINT:06d}.safetensors": ANY, "history/masks.safetensors": ANY,
     "history/frames.bin": ANY, "history/frames.index": ANY,

@@ -51,8 +51,8 @@ def page(tmp_path, monkeypatch):
             **{name: lambda id, name=name: learn.send(name, id) for name in ("pause", "stop", "step")},
             "set": lambda id: learn.set_strength(id, 0.1), "delay": lambda id: learn.set_delay(id, 1.0),
             "rename": lambda id: listed.renamed(id, "other", id) if not done else None, "delete": lambda id: listed.deleted(id, id),
-            "export": lambda id: export.export(id, "dense"), "start": lambda id: learn.start("embedded", "bundled", *form),
-            "fork": lambda id: learn.branches.fork(id, "3", *values_of(Run(root / id).job())),
+            "export": lambda id: export.export(id, "dense"), "start": lambda id: learn.start("embedded", "bundled", [], *form),
+            "fork": lambda id: learn.branches.fork(id, "3", [], *values_of(Run(root / id).job())),
             "upload": lambda id: learn.form.keep_text(str(text)), "ask": lambda id: ask.asked_prompt(id, "A", "last", 3),
         }  # fmt: skip
 

@@ -89,7 +89,10 @@ def test_another_pattern_from_learning_to_proof(n, m, small, tmp_path, capsys):
     card = (target / "README.md").read_text()
     assert f"At most {n} of every {m} consecutive input weights" in card
     assert ("A 1:4 mask is 2:4 as well" if (n, m) == (1, 4) else "No kernel that we know of runs 4:8 faster") in card
-    assert f"| learned   | {perplexity['learned']['perplexity']:.2f}" in card
+    (row,) = (line for line in card.splitlines() if line.startswith("| learned"))
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[:4] == ["learned", "text.txt", "text.txt, held-out part", "6 × 32 tokens"]
+    assert cells[4].startswith(f"{perplexity['learned']['perplexity']:.2f} ± ")
     assert main(["fork", str(out), "--n", "2", "--m", "4", "--out", str(tmp_path / "fork")]) == 2
     assert f"n is {n} in run run, whose checkpoint and records depend on it" in capsys.readouterr().err
 

@@ -282,8 +282,10 @@ def test_the_mask_of_a_method_is_exported(compared, tmp_path, lm, capsys):
         assert torch.equal(layers[name].matrix, layer.matrix * masks[name].dense())
     card = (tmp_path / "sparse" / "README.md").read_text()
     row = Comparison(compared).table().set_index("method").loc["magnitude"]
-    assert f"| magnitude | {row['perplexity']:.2f} ± {row['stderr']:.2f}" in card
-    assert "made with magnitude" in card and "6 windows of 32 tokens" in card
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in card.splitlines() if line.startswith("| ")]
+    written = f"{row['perplexity']:.2f} ± {row['stderr']:.2f}"
+    assert ["magnitude", "no text", "text.txt, held-out part", "6 × 32 tokens", written] in cells
+    assert "made with magnitude" in card and len(cells) == 3, "a header, dense, and the method"
 
     assert main(["export", str(compared.path), "--to", str(tmp_path / "ours"), "--method", "first"]) == 0
     assert "made with ProxSparse (Liu" in (tmp_path / "ours" / "README.md").read_text()

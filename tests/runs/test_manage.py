@@ -72,6 +72,8 @@ def test_what_is_worked_on_is_neither_renamed_nor_deleted(run, action):
             windows=0,
             learn=LearnConfig(steps=7, lambda1=0.123456, relative=False, metric="weight"),
         ),
+        LearnJob(evaluate_on=()),
+        LearnJob("org/model", "my text.txt", evaluate_on=("bundled-other", "c4")),
         LearnJob(device="cpu", learn=LearnConfig(n=1, m=4, loss_at="soft", learning_rate=5e-5)),
     ],
 )
@@ -84,9 +86,10 @@ def test_the_command_makes_the_same_job(job, tmp_path, monkeypatch):
 
 
 def test_the_command_of_a_comparison_a_sweep_and_a_fork(tmp_path):
-    job = CompareJob(methods=("wanda", "ria"), windows=3, prompts=("a b", "c"))
+    job = CompareJob(methods=("wanda", "ria"), windows=3, prompts=("a b", "c"), evaluate_on=("bundled-other", "c4"))
     arguments = parsed(Run.create_kind("compare", {"compare": job.to_dict()}, tmp_path / "compared"))
     assert arguments.methods == ["wanda", "ria"] and arguments.windows == "3" and arguments.prompts == ["a b", "c"]
+    assert arguments.evaluate_on == ["bundled-other", "c4"]
     plan, base = SweepPlan(lambdas=(0.1, 0.2), rungs=2), LearnJob(learn=LearnConfig(steps=8))
     content = {"sweep": base.to_dict(), "plan": plan.to_dict()}
     arguments = parsed(Run.create_kind("sweep", content, tmp_path / "swept"))
@@ -94,6 +97,7 @@ def test_the_command_of_a_comparison_a_sweep_and_a_fork(tmp_path):
     parent = {"run": "parent", "step": 40, "changed": ["lambda1", "steps"]}
     job = LearnJob(learn=LearnConfig(lambda1=0.5, steps=99))
     fork = Run.create_kind("learn", {"job": job.to_dict(), "parent": parent}, tmp_path / "fork")
+    assert "evaluate_on" not in parsed(fork)
     arguments = parsed(fork)
     assert (arguments.directory, arguments.step) == (str(tmp_path / "parent"), 40)
     assert (arguments.lambda1, arguments.steps) == ("0.5", "99")

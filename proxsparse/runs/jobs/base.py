@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import time
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json
@@ -11,6 +14,9 @@ from proxsparse.runs.places import check_weights
 from proxsparse.runs.queue import device_of, waiting_behind
 from proxsparse.runs.recorder import Recorder
 from proxsparse.runs.run import Run
+
+if TYPE_CHECKING:
+    from proxsparse.text import HeldOut
 
 POLL_SECONDS = 0.1
 
@@ -70,6 +76,18 @@ class Job:
         write_json(self.run.path / "layers.json", described)
         if text.bos and not begun_with:
             self.recorder.event("a BOS token begins every window")
+
+    def further_texts(self, lm, text, also_learned_on: Collection[str] = ()) -> list[HeldOut]:
+        """The texts on which the result is judged besides `text`, read before anything that takes long. also_learned_on: sha256
+        of other corpora that masks were learned on."""
+        found = []
+        for corpus in self.job.judged_on:
+            self.recorder.update(doing=f"reading {corpus}")
+            read = lm.heldout(corpus, self.job.context, self.job.bos, text.corpus, also_learned_on)
+            if read.left_out:
+                self.recorder.event("not judged on what was learned on", text=read.name, paragraphs=read.left_out)
+            found.append(dataclasses.replace(read, windows=read.windows[: self.job.windows or None]))
+        return found
 
     def stop(self) -> None:
         """What has to be saved when the work is ended before its end."""

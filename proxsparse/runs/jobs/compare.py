@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxsparse.config import LEARNED, CompareJob, LearnConfig
-from proxsparse.errors import ProxSparseError
-from proxsparse.files import write_json, written_whole
+from proxsparse.errors import DivergedError, ProxSparseError
+from proxsparse.files import read_json, write_json, written_whole
 from proxsparse.memory import begin_peak, peak_bytes
 from proxsparse.runs.jobs.base import Job
-from proxsparse.runs.readers.comparison import Comparison, check_masks, check_runs
+from proxsparse.runs.readers.comparison import JUDGED_FILE, Comparison, check_masks, check_runs
 from proxsparse.runs.recorder import describe_device
 from proxsparse.runs.run import Run
 
@@ -46,19 +46,19 @@ class CompareJobWorker(Job):
 
             self.recorder.update(doing="loading the tasks")
             check_data(self.job.tasks)
-        steps = len(self.entries) + 1 + bool(self.job.tasks)
+        together = [self.compare_masks]
+        together += [self.judge] if self.judged_on else []
+        together += [self.ask_tasks] if self.job.tasks else []
+        steps = len(self.entries) + len(together)
         self.recorder.update(status="running", steps=steps)
         for index, (name, make) in enumerate(self.entries.items()):
             self.recorder.update(step=index)
             if not self.is_measured(name):
                 self.try_to_measure(name, make)
-        self.recorder.update(step=len(self.entries))
-        self.compare_masks()
-        if self.job.tasks:
+        for index, take in enumerate(together, start=len(self.entries)):
+            self.recorder.update(step=index)
+            take()
             Comparison(self.run).write_files()
-            self.recorder.update(step=steps - 1)
-            self.ask_tasks()
-        Comparison(self.run).write_files()
         self.recorder.update(step=steps)
 
     def load(self) -> None:
@@ -72,12 +72,22 @@ class CompareJobWorker(Job):
         text = self.lm.windows(job.corpus, job.length, job.context, job.bos)
         self.heldout = text.heldout_windows(job.windows)
         self.calibration = text.calibration
+        self.judged_on = self.further_texts(self.lm, text, self.learned_on_elsewhere())
         self.layers = prunable_layers(self.lm.model, job.m)
         self.describe(self.layers, text, self.lm.model)
         self.entries: dict[str, Callable[[], Pruned | None]] = {"dense": lambda: None}
         self.entries |= {name: partial(self.prune, name) for name in job.methods}
         self.entries |= {name: partial(self.masks_of, path) for name, path in job.run_names().items()}
         self.entries |= {name: partial(self.kept, name) for name in job.mask_names()}
+
+    def learned_on_elsewhere(self) -> set[str]:
+        """sha256 of the corpora that the runs learned on."""
+        measured = Comparison(self.run).results()
+        corpora = [
+            measured[name].get("corpus") if name in measured else Run(path).corpus()
+            for name, path in self.job.run_names().items()
+        ]
+        return {corpus["sha256"] for corpus in corpora if corpus}
 
     def take_in(self, name: str, path: str) -> None:
         """Keep the masks of a sparse checkpoint, once they are proven; a comparison that goes on has them already."""
@@ -203,6 +213,10 @@ class CompareJobWorker(Job):
             MaskSet.load(self.directory(name) / MASKS_FILE), load_file(weights) if weights.is_file() else None
         )
 
+    def placed(self, name: str) -> AbstractContextManager:
+        """The model under the kept result of a method."""
+        return nullcontext() if name == "dense" else self.kept(name).placed_in(self.layers)
+
     # All of them
 
     def compare_masks(self) -> None:
@@ -224,6 +238,31 @@ class CompareJobWorker(Job):
         errors = output_errors(self.lm.model, self.heldout[:ERROR_WINDOWS], self.layers, pruned, progress=self.progress)
         write_json(target, {"overlap": overlaps, "output_error": errors, "windows": len(self.heldout[:ERROR_WINDOWS])})
 
+    def judge(self) -> None:
+        """The losses of every method on every window of the further texts."""
+        from proxsparse.evaluation.perplexity import window_losses
+
+        for name in Comparison(self.run).results():
+            self.label, target = name, self.directory(name) / JUDGED_FILE
+            found = read_json(target, default=[])
+            for text in self.judged_on:
+                if text.sha256 in {entry["sha256"] for entry in found}:
+                    continue
+                entry = {"text": text.name, "sha256": text.sha256, "context": self.job.context}
+                with self.placed(name):
+                    try:
+                        entry["losses"] = window_losses(
+                            self.lm.model, text.windows, progress=partial(self.progress_on, text.name)
+                        ).tolist()
+                    except DivergedError as error:  # under this mask, on this text: the others go on
+                        entry["error"] = str(error)
+                        self.recorder.event("gave no result", method=name, text=text.name, error=str(error))
+                found.append(entry)
+                write_json(target, found)
+
+    def progress_on(self, text: str, done: int, total: int, _: str) -> None:
+        self.progress(done, total, f"judging on {text}, window")
+
     def ask_tasks(self) -> None:
         from proxsparse.evaluation.zero_shot import accuracies
 
@@ -231,8 +270,7 @@ class CompareJobWorker(Job):
             self.label, target = name, self.directory(name) / "tasks.json"
             if target.is_file():
                 continue
-            pruned = None if name == "dense" else self.kept(name)
-            with pruned.placed_in(self.layers) if pruned else nullcontext():
+            with self.placed(name):
                 write_json(target, accuracies(self.lm, self.job.tasks, progress=self.progress))
 
     def progress(self, done: int, total: int, what: str) -> None:

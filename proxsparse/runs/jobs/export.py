@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsparse.config import CompareJob, LearnJob, absolute, check_format
+from proxsparse.config import CompareJob, LearnJob, absolute, check_format, text_name
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json
 from proxsparse.progress import Progress, no_progress
@@ -16,11 +16,13 @@ from proxsparse.runs.directory import ACTIVE
 from proxsparse.runs.lock import held
 from proxsparse.runs.places import check_places, check_weights
 from proxsparse.runs.readers.comparison import OURS, Comparison
+from proxsparse.runs.readers.judged import judged_table, with_stderr
 from proxsparse.runs.run import Run
 
 if TYPE_CHECKING:  # it imports torch, which those who only start an export do not need
     from proxsparse.runs.recorder import Recorder
 
+WITHOUT_TEXT = ("random", "magnitude")  # methods that make their mask without a text
 START_TIMEOUT = 10.0  # seconds that a second request waits for the first one to have started its export
 
 
@@ -85,14 +87,19 @@ def export_masks(
     model: str | None = None,
 ) -> dict:
     """Write the model of `run` under its masks of `step`; see `export_model`. model: where it lies now, if it was moved."""
-    measured = run.table("perplexity")
+    job, measured = run.job(), run.table("perplexity")
     if not measured.empty:
         scope = "final" if (measured["scope"] == "final").any() else "live"
         measured = measured[
             (measured["scope"] == scope) & ((measured["mask"] != "learned") | (measured["step"] == step))
         ]
-    about = {"method": "ProxSparse", "step": step, "perplexity": measured.to_dict("records")}
-    return _export(run, run.job(), run.masks()[step], about, directory, progress, format, model)
+    own = text_name(job.corpus)
+    elsewhere = judged_table(record for record in run.table("judged").to_dict("records") if record["step"] == step)
+    rows = [entry | {"judged_on": f"{own}, held-out part"} for entry in measured.to_dict("records")]
+    rows += [_judged(row) for row in elsewhere.to_dict("records")]
+    perplexity = [entry | {"made_on": own if entry["mask"] == "learned" else None} for entry in rows]
+    about = {"method": "ProxSparse", "step": step, "perplexity": perplexity}
+    return _export(run, job, run.masks()[step], about, directory, progress, format, model)
 
 
 def export_method(
@@ -115,13 +122,41 @@ def export_method(
             if exportable
             else f"Run {run.id} has no mask on the original weights yet: go on with it, or compare a method that gives one."
         )
-    measured = comparison.table().rename(columns={"method": "mask"})[["mask", "perplexity", "stderr"]]
-    measured = measured[measured["mask"].isin([comparison.base, method])]
-    measured = measured.assign(windows=len(results["dense"]["losses"]), context=job.context)
     learned = method in OURS or method in job.run_names()
-    about = {"method": "ProxSparse" if learned else method, "perplexity": measured.to_dict("records")}
+    perplexity = _measured_in(comparison, method)
+    about = {"method": "ProxSparse" if learned else method, "perplexity": perplexity}
     masks = run.path / "results" / method / MASKS_FILE
     return _export(run, job, masks, about, directory, progress, format, model)
+
+
+def _measured_in(comparison: Comparison, method: str) -> list[dict]:
+    """The perplexities of the model as it came and under the mask of `method`, on every text of the comparison."""
+    job, results, own = comparison.job, comparison.results(), text_name(comparison.job.corpus)
+    made_on = None if method in WITHOUT_TEXT else own
+    if method in job.run_names():
+        made_on = (results[method].get("corpus") or {}).get("name", "not known")
+    if method in job.mask_names():
+        made_on = "not known"
+    texts = {
+        f"{own}, held-out part": {name: results[name]["losses"] for name in ("dense", method)}
+    } | comparison.judged()
+    found = []
+    for text, losses in texts.items():
+        for name, label in (("dense", comparison.base), (method, method)):
+            if name in losses:
+                value, stderr = with_stderr(losses[name])
+                found.append(
+                    {
+                        "mask": label, "made_on": made_on if name == method else None, "judged_on": text, "perplexity": value,
+                        "stderr": stderr, "windows": len(losses[name]), "context": job.context,
+                    }
+                )  # fmt: skip
+    return found
+
+
+def _judged(row: dict) -> dict:
+    """A row of `judged_table` as provenance has it."""
+    return {name: value for name, value in row.items() if name != "text"} | {"judged_on": row["text"]}
 
 
 def _export(

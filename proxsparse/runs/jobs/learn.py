@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
+from contextlib import AbstractContextManager
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.learning.ramp import left_of
@@ -45,6 +47,7 @@ class LearnJobWorker(Job):
         text = lm.windows(self.job.corpus, self.job.length, self.job.context, self.job.bos)
         self.heldout = text.heldout_windows(self.job.windows)
         self.live = self.heldout[: self.job.live_windows]
+        self.judged_on = self.further_texts(lm, text)
         layers = prunable_layers(lm.model, self.job.learn.m)
         self.describe(layers, text, lm.model)
         self.magnitude = magnitude(lm.model, None, self.job.learn.n, self.job.learn.m, layers=layers).masks
@@ -125,6 +128,7 @@ class LearnJobWorker(Job):
     def finish(self) -> None:
         self.measure_if_due()
         self.measure(("dense", "magnitude", "learned"), "final", self.heldout)
+        self.judge()
 
     def stop(self) -> None:
         if self.learner is not None:
@@ -147,12 +151,7 @@ class LearnJobWorker(Job):
             def progress(done: int, total: int, _: str, mask: str = mask) -> None:
                 self.progress(done, total, f"measuring perplexity, {mask}")
 
-            opened = {
-                "dense": self.learner.dense,
-                "magnitude": lambda: self.learner.projected(self.magnitude),
-                "learned": self.learner.projected,
-            }[mask]
-            with opened():
+            with self.under(mask):
                 found = perplexity(self.model, windows, precision=self.learner.precision, progress=progress)
             self.recorder.record(
                 "perplexity",
@@ -162,6 +161,36 @@ class LearnJobWorker(Job):
                 },
             )  # fmt: skip
         self.recorder.save_masks(step, self.learner.masks())
+
+    def judge(self) -> None:
+        """The losses of the dense and the masked model on every window of the further texts."""
+        from proxsparse.evaluation.perplexity import window_losses
+
+        step, table = self.learner.step_index, self.run.table("judged")
+        known = set() if table.empty else set(zip(table["step"], table["mask"], table["sha256"], strict=True))
+        for text, mask in itertools.product(self.judged_on, ("dense", "learned")):
+            if (step, mask, text.sha256) in known:
+                continue
+
+            def progress(done: int, total: int, _: str, name: str = f"{text.name}, {mask}") -> None:
+                self.progress(done, total, f"judging on {name}, window")
+
+            began = time.perf_counter()
+            with self.under(mask):
+                losses = window_losses(self.model, text.windows, precision=self.learner.precision, progress=progress)
+            self.recorder.record(
+                "judged",
+                {
+                    "step": step, "mask": mask, "text": text.name, "sha256": text.sha256, "context": text.windows.shape[1],
+                    "losses": losses.tolist(), "seconds": time.perf_counter() - began,
+                },
+            )  # fmt: skip
+
+    def under(self, mask: str) -> AbstractContextManager:
+        """The model under a mask, or without one."""
+        if mask == "dense":
+            return self.learner.dense()
+        return self.learner.projected(self.magnitude if mask == "magnitude" else None)
 
     def checkpoint(self) -> None:
         self.recorder.update(doing="writing a checkpoint")

@@ -1,6 +1,7 @@
 """The reader's side of a comparison: its tables, from what the worker has kept so far.
 
 results/<name>/result.json  losses of every held-out window, seconds, memory, completions; masks.safetensors beside it
+results/<name>/judged.json  the same losses on each further text, and that text's sha256
 layers_compared.json        overlap of every pair of masks and output error, layer by layer
 table.csv, .parquet, .md    what `table` gives; layers.csv: what `layers` gives; figures/*.html
 """
@@ -11,16 +12,20 @@ import importlib.util
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from proxsparse.config import LEARNED, CompareJob, absolute
+from proxsparse.config import LEARNED, CompareJob, absolute, text_name
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path, read_json, written_whole
+from proxsparse.runs.readers.judged import ratio, with_stderr
 from proxsparse.runs.run import Run
 
+JUDGED_FILE = "judged.json"
+ON = "perplexity on "  # begins the names of the columns of further texts
 OURS = ("proxsparse", "proxsparse-paper")
 
 
@@ -53,6 +58,20 @@ class Comparison:
         found = {name: read_json(self.run.path / "results" / name / "result.json") for name in names}
         return {name: result for name, result in found.items() if result is not None}
 
+    def judged(self) -> dict[str, dict[str, list[float]]]:
+        """{further text: {method: losses of its windows}}, in the order in which the texts were asked for."""
+        found: dict[str, dict[str, list[float]]] = {text_name(text): {} for text in self.job.judged_on}
+        judged: dict[
+            str, str
+        ] = {}  # a file may have changed under its name: what counts is the newest text of the first method
+        for name in self.results():
+            entries = read_json(self.run.path / "results" / name / JUDGED_FILE, default=[])
+            newest = {entry["text"]: entry for entry in entries if entry["text"] in found and "losses" in entry}
+            for text, entry in newest.items():
+                if judged.setdefault(text, entry["sha256"]) == entry["sha256"]:
+                    found[text][name] = entry["losses"]
+        return {text: losses for text, losses in found.items() if losses}
+
     @property
     def ours(self) -> str | None:
         """What the others are compared with: the first run, else ProxSparse, else nothing."""
@@ -71,27 +90,27 @@ class Comparison:
         """One row a method, best first; perplexities with their standard error over windows.
 
         ratio: perplexity over ours; its standard error comes from the paired differences of the windows' losses, so that
-        what makes a window hard for both does not count. overlap: share of the kept weights that ours keeps as well.
+        what makes a window hard for both does not count. `perplexity on TEXT` and the three that belong to it: the same on each
+        further text. overlap: share of the kept weights that ours keeps as well.
         output_error: mean over layers of ‖WX − ŴX‖/‖WX‖. seconds, memory_GB: to make the mask; of a run, the seconds of its
         steps, and the most memory that it took.
         """
         results, ours = self.results(), self.ours
-        layers = self.layers()
+        layers, judged = self.layers(), self.judged()
         columns = ["output_error"] if ours is None else ["overlap", "output_error"]
         means = layers.groupby("method")[columns].mean() if len(layers) else pd.DataFrame()
         rows = []
         for name, result in results.items():
-            losses = np.array(result["losses"])
-            perplexity = math.exp(min(losses.mean(), 700))
-            row = {
-                "method": self._label(name),
-                "perplexity": perplexity,
-                "stderr": perplexity * _standard_error(losses),
-            }
+            row: dict[str, Any] = {"method": self._label(name)}
+            row["perplexity"], row["stderr"] = with_stderr(result["losses"])
             if ours is not None:
-                difference = losses - np.array(results[ours]["losses"])
-                row["ratio"] = math.exp(min(difference.mean(), 700))
-                row["ratio_stderr"] = row["ratio"] * _standard_error(difference)
+                row["ratio"], row["ratio_stderr"] = ratio(result["losses"], results[ours]["losses"])
+            for text, losses in judged.items():
+                if name in losses:
+                    row[f"perplexity on {text}"], row[f"stderr on {text}"] = with_stderr(losses[name])
+                if name in losses and ours in losses:
+                    found = ratio(losses[name], losses[ours])
+                    row[f"ratio on {text}"], row[f"ratio_stderr on {text}"] = found
             row["weights_changed"] = result["weights_changed"]
             row["seconds"] = result["seconds"]
             row["memory_GB"] = result["peak_bytes"] / 1e9 if result["peak_bytes"] else None
@@ -186,6 +205,9 @@ class Comparison:
             f"{Path(job.model).name}, {job.n}:{job.m}; perplexity on {windows} held-out windows of {job.context} tokens of "
             f"{Path(job.corpus).name}, ± standard error over windows."
         )
+        for text, losses in self.judged().items():
+            count = len(next(iter(losses.values())))
+            about += f" On {text}: the same on {count} windows of that text."
         about += (
             " Seconds and memory: to make the mask. Output error: mean over layers of ‖WX − ŴX‖/‖WX‖ on held-out text."
         )
@@ -252,13 +274,19 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame({"method": table["method"]}) if len(table) else pd.DataFrame(columns=["method"])
     if not len(table):
         return shown
-    shown["perplexity"] = [_with_error(*pair) for pair in zip(table["perplexity"], table["stderr"], strict=True)]
+    shown["perplexity"] = _pairs_of(table, "perplexity", "stderr")
     if "ratio" in table:
-        shown["over ours"] = [_with_error(*pair) for pair in zip(table["ratio"], table["ratio_stderr"], strict=True)]
+        shown["over ours"] = _pairs_of(table, "ratio", "ratio_stderr")
+    texts = [column.removeprefix(ON) for column in table.columns if column.startswith(ON)]
+    for text in texts:
+        shown[f"on {text}"] = _pairs_of(table, f"{ON}{text}", f"stderr on {text}")
+        if f"ratio on {text}" in table:
+            shown[f"over ours on {text}"] = _pairs_of(table, f"ratio on {text}", f"ratio_stderr on {text}")
     shown["weights"] = ["updated" if changed else "original" for changed in table["weights_changed"]]
     shown["seconds"] = [_number(value, ".0f") for value in table["seconds"]]
     shown["memory, GB"] = [_number(value, ".1f") for value in table["memory_GB"]]
     known = {"method", "perplexity", "stderr", "ratio", "ratio_stderr", "weights_changed", "seconds", "memory_GB"}
+    known |= {f"{what} on {text}" for what in ("perplexity", "stderr", "ratio", "ratio_stderr") for text in texts}
     names = {"overlap": "kept as ours", "output_error": "output error"}
     for column in table.columns.drop(list(known & set(table.columns))):
         form = ".2f" if column == "output_error" else ".1%"
@@ -271,8 +299,12 @@ def _overlap(compared: dict, first: str, second: str) -> list[float]:
     return pairs[f"{first} | {second}"] if f"{first} | {second}" in pairs else pairs[f"{second} | {first}"]
 
 
-def _standard_error(values: np.ndarray) -> float:
-    return values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+def _pairs_of(table: pd.DataFrame, values: str, errors: str) -> list[str]:
+    """Two columns as one of texts: empty where nothing was measured."""
+    return [
+        "" if math.isnan(value) else _with_error(value, error)
+        for value, error in zip(table[values], table[errors], strict=True)
+    ]
 
 
 def _with_error(value: float, error: float) -> str:
