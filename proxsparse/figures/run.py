@@ -22,6 +22,7 @@ from proxsparse.figures.look import (
     PURPLE,
     RED,
     SKY,
+    axis,
     color_bar,
     dressed,
     made,
@@ -327,13 +328,13 @@ def layer_heatmap(
             "hovertemplate": "block %{x}, %{y} (%{customdata})<br>" + meaning + ": %{z:" + form + "}<extra></extra>",
         }]  # fmt: skip
         title = f"{quantity} at step {record['step']}: {meaning}"
-    blocks = {"title": {"text": "decoder block"}, "type": "category", "showgrid": False}
-    projections = {"autorange": "reversed", "showgrid": False, "type": "category", "automargin": True}
+    blocks = axis("decoder block", type="category", showgrid=False)
+    projections = axis(autorange="reversed", showgrid=False, type="category", automargin=True)
     read = (
         "A column is a decoder block, from the first at the left; a row is one linear map in it. The colours span the whole run, so "
         "that steps compare. Point at a cell for its number."
     )
-    return made(data, title, 320, blocks, projections, read)
+    return made(data, title, 320, read, xaxis=blocks, yaxis=projections)
 
 
 def _last(table: pd.DataFrame, column: str, default):
