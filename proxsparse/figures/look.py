@@ -37,11 +37,6 @@ def made(data: list[dict], title: str, height: int, read: str = "", **layout) ->
     data: its traces. read: how to read it, in one line; it travels with it, in `layout.meta`. layout: its axes, made by `axis`, and what
     differs from the look.
     """
-    return go.Figure({"data": data, "layout": layout_of(title, height, read) | layout})
-
-
-def layout_of(title: str, height: int, read: str = "") -> dict:
-    """The layout that all figures share, without axes."""
     shared = {
         "template": "none", "height": height,
         "title": {"text": title, "font": {"size": 14}, "x": 0, "xref": "paper", "y": 0.98},
@@ -50,21 +45,13 @@ def layout_of(title: str, height: int, read: str = "") -> dict:
     }  # fmt: skip
     if read:
         shared["meta"] = {"read": read}
-    return shared
+    return go.Figure({"data": data, "layout": shared | layout})
 
 
 def axis(title: str = "", **more) -> dict:
     """An axis in the look that all figures share. more: what plotly calls it."""
     named = {"title": {"text": title, "standoff": 6}} if title else {}
     return {"gridcolor": GRID, "zeroline": False, "linecolor": GRID} | named | more
-
-
-def dressed(figure: go.Figure, title: str, height: int, read: str = "") -> go.Figure:
-    """The look that all figures share. read: how to read the figure, in one line; it travels with it, in `layout.meta`."""
-    figure.update_layout(layout_of(title, height, read))
-    figure.update_xaxes(axis(), title_standoff=6)
-    figure.update_yaxes(axis(), title_standoff=6)
-    return figure
 
 
 LOWER = {"xaxis": "x2", "yaxis": "y2"}  # of a trace: in the lower one of two charts
