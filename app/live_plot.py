@@ -1,7 +1,7 @@
 """A plotly chart that updates in place: zoom, hover and hidden traces survive, which `gr.Plot` cannot do.
 
 Every chart brings along what belongs to it: its title as a heading, how to read it in one line (`layout.meta["read"]`, see
-`figures.look.dressed`), its numbers as a table, and both as PNG and CSV. What the buttons do happens in the browser.
+`figures.look.made`), its numbers as a table, and both as PNG and CSV. What the buttons do happens in the browser.
 """
 
 from __future__ import annotations

@@ -71,12 +71,11 @@ def whole(mine: np.ndarray, other: np.ndarray, step: int, name: str) -> go.Figur
 def curves(view: RunSnapshot, masks: MasksView, layer: str, step: int) -> dict[str, go.Figure]:
     """The layer over the steps: its patterns, what it has in common with other masks, its composition."""
     table = masks.patterns(layer)
-    composition = figures.composition(masks.composition(view, layer))
-    composition.update_layout(title_text=f"How many soft weights of the groups of {layer_label(layer)} are not zero")
+    title = f"How many soft weights of the groups of {layer_label(layer)} are not zero"
     drawn = {
         "patterns": figures.pattern_shares(table, f"Patterns of the groups of {layer_label(layer)}"),
         "agreement": figures.agreement(table, f"Kept weights that {layer_label(layer)} has in common with other masks"),
-        "composition": composition,
+        "composition": figures.composition(masks.composition(view, layer), title),
     }
     return {name: figures.marked(figure, step) for name, figure in drawn.items()}
 

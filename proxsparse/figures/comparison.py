@@ -7,7 +7,21 @@ import itertools
 import pandas as pd
 import plotly.graph_objects as go
 
-from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, color_bar, dressed, one_two_five
+from proxsparse.figures.look import (
+    BLUE,
+    GREEN,
+    INK,
+    LEGEND,
+    MARGIN,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    axis,
+    color_bar,
+    made,
+    one_two_five,
+)
 
 ON = "perplexity on "  # begins the names of the columns of further texts
 
@@ -24,43 +38,48 @@ def perplexities(table: pd.DataFrame) -> go.Figure:
     -------
     plotly Figure
     """
-    figure, title = go.Figure(), "Perplexity, ± standard error over windows"
+    data, methods, ticks = [], [], None
     texts = [column.removeprefix(ON) for column in table.columns if column.startswith(ON)]
-    values = [table["perplexity"], *(table[f"{ON}{text}"].dropna() for text in texts)] if len(table) else []
     if len(table):
         kinds = (
             ("dense", GREEN, table["method"] == "dense"),
             ("weights as they were", BLUE, (table["method"] != "dense") & ~table["weights_changed"].astype(bool)),
             ("weights updated", ORANGE, table["weights_changed"].astype(bool)),
         )
-        for name, color, chosen in kinds:
-            rows = table[chosen]
-            if len(rows):
-                figure.add_scatter(
-                    x=rows["perplexity"], y=rows["method"], name=name, mode="markers+text",
-                    textposition="top center" if texts else "middle right",
-                    text=[f"{'' if texts else '   '}{value:.4g}" for value in rows["perplexity"]], marker={"color": color, "size": 11},
-                    error_x={"array": rows["stderr"], "color": color, "thickness": 1.5},
-                    hovertemplate="%{y}: %{x:.2f}<extra>" + name + "</extra>", cliponaxis=False,
-                )  # fmt: skip
-        for text, symbol in zip(
-            texts, itertools.cycle(("diamond-open", "square-open", "triangle-up-open")), strict=False
-        ):
-            rows = table[table[f"{ON}{text}"].notna()]
-            figure.add_scatter(
-                x=rows[f"{ON}{text}"], y=rows["method"], name=f"on {text}", mode="markers+text", textposition="bottom center",
-                text=[f"{value:.4g}" for value in rows[f"{ON}{text}"]], marker={"color": INK, "size": 10, "symbol": symbol},
-                error_x={"array": rows[f"stderr on {text}"], "color": INK, "thickness": 1},
-                hovertemplate="%{y}: %{x:.2f}<extra>on " + text + "</extra>", cliponaxis=False,
-            )  # fmt: skip
-        figure.update_xaxes(tickvals=one_two_five(pd.concat(values)))
-    figure.update_xaxes(title_text="perplexity (lower is better)", type="log")
-    figure.update_yaxes(
-        type="category", categoryorder="array", categoryarray=list(table["method"])[::-1] if len(table) else [],
-        automargin=True,
+        data = [
+            {
+                "type": "scatter", "x": table["perplexity"][chosen], "y": table["method"][chosen], "name": name,
+                "mode": "markers+text", "textposition": "top center" if texts else "middle right",
+                "text": [f"{'' if texts else '   '}{value:.4g}" for value in table["perplexity"][chosen]],
+                "marker": {"color": color, "size": 11}, "cliponaxis": False,
+                "error_x": {"array": table["stderr"][chosen], "color": color, "thickness": 1.5},
+                "hovertemplate": "%{y}: %{x:.2f}<extra>" + name + "</extra>",
+            }
+            for name, color, chosen in kinds
+            if chosen.any()
+        ]  # fmt: skip
+        symbols = itertools.cycle(("diamond-open", "square-open", "triangle-up-open"))
+        known = [
+            (text, symbol, table[table[f"{ON}{text}"].notna()]) for text, symbol in zip(texts, symbols, strict=False)
+        ]
+        data += [
+            {
+                "type": "scatter", "x": rows[f"{ON}{text}"], "y": rows["method"], "name": f"on {text}",
+                "mode": "markers+text", "textposition": "bottom center", "text": [f"{value:.4g}" for value in rows[f"{ON}{text}"]],
+                "marker": {"color": INK, "size": 10, "symbol": symbol}, "cliponaxis": False,
+                "error_x": {"array": rows[f"stderr on {text}"], "color": INK, "thickness": 1},
+                "hovertemplate": "%{y}: %{x:.2f}<extra>on " + text + "</extra>",
+            }
+            for text, symbol, rows in known
+        ]  # fmt: skip
+        methods = list(table["method"])
+        ticks = one_two_five(pd.concat([table["perplexity"], *(rows[f"{ON}{text}"] for text, _, rows in known)]))
+    return made(
+        data, "Perplexity, ± standard error over windows", 140 + (50 if texts else 32) * max(len(table), 4),
+        margin=MARGIN | {"r": 70},  # for the numbers beside the marks
+        xaxis=axis("perplexity (lower is better)", type="log", tickvals=ticks),
+        yaxis=axis(type="category", categoryorder="array", categoryarray=methods[::-1], automargin=True),
     )  # fmt: skip
-    figure = dressed(figure, title, height=140 + (50 if texts else 32) * max(len(table), 4))
-    return figure.update_layout(margin_r=70)  # for the numbers beside the marks
 
 
 def overlap_matrix(overlaps: pd.DataFrame, chance: float = 0.5) -> go.Figure:
@@ -77,18 +96,19 @@ def overlap_matrix(overlaps: pd.DataFrame, chance: float = 0.5) -> go.Figure:
     -------
     plotly Figure
     """
-    figure = go.Figure()
+    data = []
     if len(overlaps):
-        figure.add_heatmap(
-            z=overlaps.to_numpy(), x=list(overlaps.columns), y=list(overlaps.index), zmin=chance, zmax=1,
-            colorscale="Cividis", texttemplate="%{z:.0%}", xgap=1, ygap=1,
-            hovertemplate="%{y} and %{x} keep %{z:.1%} in common<extra></extra>",
-            colorbar=color_bar("kept weights in common", tickformat=".0%"),
-        )  # fmt: skip
-    figure.update_xaxes(showgrid=False, type="category", automargin=True)
-    figure.update_yaxes(autorange="reversed", showgrid=False, type="category", automargin=True)
-    title = f"Kept weights in common (two random masks: {chance:.0%})"
-    return dressed(figure, title, height=180 + 36 * max(len(overlaps), 4))
+        data = [{
+            "type": "heatmap", "z": overlaps.to_numpy(), "x": list(overlaps.columns), "y": list(overlaps.index),
+            "zmin": chance, "zmax": 1, "colorscale": "Cividis", "texttemplate": "%{z:.0%}", "xgap": 1, "ygap": 1,
+            "hovertemplate": "%{y} and %{x} keep %{z:.1%} in common<extra></extra>",
+            "colorbar": color_bar("kept weights in common", tickformat=".0%"),
+        }]  # fmt: skip
+    names = {"showgrid": False, "type": "category", "automargin": True}
+    return made(
+        data, f"Kept weights in common (two random masks: {chance:.0%})", 180 + 36 * max(len(overlaps), 4),
+        xaxis=axis(**names), yaxis=axis(autorange="reversed", **names),
+    )  # fmt: skip
 
 
 def overlap_by_layer(layers: pd.DataFrame, ours: str) -> go.Figure:
@@ -137,7 +157,7 @@ def sweep(trials: pd.DataFrame) -> go.Figure:
     plotly Figure
     """
     trials = trials if len(trials) else pd.DataFrame(columns=["rung", "lambda1", "learning_rate", "perplexity"])
-    figure, rungs = go.Figure(), sorted(trials["rung"].unique())
+    data, rungs = [], sorted(trials["rung"].unique())
     finite = trials[trials["perplexity"] < float("inf")]
     colors = dict(
         zip(
@@ -149,32 +169,38 @@ def sweep(trials: pd.DataFrame) -> go.Figure:
     for (rung, rate), rows in finite.groupby(["rung", "learning_rate"]):
         rows, name = rows.sort_values("lambda1"), f"learning rate {rate:g}, {rows['steps'].iloc[0]} steps"
         last = rung == rungs[-1]
-        figure.add_scatter(
-            x=rows["lambda1"], y=rows["perplexity"], name=name, mode="lines+markers", opacity=1 if last else 0.45,
-            line={"color": colors[rate], "width": 2.5 if last else 1.5, "dash": "solid" if last else "dot"},
-            error_y={"array": rows["stderr"], "thickness": 1}, marker={"size": 9 if last else 6},
-            hovertemplate="λ1 %{x:g}: %{y:.2f}<extra>" + name + "</extra>",
-        )  # fmt: skip
-    if len(finite):
-        figure.update_yaxes(tickvals=one_two_five(finite["perplexity"]))
-        if (finite["lambda1"] > 0).all():  # a logarithmic axis has no zero
-            figure.update_xaxes(type="log", tickvals=sorted(finite["lambda1"].unique()))
-    figure.update_xaxes(title_text="λ1")
-    figure.update_yaxes(title_text="perplexity under the learned mask", type="log")
-    return dressed(figure, "Perplexity over λ1", height=420)
+        data.append({
+            "type": "scatter", "x": rows["lambda1"], "y": rows["perplexity"], "name": name, "mode": "lines+markers",
+            "line": {"color": colors[rate], "width": 2.5 if last else 1.5, "dash": "solid" if last else "dot"},
+            "opacity": 1 if last else 0.45, "error_y": {"array": rows["stderr"], "thickness": 1},
+            "marker": {"size": 9 if last else 6}, "hovertemplate": "λ1 %{x:g}: %{y:.2f}<extra>" + name + "</extra>",
+        })  # fmt: skip
+    strengths = sorted(finite["lambda1"].unique())
+    is_log = bool(strengths) and strengths[0] > 0  # a logarithmic axis has no zero
+    return made(
+        data, "Perplexity over λ1", 420, xaxis=axis("λ1", **({"type": "log", "tickvals": strengths} if is_log else {})),
+        yaxis=axis(
+            "perplexity under the learned mask", type="log",
+            tickvals=one_two_five(finite["perplexity"]) if len(finite) else None,
+        ),
+    )  # fmt: skip
 
 
 def _by_block(layers: pd.DataFrame, column: str, title: str, form: str) -> go.Figure:
-    figure, colors = go.Figure(), itertools.cycle((BLUE, ORANGE, GREEN, RED, SKY, PURPLE, INK))
-    dashes = itertools.cycle(["solid"] * 7 + ["dash"] * 7)
+    colors, dashes = (
+        itertools.cycle((BLUE, ORANGE, GREEN, RED, SKY, PURPLE, INK)),
+        itertools.cycle(["solid"] * 7 + ["dash"] * 7),
+    )
+    data = []
     for method, rows in layers.groupby("method", sort=False) if len(layers) else ():
         means = rows.groupby("block")[column].mean()
-        figure.add_scatter(
-            x=means.index, y=means, name=method, mode="lines+markers", marker={"size": 5},
-            line={"color": next(colors), "width": 1.8, "dash": next(dashes)},
-            hovertemplate="block %{x}: %{y:" + form + "}<extra>" + str(method) + "</extra>",
-        )  # fmt: skip
-    figure.update_xaxes(title_text="decoder block")
-    figure.update_yaxes(tickformat=form, rangemode="tozero" if column == "output_error" else "normal")
-    figure = dressed(figure, title, height=360)
-    return figure.update_layout(legend={"orientation": "v", "x": 1.01, "y": 1, "yanchor": "top"})  # names are many
+        data.append({
+            "type": "scatter", "x": means.index, "y": means, "name": method, "mode": "lines+markers", "marker": {"size": 5},
+            "line": {"color": next(colors), "width": 1.8, "dash": next(dashes)},
+            "hovertemplate": "block %{x}: %{y:" + form + "}<extra>" + str(method) + "</extra>",
+        })  # fmt: skip
+    return made(
+        data, title, 360, xaxis=axis("decoder block"),
+        yaxis=axis(tickformat=form, rangemode="tozero" if column == "output_error" else "normal"),
+        legend=LEGEND | {"orientation": "v", "x": 1.01, "y": 1, "yanchor": "top"},  # names are many
+    )  # fmt: skip

@@ -7,10 +7,11 @@ import itertools
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from proxsparse.figures.look import INK, dressed, marked
+from proxsparse.figures.look import INK, LEGEND, LOWER, MARGIN, axis, made, marked, stacked, upright
 from proxsparse.figures.tiles import PATTERN_COLORS, pattern_name
+
+MOST_NAMED = 4  # changes of the pattern, whose names would run into each other if they were more
 
 
 def group_path(tile: pd.DataFrame, flips: pd.DataFrame, n: int, title: str = "", shown: int | None = None) -> go.Figure:
@@ -34,41 +35,44 @@ def group_path(tile: pd.DataFrame, flips: pd.DataFrame, n: int, title: str = "",
     plotly Figure
         The size of each weight, |soft weight in the metric|; thin where the gradient moved it, thick where the prox did.
     """
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.72, 0.28])
     tile = tile.assign(at=tile["step"] - np.where(tile["half"] == "gradient", 0.5, 0.0)).sort_values("at")
+    data = []
     for index, (_, rows) in enumerate(tile.groupby("column")):
         color, name = PATTERN_COLORS[index % len(PATTERN_COLORS)], f"weight {index + 1}"
         at, size, half = rows["at"].to_numpy(), rows["weight"].abs().to_numpy(), rows["half"].to_numpy()
         for kind, width, dash in (("gradient", 1.2, "dot"), ("prox", 3, "solid")):
             ends = np.flatnonzero(half[1:] == kind) + 1
-            figure.add_scatter(
-                x=_segments(at, ends), y=_segments(size, ends), mode="lines", name=name, legendgroup=name,
-                showlegend=kind == "prox", line={"color": color, "width": width, "dash": dash},
-                hovertemplate=f"{name}, {kind} half<br>step %{{x}}: %{{y:.4g}}<extra></extra>", row=1, col=1,
-            )  # fmt: skip
+            data.append({
+                "type": "scatter", "x": _segments(at, ends), "y": _segments(size, ends), "mode": "lines", "name": name,
+                "legendgroup": name, "showlegend": kind == "prox", "line": {"color": color, "width": width, "dash": dash},
+                "hovertemplate": f"{name}, {kind} half<br>step %{{x}}: %{{y:.4g}}<extra></extra>",
+            })  # fmt: skip
     m = tile["column"].nunique()
     sizes = tile.pivot_table(index="at", columns="column", values="weight").abs()
     products = (sizes.to_numpy()[:, list(chosen)].prod(axis=1) for chosen in itertools.combinations(range(m), n + 1))
-    figure.add_scatter(
-        x=sizes.index, y=sum(products), mode="lines", name="R of the group", line={"color": INK, "width": 1.5},
-        hovertemplate="step %{x}: R = %{y:.3g}<extra></extra>", row=2, col=1,
-    )  # fmt: skip
-    for step, before, after in flips[["step", "before", "after"]].itertuples(index=False):
-        figure.add_vline(x=step, line={"color": INK, "width": 1, "dash": "dash"})
-        figure.add_annotation(
-            x=step, y=1, yref="paper", yanchor="bottom", showarrow=False, font={"size": 10},
-            text=f"{pattern_name(int(before), m)} → {pattern_name(int(after), m)}" if len(flips) <= 4 else "",
-        )  # fmt: skip
-    figure.update_yaxes(title_text="|soft weight|, in the metric", rangemode="tozero", row=1, col=1)
-    figure.update_yaxes(title_text="R", rangemode="tozero", row=2, col=1)
-    figure.update_xaxes(title_text="step", row=2, col=1)
+    data.append({
+        "type": "scatter", "x": sizes.index, "y": sum(products), "mode": "lines", "name": "R of the group",
+        "line": {"color": INK, "width": 1.5}, "hovertemplate": "step %{x}: R = %{y:.3g}<extra></extra>", **LOWER,
+    })  # fmt: skip
+    lines = [upright(step, chart, color=INK, width=1, dash="dash") for step in flips["step"] for chart in ("", "2")]
+    changes = [
+        {
+            "x": step, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "font": {"size": 10},
+            "text": f"{pattern_name(int(before), m)} → {pattern_name(int(after), m)}",
+        }
+        for step, before, after in flips[["step", "before", "after"]].itertuples(index=False)
+    ]  # fmt: skip
     read = (
         "Each line is the size of one weight, in the metric in which sizes are compared. Dotted pieces are what the gradient half moved, "
         "solid ones what the prox half did. The mask keeps the largest; a dashed line is a change of the pattern. R is the regularizer of "
         f"this group: 0 as soon as it has no more than {n} nonzero weights."
     )
-    figure = marked(dressed(figure, title, height=430, read=read), shown)
-    return figure.update_layout(legend_y=1.06, margin_t=80)
+    figure = made(
+        data, title, 430, read, shapes=lines, annotations=changes if len(changes) <= MOST_NAMED else [],
+        legend=LEGEND | {"y": 1.06}, margin=MARGIN | {"t": 80},
+        **stacked(0.72, axis("|soft weight|, in the metric", rangemode="tozero"), axis("R", rangemode="tozero")),
+    )  # fmt: skip
+    return marked(figure, shown)
 
 
 def _segments(values: np.ndarray, ends: np.ndarray) -> list:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, dressed, layer_label
+from proxsparse.figures.look import BLUE, GREEN, INK, MARGIN, ORANGE, PURPLE, axis, layer_label, made, upright
 
 MODEL_COLORS = {"dense": GREEN, "magnitude": ORANGE, "wanda": PURPLE, "learned": BLUE}
 MOST_LAYERS = 24
@@ -28,25 +28,28 @@ def next_tokens(table: pd.DataFrame, model: str = "dense", most: float | None = 
     -------
     plotly Figure
     """
-    figure, shown = go.Figure(), table.iloc[::-1]
+    shown = table.iloc[::-1]
     labels = [visible(text) for text in shown["text"]]
     places = list(range(len(shown)))  # two tokens may read alike: places are numbers, and labels are put at them
-    figure.add_bar(
-        x=shown["probability"], y=places, orientation="h", marker_color=MODEL_COLORS.get(model, BLUE), name=model,
-        customdata=labels, hovertemplate="%{customdata}: %{x:.2%}<extra>" + model + "</extra>", showlegend=False,
-    )  # fmt: skip
+    data = [{
+        "type": "bar", "x": shown["probability"], "y": places, "orientation": "h", "name": model, "showlegend": False,
+        "marker": {"color": MODEL_COLORS.get(model, BLUE)}, "customdata": labels,
+        "hovertemplate": "%{customdata}: %{x:.2%}<extra>" + model + "</extra>",
+    }]  # fmt: skip
     if model != "dense" and "reference" in shown:
-        figure.add_scatter(
-            x=shown["reference"], y=places, mode="markers", name="dense gives the same token",
-            marker={"symbol": "line-ns", "size": 13, "line": {"width": 2.5, "color": INK}}, customdata=labels,
-            hovertemplate="%{customdata}: %{x:.2%}<extra>dense</extra>",
-        )  # fmt: skip
+        data.append({
+            "type": "scatter", "x": shown["reference"], "y": places, "mode": "markers", "name": "dense gives the same token",
+            "marker": {"symbol": "line-ns", "size": 13, "line": {"width": 2.5, "color": INK}}, "customdata": labels,
+            "hovertemplate": "%{customdata}: %{x:.2%}<extra>dense</extra>",
+        })  # fmt: skip
     end = most or table["probability"].max()
-    figure.update_xaxes(title_text="probability of the next token", tickformat=".0%", range=[0, 1.05 * end])
-    figure.update_yaxes(tickvals=places, ticktext=labels, automargin=True, showgrid=False)
     title = f"Next: {visible(table['text'].iloc[0])}, {table['probability'].iloc[0]:.0%}"
     read = "The bars are the most probable next tokens (␣ is a space); the upright mark is what the dense model gives the same token."
-    return dressed(figure, title, height=300, read=read).update_layout(margin_l=8, bargap=0.25)
+    return made(
+        data, title, 300, read, margin=MARGIN | {"l": 8}, bargap=0.25,
+        xaxis=axis("probability of the next token", tickformat=".0%", range=[0, 1.05 * end]),
+        yaxis=axis(tickvals=places, ticktext=labels, automargin=True, showgrid=False),
+    )  # fmt: skip
 
 
 def layer_costs(table: pd.DataFrame) -> go.Figure:
@@ -62,21 +65,21 @@ def layer_costs(table: pd.DataFrame) -> go.Figure:
     -------
     plotly Figure
     """
-    figure, shown = go.Figure(), table.head(MOST_LAYERS).iloc[::-1]
+    shown = table.head(MOST_LAYERS).iloc[::-1]
     names = [layer_label(name) for name in shown["layer"]]
-    figure.add_scatter(
-        x=shown["estimate"], y=names, mode="markers", name="estimated, to first order",
-        marker={"symbol": "circle-open", "size": 9, "color": ORANGE, "line": {"width": 2}},
-        hovertemplate="%{y}: %{x:+.4f}<extra>estimated</extra>",
-    )  # fmt: skip
-    figure.add_scatter(
-        x=shown["measured"], y=names, mode="markers", name="measured, ± standard error",
-        marker={"size": 9, "color": BLUE}, error_x={"array": shown["measured_stderr"], "color": BLUE, "thickness": 1.5},
-        hovertemplate="%{y}: %{x:+.4f}<extra>measured</extra>",
-    )  # fmt: skip
-    figure.add_vline(x=0, line_color=INK, line_width=1)
-    figure.update_xaxes(title_text="Δ loss, nats a token")
-    figure.update_yaxes(type="category", automargin=True)
+    data = [
+        {
+            "type": "scatter", "x": shown["estimate"], "y": names, "mode": "markers", "name": "estimated, to first order",
+            "marker": {"symbol": "circle-open", "size": 9, "color": ORANGE, "line": {"width": 2}},
+            "hovertemplate": "%{y}: %{x:+.4f}<extra>estimated</extra>",
+        },
+        {
+            "type": "scatter", "x": shown["measured"], "y": names, "mode": "markers", "name": "measured, ± standard error",
+            "marker": {"size": 9, "color": BLUE},
+            "error_x": {"array": shown["measured_stderr"], "color": BLUE, "thickness": 1.5},
+            "hovertemplate": "%{y}: %{x:+.4f}<extra>measured</extra>",
+        },
+    ]  # fmt: skip
     top = layer_label(table["layer"].iloc[0]) if len(table) else ""
     known = "measured" if table["measured"].notna().any() else "estimated"
     title = (
@@ -88,7 +91,11 @@ def layer_costs(table: pd.DataFrame) -> go.Figure:
         "How much the loss on held-out windows changes when this layer alone gets all its weights back: the further to the left, the more "
         "its mask costs. Estimates are the gradient times what the mask removed."
     )
-    return dressed(figure, title, height=160 + 20 * max(len(shown), 4), read=read).update_layout(margin_l=8)
+    return made(
+        data, title, 160 + 20 * max(len(shown), 4), read, margin=MARGIN | {"l": 8},
+        xaxis=axis("Δ loss, nats a token"), yaxis=axis(type="category", automargin=True),
+        shapes=[upright(0, color=INK, width=1)],
+    )  # fmt: skip
 
 
 def visible(text: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, color_bar, made
+from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, axis, color_bar, made, upright
 
 WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight")
 LINES = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, INK, BLUE)
@@ -55,8 +55,8 @@ def proximal_point(weights: Sequence[float], point: Sequence[float], lam: float)
     most = 1.25 * max(np.abs(weights).max(), np.abs(point).max(), 0.1)
     title = f"At λ = {lam:.3g} one proximal step {said}"
     return made(
-        data, title, 300, {"title": "position in the group"},
-        {"title": "weight", "range": [-most, most], "zeroline": True, "zerolinecolor": INK}, read, barmode="group", bargap=0.25,
+        data, title, 300, read, barmode="group", bargap=0.25, xaxis=axis("position in the group"),
+        yaxis=axis("weight", range=[-most, most], zeroline=True, zerolinecolor=INK),
     )  # fmt: skip
 
 
@@ -98,9 +98,9 @@ def best_by_nonzeros(table: pd.DataFrame, left: int) -> go.Figure:
     )
     most = max(float(table["above"].max()), 1e-12)
     return made(
-        [data], title, 300,
-        {"title": "½‖w − v‖² + λR(w), above the least", "range": [0, 1.3 * most], "nticks": 5, "showticklabels": not tied},
-        {"title": "nonzeros", "autorange": "reversed", "type": "category", "automargin": True, "showgrid": False}, read,
+        [data], title, 300, read,
+        xaxis=axis("½‖w − v‖² + λR(w), above the least", range=[0, 1.3 * most], nticks=5, showticklabels=not tied),
+        yaxis=axis("nonzeros", autorange="reversed", type="category", automargin=True, showgrid=False),
     )  # fmt: skip
 
 
@@ -137,25 +137,11 @@ def proximal_path(lams: Sequence[float], points: np.ndarray, lam: float) -> go.F
     )
     said = ", ".join(f"{name} at {at:.2g}" for at, name in gone[:4]) + (" …" if len(gone) > 4 else "")
     title = f"As λ grows, weights reach zero: {said}" if gone else "As λ grows, no weight of this group reaches zero"
-    here = {
-        "type": "line",
-        "x0": lam,
-        "x1": lam,
-        "y0": 0,
-        "y1": 1,
-        "yref": "paper",
-        "line": {"color": ORANGE, "width": 2},
-    }
     read = "Each line is one weight; where it joins the zero line it is dropped. The orange line is the λ chosen."
     return made(
-        data,
-        title,
-        300,
-        {"title": "λ", "type": "log", "dtick": 1},
-        {"title": "weight after the step"},
-        read,
-        shapes=[here],
-    )
+        data, title, 300, read, xaxis=axis("λ", type="log", dtick=1), yaxis=axis("weight after the step"),
+        shapes=[upright(lam, color=ORANGE, width=2)],
+    )  # fmt: skip
 
 
 def phase_diagram(
@@ -209,8 +195,8 @@ def phase_diagram(
     )
     ends = [float(np.log10(lams[0])), float(np.log10(lams[-1]))]
     return made(
-        [areas, *names, *rings], title, 340, {"title": "λ", "type": "log", "showgrid": False, "range": ends, "dtick": 1},
-        {"title": f"{_ordinal(n + 1)} ÷ {_ordinal(n)} magnitude", "showgrid": False, "range": [0, 1]}, read,
+        [areas, *names, *rings], title, 340, read, xaxis=axis("λ", type="log", showgrid=False, range=ends, dtick=1),
+        yaxis=axis(f"{_ordinal(n + 1)} ÷ {_ordinal(n)} magnitude", showgrid=False, range=[0, 1]),
     )  # fmt: skip
 
 
@@ -258,8 +244,8 @@ def regularizer_slice(
     title = f"R over {x_name} and {y_name}{fixed}: least where they vanish, with kinks on the axes"
     read = "Dark is a small R. The circle is the group, the diamond where the step moves these two weights."
     return made(
-        [surface, step], title, 340, {"title": x_name, "showgrid": False, "range": [first[0], first[-1]]},
-        {"title": y_name, "showgrid": False, "range": [second[0], second[-1]]}, read,
+        [surface, step], title, 340, read, xaxis=axis(x_name, showgrid=False, range=[first[0], first[-1]]),
+        yaxis=axis(y_name, showgrid=False, range=[second[0], second[-1]]),
     )  # fmt: skip
 
 

@@ -11,21 +11,22 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from proxsparse.figures.look import (
     BLUE,
     GREEN,
     GRID,
     INK,
+    LOWER,
     ORANGE,
     PURPLE,
     RED,
     SKY,
+    axis,
     color_bar,
-    dressed,
     made,
     one_two_five,
+    stacked,
 )
 from proxsparse.learning.report import pattern_share
 
@@ -59,52 +60,48 @@ def learning_curve(
     -------
     plotly Figure
     """
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.6, 0.4])
     elsewhere = pd.DataFrame(columns=["text", "mask", "step", "perplexity"]) if judged is None else judged
-    live = perplexity[perplexity["scope"] == "live"] if len(perplexity) else perplexity
-    measured_on = ""
+    data, live, measured_on = [], _measured(perplexity, "live"), ""
     if len(live):
         first = live.iloc[0]
         measured_on = f" ({first['windows']:.0f} × {first['context']:.0f} tokens)"
         learned = live[live["mask"] == "learned"].drop_duplicates("step", keep="last")
-        figure.add_scatter(
-            x=learned["step"], y=learned["perplexity"], name="learned mask", mode="lines+markers",
-            line={"color": BLUE, "width": 2.5}, hovertemplate="step %{x}: perplexity %{y:.2f}<extra>learned mask</extra>",
-            row=1, col=1,
-        )  # fmt: skip
+        data.append({
+            "type": "scatter", "x": learned["step"], "y": learned["perplexity"], "name": "learned mask", "mode": "lines+markers",
+            "line": {"color": BLUE, "width": 2.5}, "hovertemplate": "step %{x}: perplexity %{y:.2f}<extra>learned mask</extra>",
+        })  # fmt: skip
         last = max(_last(steps, "step", 1), 1)
         for mask, color, dash in (("magnitude", RED, "dash"), ("dense", GREEN, "dot")):
             values = live[live["mask"] == mask]["perplexity"]
-            name = f"{mask} mask" if mask == "magnitude" else given.partition(",")[0]
             if len(values):
-                figure.add_scatter(
-                    x=[0, last], y=[values.iloc[-1]] * 2, name=name,
-                    mode="lines", line={"color": color, "dash": dash, "width": 1.5},
-                    hovertemplate=f"{given if mask == 'dense' else mask}: %{{y:.2f}}<extra></extra>", row=1, col=1,
-                )  # fmt: skip
-    final = (
-        perplexity[(perplexity["scope"] == "final") & (perplexity["mask"] == "learned")]
-        if len(perplexity)
-        else perplexity
-    )
+                data.append({
+                    "type": "scatter", "x": [0, last], "y": [values.iloc[-1]] * 2, "mode": "lines",
+                    "name": f"{mask} mask" if mask == "magnitude" else given.partition(",")[0],
+                    "line": {"color": color, "dash": dash, "width": 1.5},
+                    "hovertemplate": f"{given if mask == 'dense' else mask}: %{{y:.2f}}<extra></extra>",
+                })  # fmt: skip
+    final = _measured(perplexity, "final")
+    final = final[final["mask"] == "learned"] if len(final) else final
     if len(final):
-        figure.add_scatter(
-            x=final["step"], y=final["perplexity"], name=f"final, {final['windows'].iloc[-1]:.0f} windows",
-            mode="markers", marker={"symbol": "diamond", "size": 11, "color": BLUE, "line": {"width": 1.5, "color": "#fff"}},
-            hovertemplate="step %{x}, final: perplexity %{y:.2f}<extra>learned mask</extra>", row=1, col=1,
-        )  # fmt: skip
+        data.append({
+            "type": "scatter", "x": final["step"], "y": final["perplexity"], "mode": "markers",
+            "name": f"final, {final['windows'].iloc[-1]:.0f} windows",
+            "marker": {"symbol": "diamond", "size": 11, "color": BLUE, "line": {"width": 1.5, "color": "#fff"}},
+            "hovertemplate": "step %{x}, final: perplexity %{y:.2f}<extra>learned mask</extra>",
+        })  # fmt: skip
     for row in elsewhere.itertuples():
         called = "learned mask" if row.mask == "learned" else given.partition(",")[0]
-        figure.add_scatter(
-            x=[row.step], y=[row.perplexity], name=f"{called} on {row.text}", mode="markers", cliponaxis=False,
-            marker={"color": BLUE if row.mask == "learned" else GREEN, "symbol": "diamond-open", "size": 10, "line_width": 2},
-            hovertemplate="%{y:.2f}<extra>" + f"{called} on {row.text}</extra>", row=1, col=1,
-        )  # fmt: skip
+        color = BLUE if row.mask == "learned" else GREEN
+        data.append({
+            "type": "scatter", "x": [row.step], "y": [row.perplexity], "name": f"{called} on {row.text}", "mode": "markers",
+            "marker": {"color": color, "symbol": "diamond-open", "size": 10, "line": {"width": 2}}, "cliponaxis": False,
+            "hovertemplate": "%{y:.2f}<extra>" + f"{called} on {row.text}</extra>",
+        })  # fmt: skip
     if len(steps):
-        figure.add_scatter(
-            x=steps["step"], y=steps["loss"], name="training loss", mode="lines", line={"color": ORANGE, "width": 1.5},
-            hovertemplate="step %{x}: loss %{y:.3f}<extra></extra>", row=2, col=1,
-        )  # fmt: skip
+        data.append({
+            "type": "scatter", "x": steps["step"], "y": steps["loss"], "name": "training loss", "mode": "lines",
+            "line": {"color": ORANGE, "width": 1.5}, "hovertemplate": "step %{x}: loss %{y:.3f}<extra></extra>", **LOWER,
+        })  # fmt: skip
     title = "Does the masked model get better? Held-out perplexity and training loss"
     if len(live) and len(learned) > 1:
         now, dense = learned.iloc[-1], live[live["mask"] == "dense"]["perplexity"]
@@ -114,9 +111,6 @@ def learning_curve(
             + (f"; dense {dense.iloc[-1]:.4g}" if len(dense) else "")
         )
     ticks = one_two_five(pd.concat([live["perplexity"], elsewhere["perplexity"].astype(float)])) if len(live) else None
-    figure.update_yaxes(title_text=f"perplexity{measured_on}", type="log", tickvals=ticks, row=1, col=1)
-    figure.update_yaxes(title_text="loss, nats a token", row=2, col=1)
-    figure.update_xaxes(title_text="step", row=2, col=1)
     read = (
         "Above, how badly the original weights under the mask predict text that nothing was learned from: lower is better, "
         "equal distances are equal factors, and the dense model is the floor to approach. The curve is measured on few windows, so that "
@@ -124,22 +118,25 @@ def learning_curve(
     )
     if len(elsewhere):
         read += " Open marks: the mask at the end, and the model without it, on text that the mask was not made on."
-    return dressed(figure, title, height=430, read=read)
+    upper = axis(f"perplexity{measured_on}", type="log", tickvals=ticks)
+    return made(data, title, 430, read, **stacked(0.6, upper, axis("loss, nats a token")))
 
 
-def composition(steps: pd.DataFrame) -> go.Figure:
+def composition(steps: pd.DataFrame, title: str = "") -> go.Figure:
     """How many nonzero soft weights the groups have, as stacked shares over the steps.
 
     Parameters
     ----------
     steps : DataFrame
         As `run.table("steps")`.
+    title : str
+        Of the chart; without one it says how many groups have the pattern at the last step.
 
     Returns
     -------
     plotly Figure
     """
-    figure = go.Figure()
+    data, found = [], "How many nonzero soft weights do the groups have?"
     counts = sorted(int(name.removeprefix("nonzeros_")) for name in steps if name.startswith("nonzeros_"))
     if len(steps):
         fewer, n, *more = counts
@@ -149,24 +146,21 @@ def composition(steps: pd.DataFrame) -> go.Figure:
         ]
         between = itertools.cycle((SKY, GREEN, ORANGE, RED, INK))
         names += [(k, f"{k} nonzero", GRID if k == counts[-1] else next(between)) for k in more]
-        for k, name, color in names:
-            column = f"nonzeros_{k}"
-            figure.add_scatter(
-                x=steps["step"], y=steps[column] * 100, name=name, mode="lines", stackgroup="groups",
-                line={"width": 0.5, "color": color}, fillcolor=color,
-                hovertemplate="step %{x}: %{y:.1f}%<extra>" + name + "</extra>",
-            )  # fmt: skip
-    figure.update_yaxes(title_text="groups, %", range=[0, 100])
-    figure.update_xaxes(title_text="step")
-    title = "How many nonzero soft weights do the groups have?"
-    if len(steps):
+        data = [
+            {
+                "type": "scatter", "x": steps["step"], "y": steps[f"nonzeros_{k}"] * 100, "name": name, "mode": "lines",
+                "stackgroup": "groups", "line": {"width": 0.5, "color": color}, "fillcolor": color,
+                "hovertemplate": "step %{x}: %{y:.1f}%<extra>" + name + "</extra>",
+            }
+            for k, name, color in names
+        ]  # fmt: skip
         share = steps[f"nonzeros_{n}"].iloc[-1] + steps[f"nonzeros_{fewer}"].iloc[-1]
-        title = f"{share:.1%} of the groups are {n}:{counts[-1]} at step {steps['step'].iloc[-1]}"
+        found = f"{share:.1%} of the groups are {n}:{counts[-1]} at step {steps['step'].iloc[-1]}"
     read = (
         "Every group of neighbouring weights falls into one band, by how many nonzero soft weights it has; the bands add up "
         "to 100%. The regularizer moves groups down, band by band, until they have the pattern."
     )
-    return dressed(figure, title, height=300, read=read)
+    return made(data, title or found, 300, read, xaxis=axis("step"), yaxis=axis("groups, %", range=[0, 100]))
 
 
 def strength(
@@ -186,42 +180,34 @@ def strength(
     -------
     plotly Figure
     """
-    figure = make_subplots(specs=[[{"secondary_y": True}]])
+    data = []
     if len(steps):
-        figure.add_scatter(
-            x=steps["step"], y=steps["lambda1"], name="λ1", mode="lines", line={"color": BLUE, "width": 2, "shape": "vh"},
-            hovertemplate="step %{x}: λ1 = %{y:g}<extra></extra>",
-        )  # fmt: skip
-        figure.add_scatter(
-            x=steps["step"], y=steps["learning_rate"], name="learning rate", mode="lines", line={"color": ORANGE, "width": 1.5},
-            hovertemplate="step %{x}: learning rate %{y:.2e}<extra></extra>", secondary_y=True,
-        )  # fmt: skip
-    for values, name, color, width in (
-        (planned, "λ1 as planned", INK, 1.5),
-        (ahead, "λ1 to come, by its ramp", BLUE, 2),
-    ):
-        if values:
-            figure.add_scatter(
-                x=list(values), y=list(values.values()), name=name, mode="lines" if len(values) > 1 else "markers",
-                line={"color": color, "width": width, "dash": "dot"},
-                hovertemplate="step %{x}: λ1 = %{y:.4g}<extra>" + name + "</extra>",
-            )  # fmt: skip
+        data += [
+            {
+                "type": "scatter", "x": steps["step"], "y": steps["lambda1"], "name": "λ1", "mode": "lines",
+                "line": {"color": BLUE, "width": 2, "shape": "vh"}, "hovertemplate": "step %{x}: λ1 = %{y:g}<extra></extra>",
+            },
+            {
+                "type": "scatter", "x": steps["step"], "y": steps["learning_rate"], "name": "learning rate", "mode": "lines",
+                "line": {"color": ORANGE, "width": 1.5}, "yaxis": "y2",
+                "hovertemplate": "step %{x}: learning rate %{y:.2e}<extra></extra>",
+            },
+        ]  # fmt: skip
+    data += [
+        {
+            "type": "scatter", "x": list(values), "y": list(values.values()), "name": name,
+            "mode": "lines" if len(values) > 1 else "markers", "line": {"color": color, "width": width, "dash": "dot"},
+            "hovertemplate": "step %{x}: λ1 = %{y:.4g}<extra>" + name + "</extra>",
+        }
+        for values, name, color, width in ((planned, "λ1 as planned", INK, 1.5), (ahead, "λ1 to come, by its ramp", BLUE, 2))
+        if values
+    ]  # fmt: skip
     title = "How strong is the pull towards the pattern?"
     if ahead:
         step, (last, end) = min(ahead), max(ahead.items())
         title = f"λ1 is {ahead[step]:.3g} at step {step} and will be {end:.3g} at the last, {last}"
     elif len(steps):
         title = f"λ1 went from {steps['lambda1'].iloc[0]:.3g} to {steps['lambda1'].iloc[-1]:.3g}"
-    figure.update_yaxes(title_text="λ1", rangemode="tozero", secondary_y=False, exponentformat="power", automargin=True)
-    figure.update_yaxes(
-        title_text="learning rate",
-        rangemode="tozero",
-        secondary_y=True,
-        showgrid=False,
-        exponentformat="power",
-        automargin=True,
-    )
-    figure.update_xaxes(title_text="step")
     to_come = (
         "Dotted: as it will be if nobody sets it, known exactly because it grows by one factor a step; set λ1 and the dotted line "
         "moves at once. "
@@ -230,7 +216,11 @@ def strength(
         f"Solid: λ1 as it was taken. {to_come if ahead else ''}No unit: λ1 relative to each layer's weights, or the paper's "
         "absolute one."
     )
-    return dressed(figure, title, height=300, read=read)
+    powers = {"rangemode": "tozero", "exponentformat": "power", "automargin": True}
+    return made(
+        data, title, 300, read, xaxis=axis("step", domain=[0, 0.94]), yaxis=axis("λ1", **powers),
+        yaxis2=axis("learning rate", overlaying="y", side="right", showgrid=False, **powers),
+    )  # fmt: skip
 
 
 def flips(steps: pd.DataFrame, weights: int) -> go.Figure:
@@ -247,25 +237,22 @@ def flips(steps: pd.DataFrame, weights: int) -> go.Figure:
     -------
     plotly Figure
     """
-    figure = go.Figure()
+    data, title = [], "How fast does the mask change?"
     if len(steps) and weights:
         for column, name, color in (("flips_from_start", "since the start", BLUE), ("flips", "in one step", ORANGE)):
             shares = (steps[column] / weights * 100).replace(0, np.nan)  # a logarithmic axis has no zero
-            figure.add_scatter(
-                x=steps["step"], y=shares, name=name, mode="lines", line={"color": color, "width": 2},
-                hovertemplate="step %{x}: %{y:.3f}% of the weights<extra>" + name + "</extra>",
-            )  # fmt: skip
-    figure.update_yaxes(title_text="weights flipped, %", type="log", dtick=1)
-    figure.update_xaxes(title_text="step")
-    title = "How fast does the mask change?"
-    if len(steps) and weights:
+            data.append({
+                "type": "scatter", "x": steps["step"], "y": shares, "name": name, "mode": "lines",
+                "line": {"color": color, "width": 2},
+                "hovertemplate": "step %{x}: %{y:.3f}% of the weights<extra>" + name + "</extra>",
+            })  # fmt: skip
         share = steps["flips_from_start"].iloc[-1] / weights
         title = f"{share:.2%} of the weights flipped between kept and dropped since the start"
     read = (
         "Each step up is ten times as many weights. Few flips in a step mean that the mask settles; those since the start say how far "
         "it is from the mask that needs no learning."
     )
-    return dressed(figure, title, height=300, read=read)
+    return made(data, title, 300, read, xaxis=axis("step"), yaxis=axis("weights flipped, %", type="log", dtick=1))
 
 
 def layer_values(layers: pd.DataFrame, record: dict, quantity: str) -> pd.DataFrame:
@@ -341,13 +328,17 @@ def layer_heatmap(
             "hovertemplate": "block %{x}, %{y} (%{customdata})<br>" + meaning + ": %{z:" + form + "}<extra></extra>",
         }]  # fmt: skip
         title = f"{quantity} at step {record['step']}: {meaning}"
-    blocks = {"title": {"text": "decoder block"}, "type": "category", "showgrid": False}
-    projections = {"autorange": "reversed", "showgrid": False, "type": "category", "automargin": True}
+    blocks = axis("decoder block", type="category", showgrid=False)
+    projections = axis(autorange="reversed", showgrid=False, type="category", automargin=True)
     read = (
         "A column is a decoder block, from the first at the left; a row is one linear map in it. The colours span the whole run, so "
         "that steps compare. Point at a cell for its number."
     )
-    return made(data, title, 320, blocks, projections, read)
+    return made(data, title, 320, read, xaxis=blocks, yaxis=projections)
+
+
+def _measured(perplexity: pd.DataFrame, scope: str) -> pd.DataFrame:
+    return perplexity[perplexity["scope"] == scope] if len(perplexity) else perplexity
 
 
 def _last(table: pd.DataFrame, column: str, default):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, color_bar, dressed
+from proxsparse.figures.look import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, axis, color_bar, made
 
 COLORINGS = ("kept or dropped", "soft weight", "pattern", "against another mask")
 DROPPED = "rgba(128,128,128,0.22)"
@@ -74,33 +74,33 @@ def mask_tile(
     text = np.where(kept, "kept", "dropped").astype(object)
     if weights is not None:
         text = text + np.array([[f", soft weight {value:+.3g}" for value in line] for line in weights], dtype=object)
-    figure = go.Figure()
-    common = {
-        "x": x, "y": y, "customdata": groups, "text": text, "xgap": 1, "ygap": 1,
+    cells = {
+        "type": "heatmap", "x": x, "y": y, "customdata": groups, "text": text, "xgap": 1, "ygap": 1,
         "hovertemplate": "row %{y}, column %{x} (group %{customdata})<br>%{text}<extra></extra>",
     }  # fmt: skip
     if coloring == "soft weight" and weights is not None:
         most = float(np.abs(weights).max()) or 1.0
-        figure.add_heatmap(
-            z=weights, zmin=-most, zmax=most, colorscale=[(0, RED), (0.5, "rgba(128,128,128,0.12)"), (1, BLUE)], **common,
-            colorbar=color_bar("soft weight"),
-        )  # fmt: skip
+        scale = [(0, RED), (0.5, "rgba(128,128,128,0.12)"), (1, BLUE)]
+        cells |= {"z": weights, "zmin": -most, "zmax": most, "colorscale": scale, "colorbar": color_bar("soft weight")}
         dropped_rows, dropped_columns = np.nonzero(~kept)
-        figure.add_scatter(
-            x=x[dropped_columns], y=y[dropped_rows], mode="markers", name="dropped", hoverinfo="skip",
-            marker={"symbol": "x-thin", "size": 6, "line": {"width": 1.2, "color": INK}}, showlegend=True,
-        )  # fmt: skip
+        named = [{
+            "type": "scatter", "x": x[dropped_columns], "y": y[dropped_rows], "mode": "markers", "name": "dropped",
+            "marker": {"symbol": "x-thin", "size": 6, "line": {"width": 1.2, "color": INK}}, "hoverinfo": "skip",
+            "showlegend": True,
+        }]  # fmt: skip
     else:
-        values, named = _categories(kept, m, coloring, other)
-        _add_categories(figure, values, named, common)
-    _add_borders(figure, m, corner, (rows, columns), chosen)
-    figure.update_xaxes(title_text="input (column)", showgrid=False, tickformat="d", constrain="domain")
-    figure.update_yaxes(title_text="output (row)", showgrid=False, tickformat="d", autorange="reversed")
+        values, categories = _categories(kept, m, coloring, other)
+        cells |= _in_categories(values, categories)
+        named = _legend(values, categories)
     read = (
         "Each square is a weight, the lines are the borders of the groups, and the frame is the group whose curves are drawn. Where a "
         "square changes from one step to the next, learning changed its mind about that weight."
     )
-    return dressed(figure, title, height=170 + 32 * rows, read=read)
+    return made(
+        [cells, *named], title, 170 + 32 * rows, read, shapes=_borders(m, corner, (rows, columns), chosen),
+        xaxis=axis("input (column)", showgrid=False, tickformat="d", constrain="domain"),
+        yaxis=axis("output (row)", showgrid=False, tickformat="d", autorange="reversed"),
+    )  # fmt: skip
 
 
 def _categories(kept: np.ndarray, m: int, coloring: str, other: np.ndarray | None):
@@ -116,32 +116,38 @@ def _categories(kept: np.ndarray, m: int, coloring: str, other: np.ndarray | Non
     return kept.astype(int), [("dropped", DROPPED), ("kept", BLUE)]
 
 
-def _add_categories(figure: go.Figure, values: np.ndarray, named: list[tuple[str, str]], common: dict) -> None:
+def _in_categories(values: np.ndarray, named: list[tuple[str, str]]) -> dict:
+    """What a heatmap draws of categories: a scale of as many even pieces, an index in the middle of its own."""
     count = len(named)
     scale = [(edge / count, color) for i, (_, color) in enumerate(named) for edge in (i, i + 1)]
-    figure.add_heatmap(z=values, zmin=-0.5, zmax=count - 0.5, colorscale=scale, showscale=False, **common)
-    shares = [(values == i).mean() for i in range(count)]
-    for (name, color), share in zip(named, shares, strict=True):  # a legend: a heatmap has none for categories
-        figure.add_scatter(
-            x=[None], y=[None], mode="markers", name=f"{name} ({share:.0%})",
-            marker={"symbol": "square", "size": 11, "color": color},
-        )  # fmt: skip
+    return {"z": values, "zmin": -0.5, "zmax": count - 0.5, "colorscale": scale, "showscale": False}
 
 
-def _add_borders(figure: go.Figure, m: int, corner, shape, chosen) -> None:
+def _legend(values: np.ndarray, named: list[tuple[str, str]]) -> list[dict]:
+    """A legend, which a heatmap has none of for categories: traces without points, with each category's share."""
+    return [
+        {
+            "type": "scatter", "x": [None], "y": [None], "mode": "markers", "name": f"{name} ({(values == i).mean():.0%})",
+            "marker": {"symbol": "square", "size": 11, "color": color},
+        }
+        for i, (name, color) in enumerate(named)
+    ]  # fmt: skip
+
+
+def _borders(m: int, corner, shape, chosen) -> list[dict]:
+    """The borders of the groups, and the frame of the chosen one."""
     (top, left), (rows, columns) = corner, shape
-    for edge in range(left, left + columns + 1, m):
-        figure.add_shape(
-            type="line",
-            x0=edge - 0.5,
-            x1=edge - 0.5,
-            y0=top - 0.5,
-            y1=top + rows - 0.5,
-            line={"color": INK, "width": 3},
-        )
+    borders = [
+        {
+            "type": "line", "x0": edge - 0.5, "x1": edge - 0.5, "y0": top - 0.5, "y1": top + rows - 0.5,
+            "line": {"color": INK, "width": 3},
+        }
+        for edge in range(left, left + columns + 1, m)
+    ]  # fmt: skip
     if chosen is not None:
         row, group = chosen
-        figure.add_shape(
-            type="rect", x0=group * m - 0.5, x1=(group + 1) * m - 0.5, y0=row - 0.5, y1=row + 0.5,
-            line={"color": RED, "width": 3},
-        )  # fmt: skip
+        borders.append({
+            "type": "rect", "x0": group * m - 0.5, "x1": (group + 1) * m - 0.5, "y0": row - 0.5, "y1": row + 0.5,
+            "line": {"color": RED, "width": 3},
+        })  # fmt: skip
+    return borders

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from proxsparse.figures.look import BLUE, GREEN, GRID, RED, color_bar, dressed
+from proxsparse.figures.look import BLUE, GREEN, GRID, RED, axis, color_bar, made
 from proxsparse.figures.tiles import PATTERN_COLORS
 
 MOST_PIXELS = 256  # of a whole layer's picture, along each side
@@ -33,35 +34,36 @@ def layer_picture(kept: np.ndarray, other: np.ndarray, names: tuple[str, str], t
     """
     differs = kept != other
     image, (height, width) = _shrunk(differs)
-    figure = make_subplots(
-        rows=2, cols=2, shared_xaxes=True, shared_yaxes=True, column_widths=[0.84, 0.16], row_heights=[0.2, 0.8],
-        horizontal_spacing=0.02, vertical_spacing=0.03,
-    )  # fmt: skip
     x, y = (np.arange(count) * size for count, size in ((image.shape[1], width), (image.shape[0], height)))
-    figure.add_heatmap(
-        z=np.rint(image * 100).astype(np.uint8), x=x, y=y, zmin=0, zmax=max(100 * float(image.max()), 1), row=2, col=1,
-        colorscale="Cividis",
-        hovertemplate=f"rows %{{y}} to +{height}, columns %{{x}} to +{width}: %{{z}}% differ<extra></extra>",
-        colorbar=color_bar("weights that differ", ticksuffix="%", len=0.8, y=0.4),
-    )  # fmt: skip
-    for margin, axis, place in ((0, {"x": x}, (1, 1)), (1, {"y": y}, (2, 2))):
-        share = image.mean(axis=margin)
-        values = {"y": share} if margin == 0 else {"x": share}
-        figure.add_scatter(
-            **axis, **values, mode="lines", line={"color": BLUE, "width": 1.2}, showlegend=False, row=place[0], col=place[1],
-            hovertemplate=f"{'column %{x}: %{y:.1%}' if margin == 0 else 'row %{y}: %{x:.1%}'} differ<extra></extra>",
-        )  # fmt: skip
-    figure.update_xaxes(title_text="input (column)", row=2, col=1)
-    figure.update_yaxes(title_text="output (row)", autorange="reversed", row=2, col=1)
-    figure.update_yaxes(autorange="reversed", row=2, col=2)
-    figure.update_xaxes(tickformat=".0%", row=2, col=2)
-    figure.update_yaxes(tickformat=".0%", row=1, col=1)
+    cells = {
+        "type": "heatmap", "z": np.rint(image * 100).astype(np.uint8), "x": x, "y": y, "zmin": 0,
+        "zmax": max(100 * float(image.max()), 1), "colorscale": "Cividis",
+        "hovertemplate": f"rows %{{y}} to +{height}, columns %{{x}} to +{width}: %{{z}}% differ<extra></extra>",
+        "colorbar": color_bar("weights that differ", ticksuffix="%", len=0.8, y=0.4),
+    }  # fmt: skip
+    curve = {"type": "scatter", "mode": "lines", "line": {"color": BLUE, "width": 1.2}, "showlegend": False}
+    of_columns = curve | {
+        "x": x, "y": image.mean(axis=0), "xaxis": "x2", "yaxis": "y2",
+        "hovertemplate": "column %{x}: %{y:.1%} differ<extra></extra>",
+    }  # fmt: skip
+    of_rows = curve | {
+        "x": image.mean(axis=1), "y": y, "xaxis": "x3", "yaxis": "y3",
+        "hovertemplate": "row %{y}: %{x:.1%} differ<extra></extra>",
+    }  # fmt: skip
     title = title or f"{names[0]} and {names[1]} differ in {differs.mean():.1%} of the weights"
     read = (
         f"Each pixel is the share of {height} × {width} weights that one mask keeps and the other drops; the curves are the means of its "
         "rows and columns. Stripes are inputs or outputs that the two masks treat differently."
     )
-    return dressed(figure, title, height=440, read=read)
+    left, right, above, below = [0, 0.8232], [0.8432, 1], [0.806, 1], [0, 0.776]
+    return made(
+        [cells, of_columns, of_rows], title, 440, read,
+        xaxis=axis("input (column)", domain=left), yaxis=axis("output (row)", domain=below, autorange="reversed"),
+        xaxis2=axis(domain=left, anchor="y2", matches="x", showticklabels=False),
+        yaxis2=axis(domain=above, anchor="x2", tickformat=".0%"),
+        xaxis3=axis(domain=right, anchor="y3", tickformat=".0%"),
+        yaxis3=axis(domain=below, anchor="x3", matches="y", showticklabels=False),
+    )  # fmt: skip
 
 
 def _shrunk(differs: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
@@ -69,10 +71,10 @@ def _shrunk(differs: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     last rectangle at an edge is averaged by itself."""
     sizes = [-(-length // MOST_PIXELS) for length in differs.shape]
     image = differs.astype(np.float64)
-    for axis, size in enumerate(sizes):
-        edges = np.arange(0, differs.shape[axis], size)
-        counts = np.diff([*edges, differs.shape[axis]])
-        image = np.add.reduceat(image, edges, axis) / np.expand_dims(counts, 1 - axis)
+    for along, size in enumerate(sizes):
+        edges = np.arange(0, differs.shape[along], size)
+        counts = np.diff([*edges, differs.shape[along]])
+        image = np.add.reduceat(image, edges, along) / np.expand_dims(counts, 1 - along)
     return image, (sizes[0], sizes[1])
 
 
@@ -91,26 +93,27 @@ def pattern_shares(patterns: pd.DataFrame, title: str = "Which patterns the grou
     plotly Figure
         With many patterns the commonest in the end have a colour of their own.
     """
-    figure = go.Figure()
     names = [name for name in patterns.columns if set(name) <= {"0", "1"}]
     commonest = sorted(names, key=lambda name: -patterns[name].iloc[-1])[:NAMED_PATTERNS]
     rest = [name for name in names if name not in commonest]
-    for index, name in enumerate(name for name in names if name in commonest):
-        written = name.replace("1", "●").replace("0", "○")
-        _stack(figure, patterns["step"], patterns[name] * 100, written, PATTERN_COLORS[index % len(PATTERN_COLORS)])
+    bands = [
+        (name.replace("1", "●").replace("0", "○"), patterns[name], color)
+        for name, color in zip(
+            (name for name in names if name in commonest), itertools.cycle(PATTERN_COLORS), strict=False
+        )
+    ]
     if rest:
-        _stack(figure, patterns["step"], patterns[rest].sum(axis=1) * 100, f"{len(rest)} other patterns", GRID)
-    figure.update_yaxes(title_text="groups, %", range=[0, 100])
-    figure.update_xaxes(title_text="step")
+        bands += [(f"{len(rest)} other patterns", patterns[rest].sum(axis=1), GRID)]
+    data = [
+        {
+            "type": "scatter", "x": patterns["step"], "y": shares * 100, "name": name, "mode": "lines", "stackgroup": "patterns",
+            "line": {"width": 0.5, "color": color}, "fillcolor": color,
+            "hovertemplate": "step %{x}: %{y:.2f}%<extra>" + name + "</extra>",
+        }
+        for name, shares, color in bands
+    ]  # fmt: skip
     read = "Each band is the share of the layer's groups that keep these positions (●) and drop the others (○)."
-    return dressed(figure, title, height=300, read=read)
-
-
-def _stack(figure: go.Figure, steps: pd.Series, shares: pd.Series, name: str, color: str) -> None:
-    figure.add_scatter(
-        x=steps, y=shares, name=name, mode="lines", stackgroup="patterns", line={"width": 0.5, "color": color},
-        fillcolor=color, hovertemplate="step %{x}: %{y:.2f}%<extra>" + name + "</extra>",
-    )  # fmt: skip
+    return made(data, title, 300, read, xaxis=axis("step"), yaxis=axis("groups, %", range=[0, 100]))
 
 
 def agreement(patterns: pd.DataFrame, title: str = "Kept weights in common with other masks") -> go.Figure:
@@ -127,26 +130,26 @@ def agreement(patterns: pd.DataFrame, title: str = "Kept weights in common with 
     -------
     plotly Figure
     """
-    figure = go.Figure()
     start, wanda = patterns["agreement_start"], patterns["agreement_wanda"]
     is_wanda = start.equals(wanda)  # of a run in the metric `activation`
     drawn = [("start, which is Wanda's" if is_wanda else "start", start, BLUE, "solid")]
     drawn += [("magnitude", patterns["agreement_magnitude"], RED, "dash")]
     drawn += [] if is_wanda else [("Wanda", wanda, GREEN, "dot")]
-    for name, shares, color, dash in drawn:
-        if shares.notna().any():
-            figure.add_scatter(
-                x=patterns["step"], y=shares, name=name, mode="lines", line={"color": color, "width": 2, "dash": dash},
-                hovertemplate="step %{x}: %{y:.2%} in common<extra>" + name + "</extra>",
-            )  # fmt: skip
-    figure.update_yaxes(title_text="kept weights in common", tickformat=".0%")
-    figure.update_xaxes(title_text="step")
+    data = [
+        {
+            "type": "scatter", "x": patterns["step"], "y": shares, "name": name, "mode": "lines",
+            "line": {"color": color, "width": 2, "dash": dash},
+            "hovertemplate": "step %{x}: %{y:.2%} in common<extra>" + name + "</extra>",
+        }
+        for name, shares, color, dash in drawn
+        if shares.notna().any()
+    ]  # fmt: skip
     read = (
         "Of the weights that the learned mask keeps, the share that the other mask keeps too. Wanda's mask here is that of its score on "
         "the activations of the dense model; a comparison of methods goes block by block instead, each on what the pruned blocks before "
         "it hand on."
     )
-    return dressed(figure, title, height=300, read=read)
+    return made(data, title, 300, read, xaxis=axis("step"), yaxis=axis("kept weights in common", tickformat=".0%"))
 
 
 def by_place(layers: pd.DataFrame, values: pd.Series | None = None) -> pd.DataFrame:
@@ -193,13 +196,14 @@ def layer_map(layers: pd.DataFrame, values: pd.Series, meaning: str, title: str,
     """
     means, names = by_place(layers, values), by_place(layers)
     order = list(means.index)
-    figure = go.Figure()
-    figure.add_heatmap(
-        z=means.to_numpy(), x=[f"{block}" for block in means.columns], y=order, customdata=names.to_numpy(), xgap=1, ygap=1,
-        colorscale="Cividis", zmin=0, zmax=float(np.nanmax([*values, 0.01])),
-        colorbar=color_bar(meaning, tickformat=".0%"),
-        hovertemplate="%{customdata}<br>" + meaning + ": %{z:.1%}<extra></extra>",
+    cells = {
+        "type": "heatmap", "z": means.to_numpy(), "x": [f"{block}" for block in means.columns], "y": order,
+        "customdata": names.to_numpy(), "xgap": 1, "ygap": 1, "colorscale": "Cividis",
+        "zmin": 0, "zmax": float(np.nanmax([*values, 0.01])), "colorbar": color_bar(meaning, tickformat=".0%"),
+        "hovertemplate": "%{customdata}<br>" + meaning + ": %{z:.1%}<extra></extra>",
+    }  # fmt: skip
+    return made(
+        [cells], title, 120 + 26 * max(len(order), 4), read,
+        xaxis=axis("decoder block", type="category", showgrid=False),
+        yaxis=axis(autorange="reversed", showgrid=False, type="category", automargin=True),
     )  # fmt: skip
-    figure.update_xaxes(title_text="decoder block", type="category", showgrid=False)
-    figure.update_yaxes(autorange="reversed", showgrid=False, type="category", automargin=True)
-    return dressed(figure, title, height=120 + 26 * max(len(order), 4), read=read)

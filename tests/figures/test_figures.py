@@ -125,6 +125,18 @@ def test_titles_state_what_was_found():
     assert titles[2] == "1.30% of the weights flipped between kept and dropped since the start"
 
 
+def test_a_composition_takes_the_title_it_is_given():
+    assert figures.composition(STEPS, "Of one layer").layout.title.text == "Of one layer"
+
+
+def test_a_step_is_marked_in_each_chart_of_a_figure():
+    upper, lower = figures.marked(figures.learning_curve(STEPS, PERPLEXITY), 2).layout.shapes
+    assert (upper.x0, upper.x1, upper.xref, upper.yref) == (2, 2, "x", "y domain")
+    assert (lower.x0, lower.x1, lower.xref, lower.yref) == (2, 2, "x2", "y2 domain")
+    assert len(figures.marked(figures.strength(STEPS), 2).layout.shapes) == 1, "two scales in one chart"
+    assert not figures.marked(figures.composition(STEPS), None).layout.shapes
+
+
 def course(name, factor=1.0, **more):
     measured = PERPLEXITY.assign(perplexity=PERPLEXITY["perplexity"] * factor)
     return figures.Course(name, STEPS, measured, **more)
