@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,6 +90,20 @@ def free_bytes(path: Path) -> int:
     """What can still be written where `path` lies."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
+
+
+def bytes_in(directory: Path) -> int:
+    """Bytes of all files in a directory, each counted once under however many names; 0 where there is none."""
+    sizes = {}
+    for folder, _, names in os.walk(directory):  # which goes on where a folder has just been deleted
+        for name in names:
+            try:
+                status = os.lstat(os.path.join(folder, name))
+            except FileNotFoundError:
+                continue  # a temporary file that has just got its name
+            if stat.S_ISREG(status.st_mode):
+                sizes[status.st_dev, status.st_ino] = status.st_size
+    return sum(sizes.values())
 
 
 def why_not_written(error: BaseException) -> str:

@@ -6,10 +6,10 @@ import re
 import secrets
 import shlex
 import shutil
-import stat
 
 from proxsparse.config import LearnConfig, LearnJob
 from proxsparse.errors import ProxSparseError
+from proxsparse.files import bytes_in
 from proxsparse.runs.commands import in_words, require
 from proxsparse.runs.directory import ACTIVE
 from proxsparse.runs.readers.probe import Probe
@@ -69,15 +69,7 @@ def _require_unused(run: Run, action: str) -> None:
 def size_on_disk(run: Run) -> int:
     """Bytes of all files of the run, each counted once under however many names. A checkpoint that a fork shares with its
     parent counts in both."""
-    sizes = {}
-    for path in run.path.rglob("*"):
-        try:
-            status = path.lstat()
-        except FileNotFoundError:
-            continue  # a temporary file that has just got its name
-        if stat.S_ISREG(status.st_mode):
-            sizes[status.st_ino] = status.st_size
-    return sum(sizes.values())
+    return bytes_in(run.path)
 
 
 def command_line(run: Run) -> str:

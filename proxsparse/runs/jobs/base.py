@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json
+from proxsparse.runs.disk import why_no_room
 from proxsparse.runs.places import check_weights
 from proxsparse.runs.queue import device_of, waiting_behind
 from proxsparse.runs.recorder import Recorder
 from proxsparse.runs.run import Run
 
 POLL_SECONDS = 0.1
+DISK_SECONDS = 5.0  # between two looks at how much of the disk the runs take
 
 
 class Stopped(Exception):
@@ -37,6 +40,7 @@ class Job:
         self.paused, self.stopping = False, False
         self.elapsed_before = recorder.state.get("elapsed") or 0.0
         self.paused_seconds, self.began = 0.0, time.monotonic()
+        self.disk_looked_at = -math.inf
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
@@ -81,6 +85,7 @@ class Job:
 
     def progress(self, done: int, total: int, what: str) -> None:
         """Called from inside long work: report how far it is, handle commands, and wait while the run is paused."""
+        self.stop_at_disk_limit()
         self.recorder.update(doing=f"{what} {min(done + 1, total)}/{total}", elapsed=self.total_elapsed)
         self.handle_commands()
         while self.is_waiting:
@@ -96,6 +101,14 @@ class Job:
             self.handle(**command)
         if self.stopping:
             raise Stopped
+
+    def stop_at_disk_limit(self) -> None:
+        """End the work, with what there is to save, once the run or all runs take as much of the disk as an operator allows."""
+        if time.monotonic() >= self.disk_looked_at + DISK_SECONDS:
+            self.disk_looked_at = time.monotonic()
+            reason = why_no_room(self.run.path)
+            if reason is not None:
+                raise Stopped(reason)
 
     def can_handle(self, command: str) -> bool:
         """Whether a command can be handled already; else it stays in the queue."""
