@@ -1,4 +1,5 @@
-"""The server around the page: first who may ask, then what may be asked, then the login, then downloads and Gradio."""
+"""The server around the page: first who may ask, then how much may be sent, then what may be asked, then the login, then downloads
+and Gradio."""
 
 from __future__ import annotations
 
@@ -12,13 +13,15 @@ from fastapi import FastAPI, Request
 from starlette.types import ASGIApp
 
 from app import style
+from app.body import BodyLimit
 from app.downloads import routes
 from app.guard import Guard, Served
 from app.headers import SecurityHeaders
 from app.login import Login
-from app.operator import UPLOAD_BYTES, Operator
+from app.operator import Operator
 from app.reachable import Reachable
 from app.shell import Shell
+from app.uploads import UPLOAD_BYTES
 from proxsparse.accounts.user_file import UserFile
 
 
@@ -52,7 +55,7 @@ def application(
     inside: ASGIApp = Reachable(site)
     if users is not None:
         inside = Login(inside, users, port)
-    return SecurityHeaders(Guard(inside, served))
+    return SecurityHeaders(Guard(BodyLimit(inside, operator.uploads), served))
 
 
 def _name_of(request: Request) -> str | None:

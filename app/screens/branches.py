@@ -100,6 +100,7 @@ class Branches:
             raise ProxSparseError(f"The step to fork from is {str(step)[:40]!r}: choose one of the list.")
         before = parent.job()
         after = job_from(before.model, before.corpus, dict(zip(SETTINGS, values, strict=True)))
+        self.operator.require_room(after)
         changes = {
             name: value
             for config, old, new in ((LearnConfig, before.learn, after.learn), (LearnJob, before, after))

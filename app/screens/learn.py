@@ -277,6 +277,7 @@ class LearnScreen:
         self.operator.rights.require_acting()
         model, corpus = self.operator.check_model(model), self.operator.check_corpus(corpus)
         job = job_from(model, corpus, dict(zip(SETTINGS, values, strict=True)))
+        self.operator.require_room(job)
         run = Run.create(job, new_run_path(self.operator.runs, job.model), self.operator.rights.owner)
         run.start()
         return run.id

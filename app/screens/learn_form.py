@@ -108,7 +108,7 @@ class LearnForm:
         """
         job = self.operator.find(id).job() if id else LearnJob()
         values = values_of(job)
-        corpus, preset = self.operator.shown_corpus(job.corpus), AS_SHOWN if id else "Quick"
+        corpus, preset = self.operator.uploads.name_of(job.corpus), AS_SHOWN if id else "Quick"
         updates = dict(zip(self.values, values, strict=True))
         updates[self.corpus] = gr.update(choices=list(dict.fromkeys((*CORPORA, corpus))), value=corpus)
         updates |= {self.model: job.model, self.preset: preset, self.note: _note(preset)}

@@ -1,0 +1,33 @@
+"""The texts that visitors of the page uploaded, as the folder of the runs holds them, and which of them no run needs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from proxsparse.runs.run import look_at_runs
+
+FOLDER, RECEIVED = (
+    ".uploads",
+    ".received",
+)  # in the folder of the runs: texts that are kept, and what is still being sent
+
+
+def uploaded(runs: Path) -> list[Path]:
+    """All uploaded texts."""
+    return sorted(path for path in (runs / FOLDER).rglob("*") if path.is_file())
+
+
+def unused(runs: Path) -> list[Path]:
+    """Those that no run under `runs` was started with; none at all where a run cannot be read, which may need any of them."""
+    readable, unreadable = look_at_runs(runs)
+    if unreadable:
+        return []
+    needed = {(run.asked() or {}).get("corpus") for run in readable}
+    return [path for path in uploaded(runs) if str(path) not in needed]
+
+
+def left_over(runs: Path, seconds: float) -> list[Path]:
+    """What was sent more than so long ago, and never taken in: the sender hung up, or was refused."""
+    before, received = time.time() - seconds, (runs / RECEIVED).rglob("*")
+    return sorted(path for path in received if path.is_file() and path.stat().st_mtime < before)
