@@ -24,7 +24,7 @@ def rename(run: Run, name: str) -> Run:
 
     Raises ProxSparseError for a name that is taken or no plain name, a run that is worked on, or the recorded example.
     """
-    _require_unused(run, "rename")
+    require_unused(run, "rename")
     target = run.path.parent / name
     if not NAME.fullmatch(name):
         raise ProxSparseError(
@@ -42,7 +42,7 @@ def delete(run: Run) -> None:
 
     Raises ProxSparseError for a run that is worked on, or the recorded example.
     """
-    _require_unused(run, "delete")
+    require_unused(run, "delete")
     # First out of sight, one folder deeper than runs are looked for: half a run is listed nowhere.
     hidden = run.path.with_name(f".deleted-{secrets.token_hex(4)}")
     try:
@@ -55,7 +55,7 @@ def delete(run: Run) -> None:
         ) from error
 
 
-def _require_unused(run: Run, action: str) -> None:
+def require_unused(run: Run, action: str) -> None:
     """Raise ProxSparseError while a process writes into the run's directory: its worker, that of an export, or that
     which answers questions about its model."""
     require(run, action)

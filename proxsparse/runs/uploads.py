@@ -23,8 +23,9 @@ def unused(runs: Path) -> list[Path]:
     readable, unreadable = look_at_runs(runs)
     if unreadable:
         return []
-    needed = {(run.asked() or {}).get("corpus") for run in readable}
-    return [path for path in uploaded(runs) if str(path) not in needed]
+    # By their names, which are unique: the folder may have been moved since.
+    needed = {Path((run.asked() or {}).get("corpus", "")).name for run in readable}
+    return [path for path in uploaded(runs) if path.name not in needed]
 
 
 def left_over(runs: Path, seconds: float) -> list[Path]:
