@@ -44,7 +44,14 @@ def local_path(name: str | os.PathLike[str]) -> Path:
         raise ProxSparseError(f"There is no user for {text[:80]!r}: write the whole path.") from None
 
 
-TEMPORARY = ".*.part"  # of files that are being written, and of those that a killed process left
+# How files are named while they are written, and for good where the process was killed: by `written_whole`, and by safetensors, which
+# first writes beside the path that it is given.
+TEMPORARY = (".*.part", ".tmp??????")
+
+
+def temporaries_in(directory: Path) -> list[Path]:
+    """Files below a directory that are being written, or were when a process was killed."""
+    return sorted(path for pattern in TEMPORARY for path in directory.rglob(pattern) if path.is_file())
 
 
 @contextmanager

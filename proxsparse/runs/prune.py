@@ -16,7 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import TEMPORARY, local_path, why_not_written
+from proxsparse.files import local_path, temporaries_in, why_not_written
 from proxsparse.runs.lock import held
 from proxsparse.runs.manage import delete, require_unused
 from proxsparse.runs.run import Run, look_at_runs
@@ -107,8 +107,8 @@ def _of_run(run: Run, older: float | None) -> Iterator[Prunable]:
     export = run.export()
     if export is not None and not (export.path / "report.json").is_file() and _is_old(export.path):
         yield Prunable(export.path, "an export that was not finished", run)
-    for path in sorted(run.path.rglob(TEMPORARY)):
-        if path.is_file() and _is_old(path) and (export is None or not path.is_relative_to(export.path)):
+    for path in temporaries_in(run.path):
+        if _is_old(path) and (export is None or not path.is_relative_to(export.path)):
             yield Prunable(path, "half written by a process that was killed", run)
 
 

@@ -99,6 +99,7 @@ def test_what_was_half_written_or_set_aside_goes_unless_it_is_recent(root, finis
     old = [
         finished.path / "checkpoints" / ".step-000006.safetensors.x.part", finished.path / "commands" / ".a.json.y.part",
         finished.path / "checkpoints" / "step-000001.unreadable", root / ".received" / "a" / "text.txt",
+        finished.path / "probe" / ".tmpa1B2c3",
         root / ".uploads" / "text-abc123.txt", root / ".deleted-0123" / "gone" / "run.json",
     ]  # fmt: skip
     recent = [finished.path / ".state.json.z.part", root / ".received" / "b.txt", root / ".uploads" / "new-abc123.txt"]
@@ -109,7 +110,7 @@ def test_what_was_half_written_or_set_aside_goes_unless_it_is_recent(root, finis
     Run.create(LearnJob(corpus=f"/before/it/was/moved/.uploads/ada/{kept[1].name}"), root / "needs-it")
     for path in (*old, *kept, root / ".deleted-0123"):
         aged(path)
-    assert prune(prunable(root)) == (600, [])
+    assert prune(prunable(root)) == (700, [])
     assert [path for path in old if path.exists()] == [] and all(path.exists() for path in (*recent, *kept))
 
 
