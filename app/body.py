@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.uploads import UPLOAD_BYTES, Uploads
+from app.received import UPLOAD
+from app.uploads import UPLOAD_BYTES
 
-UPLOAD = "/gradio_api/upload"
 AROUND = 64 * 1024  # what a form puts around a file: its name, and the boundaries
 EVENT_BYTES = 1024 * 1024  # of everything else: all values of the page together have some kilobytes
 
 
 class BodyLimit:
-    """Answers 413, in one sentence, to a request whose body is larger than what is ever sent there, and 503 to an upload while too
-    many lie about."""
+    """Answers 413, in one sentence, to a request whose body is larger than what is ever sent there."""
 
-    def __init__(self, app: ASGIApp, uploads: Uploads):
-        self.app, self.uploads = app, uploads
+    def __init__(self, app: ASGIApp):
+        self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -28,8 +26,6 @@ class BodyLimit:
         refusal = PlainTextResponse(_sentence(most), status_code=413, headers={"Connection": "close"})
         if _announced(scope) > most:
             return await refusal(scope, receive, send)
-        if scope["path"] == UPLOAD and (reason := await run_in_threadpool(self.uploads.why_not_now)):
-            return await PlainTextResponse(reason, status_code=503)(scope, receive, send)
         taken = 0
 
         async def received() -> Message:

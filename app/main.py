@@ -55,7 +55,6 @@ def main(arguments: list[str] | None = None) -> int:
             Rights(users, options.read_only),
             limits,
         )
-        os.environ["GRADIO_TEMP_DIR"] = str(operator.uploads.received)
         served = Served(options.host.strip("[]").lower(), tuple(map(origin_of, options.allow_origin)))
         listener = listening(served.host, options.port)
         port = listener.getsockname()[1]

@@ -20,6 +20,7 @@ from app.headers import SecurityHeaders
 from app.login import Login
 from app.operator import Operator
 from app.reachable import Reachable
+from app.received import Received, new_folder
 from app.shell import Shell
 from app.uploads import UPLOAD_BYTES
 from proxsparse.accounts.user_file import UserFile
@@ -43,6 +44,7 @@ def application(
     root_path
         Under which path a reverse proxy shows the page.
     """
+    received = new_folder()
     shell = Shell(operator)
     blocks = shell.build()
     blocks.queue(default_concurrency_limit=None)
@@ -52,10 +54,11 @@ def application(
         show_error=False, max_file_size=UPLOAD_BYTES, theme=style.theme(), css=style.CSS + shell.css, head=style.HEAD,
         auth_dependency=None if users is None else _name_of,
     )  # fmt: skip
-    inside: ASGIApp = Reachable(site)
+    inputs = {number: len(event.inputs) for number, event in blocks.fns.items()}
+    inside: ASGIApp = Reachable(Received(site, received, inputs))
     if users is not None:
         inside = Login(inside, users, port)
-    return SecurityHeaders(Guard(BodyLimit(inside, operator.uploads), served))
+    return SecurityHeaders(Guard(BodyLimit(inside), served))
 
 
 def _name_of(request: Request) -> str | None:

@@ -11,25 +11,19 @@ from pathlib import Path
 
 from app.limits import Limits
 from proxsparse import ProxSparseError
-from proxsparse.files import bytes_in, written_whole
-from proxsparse.runs.uploads import FOLDER, RECEIVED, left_over, unused
+from proxsparse.files import written_whole
+from proxsparse.runs.uploads import FOLDER, unused
 
 UPLOAD_BYTES = 50 * 1024 * 1024  # of one text
-RECEIVED_BYTES = 10 * UPLOAD_BYTES  # of all that are being sent
-LEFT_SECONDS = 3600  # after which what was sent, and not taken in, is removed
 ENDINGS = (".txt", ".jsonl")
 _ONE_BY_ONE = threading.Lock()
 
 
 class Uploads:
-    """The texts under `.uploads/` in the folder of the runs; with logins in a folder for each visitor.
-
-    received: where the server puts what is being sent, on the same disk, so that a text is moved and not copied.
-    """
+    """The texts under `.uploads/` in the folder of the runs; with logins in a folder for each visitor."""
 
     def __init__(self, runs: Path, limits: Limits):
-        self.runs, self.limits = runs, limits
-        self.folder, self.received = runs / FOLDER, runs / RECEIVED
+        self.runs, self.folder, self.limits = runs, runs / FOLDER, limits
 
     def find(self, name: str) -> Path | None:
         """The text of that name, whoever uploaded it; None where there is none."""
@@ -60,15 +54,6 @@ class Uploads:
             return target.name
         finally:
             source.unlink(missing_ok=True)
-
-    def why_not_now(self) -> str | None:
-        """Why nothing more can be received at the moment; None where it can. Whoever sends and never asks to keep it, or hangs up,
-        leaves files behind: they are removed after an hour, and until then only so many lie there."""
-        for path in left_over(self.runs, LEFT_SECONDS):
-            path.unlink(missing_ok=True)
-        if bytes_in(self.received) < RECEIVED_BYTES:
-            return None
-        return "Too many texts were sent here lately and not kept: try again in an hour."
 
     @staticmethod
     def _check(source: Path) -> None:

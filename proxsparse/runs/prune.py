@@ -20,7 +20,7 @@ from proxsparse.files import local_path, temporaries_in, why_not_written
 from proxsparse.runs.lock import held
 from proxsparse.runs.manage import delete, require_unused
 from proxsparse.runs.run import Run, look_at_runs
-from proxsparse.runs.uploads import left_over, unused
+from proxsparse.runs.uploads import unused
 
 RECENT_SECONDS = 3600
 DAY_SECONDS = 86400
@@ -50,7 +50,6 @@ def prunable(root: str | Path, older: float | None = None) -> list[Prunable]:
         if not _is_left_alone(run):
             found += _of_run(run, older)
     found += [Prunable(path, "a text that no run was started with") for path in unused(root) if _is_old(path)]
-    found += [Prunable(path, "a text that was sent and not kept") for path in left_over(root, RECENT_SECONDS)]
     found += [
         Prunable(path, "left by a deletion that was cut off") for path in root.glob(".deleted-*") if _is_old(path)
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from proxsparse.runs.run import look_at_runs
@@ -26,9 +25,3 @@ def unused(runs: Path) -> list[Path]:
     # By their names, which are unique: the folder may have been moved since.
     needed = {Path((run.asked() or {}).get("corpus", "")).name for run in readable}
     return [path for path in uploaded(runs) if path.name not in needed]
-
-
-def left_over(runs: Path, seconds: float) -> list[Path]:
-    """What was sent more than so long ago, and never taken in: the sender hung up, or was refused."""
-    before, received = time.time() - seconds, (runs / RECEIVED).rglob("*")
-    return sorted(path for path in received if path.is_file() and path.stat().st_mtime < before)

@@ -1,9 +1,11 @@
 """More than the operator allows: longer runs, larger models, more of the disk, more texts, larger requests. Each is one sentence,
 before a worker starts; and a worker that comes to a limit stops with what it has."""
 
+import json
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from made_runs import made_run, set_state
@@ -16,6 +18,7 @@ from app import body
 from app.limits import Limits
 from app.main import main
 from app.operator import Operator
+from app.received import Received
 from app.settings_form import SETTINGS, values_of
 from app.shell import Shell
 from app.uploads import UPLOAD_BYTES, Uploads
@@ -277,16 +280,62 @@ def test_what_is_large_and_allowed_arrives_whole(page):
     assert page.post(JOIN, json={"data": ["w" * 900_000]}).status_code in (400, 422), "read, and no event of the page"
 
 
-def test_uploads_that_nobody_keeps_do_not_fill_the_disk(made_page, runs, monkeypatch):
-    monkeypatch.setattr("app.uploads.RECEIVED_BYTES", 1000)
-    received = runs / ".received"
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(received))
-    with TestClient(made_page(runs=runs), base_url="http://127.0.0.1:7860") as client:
+def test_uploads_that_nobody_keeps_do_not_fill_the_disk(made_page, monkeypatch):
+    monkeypatch.setattr("app.received.MOST_BYTES", 1000)
+    with TestClient(made_page(), base_url="http://127.0.0.1:7860") as client:
+        folder = Path(os.environ["GRADIO_TEMP_DIR"])
 
         def send():
             return client.post("/gradio_api/upload", files={"files": ("a.txt", os.urandom(600))}).status_code
 
-        assert [send(), send(), send()] == [200, 200, 503] and bytes_in(received) == 1200
-        for path in received.rglob("*.txt"):
+        assert [send(), send(), send()] == [200, 200, 503] and bytes_in(folder) == 1200
+        for path in folder.rglob("*.txt"):
             os.utime(path, (time.time() - 4000,) * 2)
-        assert send() == 200 and bytes_in(received) == 600
+        assert send() == 200 and bytes_in(folder) == 600
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd", "/dev/zero", "https://evil.example/a.txt", "http://127.0.0.1:1/a.txt", "file:///etc/passwd", "a\0b", "", "a.txt",
+        None, 1, ["/etc/passwd"], {"path": "/etc/passwd"}, "\ud800", "FOLDER", "FOLDER/../secret.txt", "FOLDER/link.txt", "FOLDER/none.txt",
+    ],
+)  # fmt: skip
+def test_an_event_names_no_file_that_was_not_sent(made_page, tmp_path, path):
+    """Gradio would copy it first: a secret of the operator's, a device without an end, a page of another server."""
+    with TestClient(made_page(), base_url="http://127.0.0.1:7860") as client:
+        folder = Path(os.environ["GRADIO_TEMP_DIR"])
+        secret = folder.parent / "secret.txt"
+        (folder / "link.txt").symlink_to(secret)
+        path = path.replace("FOLDER", str(folder)) if isinstance(path, str) else path
+        named = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        upload = next(number for number, count in inputs_of(client.app).items() if count == 1)
+        for value in (named, [{"value": named}], {"a": [named]}):
+            answer = client.post(JOIN, content=json.dumps({"fn_index": upload, "data": [value], "session_hash": "a"}))
+            assert (
+                answer.status_code == 403 and answer.text == "The page names a file that was not sent here: upload it."
+            )
+        assert [each for each in folder.rglob("*") if not each.is_symlink()] == []
+
+
+def inputs_of(application):
+    """{number of an event of the page: how many values come with it}."""
+    while not isinstance(application, Received):
+        application = application.app
+    return application.inputs
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"fn_index": -1}, {"fn_index": 10**6}, {"fn_index": None}, {"fn_index": True}, {"fn_index": "0"}, {"fn_index": 1.0}, {"data": None},
+        {"data": {}}, {"data": ["one too many"] * 99}, {"session_hash": None}, {"session_hash": ""}, {"session_hash": "\ud800"},
+        {"session_hash": "a" * 65}, {"session_hash": "a\n"}, {"trigger_id": []},
+    ],
+)  # fmt: skip
+def test_what_is_no_event_of_the_page_is_one_sentence(page, changed):
+    number, count = next(iter(inputs_of(page.app).items()))
+    event = {"fn_index": number, "data": [None] * count, "session_hash": "a", "trigger_id": None} | changed
+    for content in (json.dumps(event), json.dumps([event]), json.dumps(event)[:-2], "[" * 10_000, b"\xff\xfe", "NaN"):
+        answer = page.post(JOIN, content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400 and answer.text == "This is no event of the page as it is now: load it again."

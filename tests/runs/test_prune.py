@@ -98,11 +98,11 @@ def test_what_was_half_written_or_set_aside_goes_unless_it_is_recent(root, finis
     finished.checkpoints()[2].unlink()
     old = [
         finished.path / "checkpoints" / ".step-000006.safetensors.x.part", finished.path / "commands" / ".a.json.y.part",
-        finished.path / "checkpoints" / "step-000001.unreadable", root / ".received" / "a" / "text.txt",
+        finished.path / "checkpoints" / "step-000001.unreadable",
         finished.path / "probe" / ".tmpa1B2c3",
         root / ".uploads" / "text-abc123.txt", root / ".deleted-0123" / "gone" / "run.json",
     ]  # fmt: skip
-    recent = [finished.path / ".state.json.z.part", root / ".received" / "b.txt", root / ".uploads" / "new-abc123.txt"]
+    recent = [finished.path / ".state.json.z.part", root / ".uploads" / "new-abc123.txt"]
     kept = [finished.path / "notes.part", root / ".uploads" / "ada" / "needed-abc123.txt"]
     for path in (*old, *recent, *kept):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def test_what_was_half_written_or_set_aside_goes_unless_it_is_recent(root, finis
     Run.create(LearnJob(corpus=f"/before/it/was/moved/.uploads/ada/{kept[1].name}"), root / "needs-it")
     for path in (*old, *kept, root / ".deleted-0123"):
         aged(path)
-    assert prune(prunable(root)) == (700, [])
+    assert prune(prunable(root)) == (600, [])
     assert [path for path in old if path.exists()] == [] and all(path.exists() for path in (*recent, *kept))
 
 
