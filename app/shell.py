@@ -118,7 +118,7 @@ class Shell:
             self._outputs = {self.seen, self.runs, self.address}.union(*(screen.outputs for screen in self.screens))
             filled = {self.id, self.screen, self.tabs}.union(each.component for each in kept if each.fills)
             for event, handler, given in (
-                (blocks.load, self.opened, None), (visits.visited, self.visited, [visits]),
+                (blocks.load, self.opened, None), (visits.visited, said_on_page(self.visited), [visits]),
             ):  # fmt: skip
                 went = event(
                     handler, given, [self.filling, self.who, *filled], trigger_mode="always_last", **self.quietly
@@ -200,7 +200,9 @@ class Shell:
         asked = values[self.asked]
         if not asked or asked != values[self.filling]:  # the page is being filled from its address
             return gr.skip()
-        screen = next(screen for screen in self.screens if screen.name == name)
+        screen = next((screen for screen in self.screens if screen.name == name), None)
+        if screen is None:  # the page names none but those
+            return gr.skip()
         updates, choices = {}, self._choices()
         if seen.get("choices") != (choices, id):
             seen["choices"] = (choices, id)
