@@ -181,6 +181,12 @@ def as_value(parts: Mapping[str, str], push: bool, visit: int) -> str:
 
 
 def visited(value: str) -> tuple[dict[str, str], int]:
-    """The names and values of the address that the browser shows, and the number of the visit: the second component's value."""
-    given = json.loads(value)
-    return dict(parse_qsl(given["query"].removeprefix("?"))), int(given["visit"])
+    """The names and values of the address that the browser shows, and the number of the visit: the second component's value.
+
+    Raises ProxSparseError for what the browser's part of the page does not write.
+    """
+    try:
+        given = json.loads(value)
+        return dict(parse_qsl(given["query"].removeprefix("?"))), int(given["visit"])
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        raise ProxSparseError("The page does not say at which address it is: load it again.") from None

@@ -9,12 +9,15 @@ import re
 import sys
 from pathlib import Path
 
+from app.limits import Limits
 from proxsparse import ProxSparseError
 from proxsparse.accounts.user_file import UserFile
 from proxsparse.cli.output import write_in_any_encoding
-from proxsparse.cli.settings import Parser
+from proxsparse.cli.settings import Parser, add_settings
 from proxsparse.files import local_path
+from proxsparse.runs.disk import limit_disk
 from proxsparse.runs.queue import WORKERS, allow_workers
+from proxsparse.settings import given_settings
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -33,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         allow_workers(options.workers)
-        users = _users(options)
+        users, limits = _users(options), Limits(**given_settings(Limits, vars(options)))
+        limit_disk(limits.max_run_gb, limits.max_runs_gb)
     except ProxSparseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -49,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
             _runs_folder(options.runs),
             tuple(_allowed(folder) for folder in options.allow),
             Rights(users, options.read_only),
+            limits,
         )
         served = Served(options.host.strip("[]").lower(), tuple(map(origin_of, options.allow_origin)))
         listener = listening(served.host, options.port)
@@ -111,6 +116,9 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--root-path", default="", metavar="PATH", help="the path under which a reverse proxy shows the page"
+    )
+    add_settings(
+        parser, Limits, "how much visitors may ask for; runs that are started on the command line have no such limits"
     )
     parser.add_argument("--auth", nargs="?", const="", help=argparse.SUPPRESS)  # of before
     return parser

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.limits import Limits
+from app.uploads import Uploads
 from app.views.run import RunSnapshot, snapshot_of
 from app.visitors import Rights
-from proxsparse import ProxSparseError
+from proxsparse import LearnJob, ProxSparseError
 from proxsparse.bundled import ROOT
 from proxsparse.config import CORPORA, JUDGED_ONLY
 from proxsparse.files import local_path
-from proxsparse.runs import Run, find_run
+from proxsparse.runs import Run, find_run, new_run_path
+from proxsparse.runs.disk import require_room
 
 EXAMPLE = ROOT / "assets" / "example-run"
 EXAMPLE_ID = "example"
-UPLOAD_BYTES = 50 * 1024 * 1024
 HAS_EXAMPLE = (EXAMPLE / "run.json").is_file()
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
@@ -25,15 +26,16 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 @dataclass(frozen=True)
 class Operator:
     """runs: the folder of the runs. allowed: folders whose models and texts may be named in the browser. rights: what visitors may
-    do."""
+    do. limits: how much they may ask for."""
 
     runs: Path
     allowed: tuple[Path, ...] = field(default=())
     rights: Rights = field(default_factory=Rights)
+    limits: Limits = field(default_factory=Limits)
 
     @property
-    def uploads(self) -> Path:
-        return self.runs / ".uploads"
+    def uploads(self) -> Uploads:
+        return Uploads(self.runs, self.limits)
 
     def find(self, id: str) -> Run:
         """A run by the id in the address: one of this folder's, or the recorded example."""
@@ -80,38 +82,22 @@ class Operator:
         name = (name or "").strip()
         if name in (*CORPORA, *JUDGED_ONLY):
             return name
-        if re.fullmatch(r"[\w.-]+", name) and (self.uploads / name).is_file():
-            return str(self.uploads / name)
-        return self._inside(name, "text", self.allowed)
+        uploaded = self.uploads.find(name)
+        return str(uploaded) if uploaded else self._inside(name, "text", self.allowed)
 
     def check_texts(self, names: list[str] | None) -> tuple[str, ...]:
         """The same, of several."""
         return tuple(map(self.check_corpus, names or []))
 
-    def shown_corpus(self, name: str) -> str:
-        """What the form calls the text of a run: an uploaded one by the name it was given."""
-        path = Path(name)
-        return path.name if path.parent == self.uploads else name
-
     def keep_upload(self, path: str) -> str:
-        """Copy an uploaded text into the operator's folder, if it is one; returns the name to choose it by."""
-        from proxsparse.text import read_documents
-
+        """Keep an uploaded text for who acts; returns the name to choose it by."""
         self.rights.require_acting()
-        source = Path(path)
-        if source.suffix not in (".txt", ".jsonl"):
-            raise ProxSparseError(
-                f"{source.name} is neither .txt nor .jsonl: save the text under one of these endings."
-            )
-        if source.stat().st_size > UPLOAD_BYTES:
-            raise ProxSparseError(f"{source.name} is larger than {UPLOAD_BYTES >> 20} MB: upload a part of it.")
-        if not read_documents(source):
-            raise ProxSparseError(f"{source.name} is empty: upload some text.")
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", source.stem)[:40].strip("-") or "text"
-        name = f"{stem}-{secrets.token_hex(3)}{source.suffix}"
-        self.uploads.mkdir(parents=True, exist_ok=True)
-        (self.uploads / name).write_bytes(source.read_bytes())
-        return name
+        return self.uploads.keep(path, self.rights.owner)
+
+    def require_room(self, job: LearnJob) -> None:
+        """Raise ProxSparseError where a new run would be larger, or the runs take more of the disk, than the operator allows."""
+        self.limits.check(job)
+        require_room(new_run_path(self.runs, job.model))
 
     @staticmethod
     def _is_path(name: str) -> bool:

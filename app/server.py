@@ -1,4 +1,5 @@
-"""The server around the page: first who may ask, then what may be asked, then the login, then downloads and Gradio."""
+"""The server around the page: first who may ask, then how much may be sent, then what may be asked, then the login, then downloads
+and Gradio."""
 
 from __future__ import annotations
 
@@ -12,13 +13,16 @@ from fastapi import FastAPI, Request
 from starlette.types import ASGIApp
 
 from app import live_plot, style
+from app.body import BodyLimit
 from app.downloads import routes
 from app.guard import Guard, Served
 from app.headers import SecurityHeaders
 from app.login import Login
-from app.operator import UPLOAD_BYTES, Operator
+from app.operator import Operator
 from app.reachable import Reachable
+from app.received import Received, new_folder
 from app.shell import Shell
+from app.uploads import UPLOAD_BYTES
 from proxsparse.accounts.user_file import UserFile
 
 
@@ -40,6 +44,7 @@ def application(
     root_path
         Under which path a reverse proxy shows the page.
     """
+    received = new_folder()
     shell = Shell(operator)
     blocks = shell.build()
     blocks.queue(default_concurrency_limit=None)
@@ -49,10 +54,11 @@ def application(
         show_error=False, max_file_size=UPLOAD_BYTES, theme=style.theme(), css=style.CSS + shell.css, head=style.HEAD + live_plot.HEAD,
         auth_dependency=None if users is None else _name_of,
     )  # fmt: skip
-    inside: ASGIApp = Reachable(site)
+    inputs = {number: len(event.inputs) for number, event in blocks.fns.items()}
+    inside: ASGIApp = Reachable(Received(site, received, inputs))
     if users is not None:
         inside = Login(inside, users, port)
-    return SecurityHeaders(Guard(inside, served))
+    return SecurityHeaders(Guard(BodyLimit(inside), served))
 
 
 def _name_of(request: Request) -> str | None:

@@ -115,7 +115,7 @@ class Shell:
             kept = [each for entries in self.entries.values() for each in entries.values()]
             filled = {self.id, self.screen, self.tabs}.union(each.component for each in kept if each.fills)
             for event, handler, given in (
-                (blocks.load, self.opened, None), (visits.visited, self.visited, [visits]),
+                (blocks.load, self.opened, None), (visits.visited, said_on_page(self.visited), [visits]),
             ):  # fmt: skip
                 went = event(
                     handler, given, [self.filling, self.who, *filled], trigger_mode="always_last", **self.quietly
@@ -209,8 +209,8 @@ class Shell:
         asked = values[self.asked]
         if not asked or asked != values[self.filling]:  # the page is being filled from its address
             return gr.skip()
-        screen = next(screen for screen in self.screens if screen.name == name)
-        if only not in (None, screen):
+        screen = next((screen for screen in self.screens if screen.name == name), None)
+        if screen is None or only not in (None, screen):  # the page names none but those
             return gr.skip()
         updates, choices = {}, self._choices()
         if seen.get("choices") != (choices, id):

@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,7 +44,14 @@ def local_path(name: str | os.PathLike[str]) -> Path:
         raise ProxSparseError(f"There is no user for {text[:80]!r}: write the whole path.") from None
 
 
-TEMPORARY = ".*.part"  # of files that are being written, and of those that a killed process left
+# How files are named while they are written, and for good where the process was killed: by `written_whole`, and by safetensors, which
+# first writes beside the path that it is given.
+TEMPORARY = (".*.part", ".tmp??????")
+
+
+def temporaries_in(directory: Path) -> list[Path]:
+    """Files below a directory that are being written, or were when a process was killed."""
+    return sorted(path for pattern in TEMPORARY for path in directory.rglob(pattern) if path.is_file())
 
 
 @contextmanager
@@ -89,6 +97,20 @@ def free_bytes(path: Path) -> int:
     """What can still be written where `path` lies."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
+
+
+def bytes_in(directory: Path) -> int:
+    """Bytes of all files in a directory, each counted once under however many names; 0 where there is none."""
+    sizes = {}
+    for folder, _, names in os.walk(directory):  # which goes on where a folder has just been deleted
+        for name in names:
+            try:
+                status = os.lstat(os.path.join(folder, name))
+            except FileNotFoundError:
+                continue  # a temporary file that has just got its name
+            if stat.S_ISREG(status.st_mode):
+                sizes[status.st_dev, status.st_ino] = status.st_size
+    return sum(sizes.values())
 
 
 def why_not_written(error: BaseException) -> str:

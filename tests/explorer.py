@@ -22,12 +22,12 @@ def chromium(playwright):
     return playwright.chromium.launch(executable_path=installed, args=ARGUMENTS)
 
 
-def serve(runs, *arguments):
-    """Start the app on a free port; returns its address and its process."""
+def serve(runs, *arguments, **options):
+    """Start the app on a free port; returns its address and its process. options: of `subprocess.Popen`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, APP, "--port", str(port), "--runs", str(runs), *arguments])
+    process = subprocess.Popen([sys.executable, APP, "--port", str(port), "--runs", str(runs), *arguments], **options)
     address = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 120
     while True:

@@ -100,6 +100,7 @@ class Branches:
         before = parent.job()
         texts = self.operator.check_texts(evaluate_on)
         after = job_from(before.model, before.corpus, texts, dict(zip(SETTINGS, values, strict=True)))
+        self.operator.require_room(after)
         changes = {
             name: value
             for config, old, new in ((LearnConfig, before.learn, after.learn), (LearnJob, before, after))

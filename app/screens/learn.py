@@ -290,6 +290,7 @@ class LearnScreen:
         model, corpus = self.operator.check_model(model), self.operator.check_corpus(corpus)
         texts = self.operator.check_texts(evaluate_on)
         job = job_from(model, corpus, texts, dict(zip(SETTINGS, values, strict=True)))
+        self.operator.require_room(job)
         run = Run.create(job, new_run_path(self.operator.runs, job.model), self.operator.rights.owner)
         run.start()
         return run.id

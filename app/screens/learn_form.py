@@ -118,12 +118,12 @@ class LearnForm:
     def fill_as_shown(self, id: str) -> dict:
         """Put the settings of a run into the form; without one, those of the default preset."""
         job = self.operator.find(id).job() if id else LearnJob()
-        values, corpus = values_of(job), self.operator.shown_corpus(job.corpus)
+        values, corpus = values_of(job), self.operator.uploads.name_of(job.corpus)
         nearest = nearest_preset(values)
         preset = AS_SHOWN if differences(values, PRESETS[nearest]) else nearest
         updates = dict(zip(self.values, values, strict=True))
         updates[self.corpus] = gr.update(choices=list(dict.fromkeys((*CORPORA, corpus))), value=corpus)
-        judged_on = list(map(self.operator.shown_corpus, job.judged_on))
+        judged_on = list(map(self.operator.uploads.name_of, job.judged_on))
         updates[self.evaluate_on] = gr.update(choices=list(dict.fromkeys((*TEXTS, *judged_on))), value=judged_on)
         updates |= {self.model: job.model, self.preset: preset, self.note: _note(preset)}
         return updates | {self.differs: self.marks(preset, id, *values)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -233,17 +234,36 @@ class MasksScreen:
 
 def picked_layer(event: gr.EventData) -> str:
     """The layer of the cell that was clicked."""
-    return event.customdata
+    return str(_clicked(event, "customdata"))
 
 
 def picked_group(event: gr.EventData) -> str:
     """The group of the weight that was clicked."""
-    return f"{int(event.y)}.{int(event.customdata)}"
+    return f"{int(_number_clicked(event, 'y'))}.{int(_number_clicked(event, 'customdata'))}"
 
 
 def picked_step(event: gr.EventData) -> int:
     """The step of the point that was clicked."""
-    return int(np.ceil(event.x))
+    return math.ceil(_number_clicked(event, "x"))
+
+
+def _number_clicked(event: gr.EventData, name: str) -> float:
+    value = _clicked(event, name)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ProxSparseError(f"{str(value)[:40]!r} is no place in a chart: click it again.")
+    return number
+
+
+def _clicked(event: gr.EventData, name: str) -> Any:
+    """What the page says of the click. Raises ProxSparseError where it says nothing."""
+    try:
+        return getattr(event, name)
+    except (AttributeError, TypeError):  # TypeError: of an event without any data
+        raise ProxSparseError("The page does not say what was clicked: click it again.") from None
 
 
 def _group_in_tile(text: str | None, masks: MasksView, layer: str) -> tuple[int, int]:

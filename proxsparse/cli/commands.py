@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from proxsparse.cli.follow import follow
+from proxsparse.cli.prune import prune_runs, refuse_without_prune
 from proxsparse.cli.settings import job_from
 from proxsparse.config import CompareJob, LearnConfig, SweepPlan, absolute
 from proxsparse.errors import ProxSparseError
@@ -220,6 +221,9 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def list_all(arguments: argparse.Namespace) -> int:
+    if arguments.prune:
+        return prune_runs(arguments)
+    refuse_without_prune(arguments)
     runs, unreadable = look_at_runs(arguments.root)
     if arguments.json:
         known = [run.header() | run.state() | {"id": run.id, "path": str(run.path)} for run in runs]

@@ -292,8 +292,18 @@ def build_parser() -> argparse.ArgumentParser:
     page.add_argument("--to", required=True, metavar="FILE", help="the page; an earlier report there is replaced")
     add_json(page)
 
-    runs = add("runs", commands.list_all, "list the runs, newest first", "proxsparse runs")
+    runs = add(
+        "runs", commands.list_all, "list the runs, newest first; or free the disk of what nobody needs",
+        "proxsparse runs\n  proxsparse runs --prune --older 90",
+    )  # fmt: skip
     runs.add_argument("--root", default="runs", metavar="DIR", help="where the runs are (default runs)")
+    runs.add_argument(
+        "--prune", action="store_true",
+        help="show, and after a question remove, earlier checkpoints of runs that are done, what was half written or set aside, and "
+        "uploaded texts that no run needs; not what is worked on, nor what is younger than an hour",
+    )  # fmt: skip
+    runs.add_argument("--older", type=float, metavar="DAYS", help="with --prune: also runs that ended longer ago")
+    runs.add_argument("--yes", action="store_true", help="with --prune: do not ask")
     add_json(runs)
 
     verbs.add_parser("app", help="start the explorer in the browser; `proxsparse app --help` lists its options")

@@ -16,6 +16,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path, why_not_written, write_json
 from proxsparse.runs.commands import refuse_what_is_done, require, waiting
 from proxsparse.runs.directory import VERSION, RunDirectory
+from proxsparse.runs.disk import require_room
 from proxsparse.runs.history.reader import carry_over
 from proxsparse.runs.lock import held
 from proxsparse.runs.places import check_places
@@ -57,6 +58,7 @@ def start(run: RunDirectory) -> subprocess.Popen:
     """Start a worker process for `run`, or go on from its last checkpoint. It outlives its parent."""
     require(run, "start")
     check_places(run)
+    require_room(run.path)
     try:
         with held(run.path / "lock", LOCK_SECONDS) as lock:
             refuse_what_is_done(run)

@@ -6,10 +6,10 @@ import re
 import secrets
 import shlex
 import shutil
-import stat
 
 from proxsparse.config import LearnConfig, LearnJob
 from proxsparse.errors import ProxSparseError
+from proxsparse.files import bytes_in
 from proxsparse.runs.commands import in_words, require
 from proxsparse.runs.directory import ACTIVE
 from proxsparse.runs.readers.probe import Probe
@@ -24,7 +24,7 @@ def rename(run: Run, name: str) -> Run:
 
     Raises ProxSparseError for a name that is taken or no plain name, a run that is worked on, or the recorded example.
     """
-    _require_unused(run, "rename")
+    require_unused(run, "rename")
     target = run.path.parent / name
     if not NAME.fullmatch(name):
         raise ProxSparseError(
@@ -42,7 +42,7 @@ def delete(run: Run) -> None:
 
     Raises ProxSparseError for a run that is worked on, or the recorded example.
     """
-    _require_unused(run, "delete")
+    require_unused(run, "delete")
     # First out of sight, one folder deeper than runs are looked for: half a run is listed nowhere.
     hidden = run.path.with_name(f".deleted-{secrets.token_hex(4)}")
     try:
@@ -55,7 +55,7 @@ def delete(run: Run) -> None:
         ) from error
 
 
-def _require_unused(run: Run, action: str) -> None:
+def require_unused(run: Run, action: str) -> None:
     """Raise ProxSparseError while a process writes into the run's directory: its worker, that of an export, or that
     which answers questions about its model."""
     require(run, action)
@@ -69,15 +69,7 @@ def _require_unused(run: Run, action: str) -> None:
 def size_on_disk(run: Run) -> int:
     """Bytes of all files of the run, each counted once under however many names. A checkpoint that a fork shares with its
     parent counts in both."""
-    sizes = {}
-    for path in run.path.rglob("*"):
-        try:
-            status = path.lstat()
-        except FileNotFoundError:
-            continue  # a temporary file that has just got its name
-        if stat.S_ISREG(status.st_mode):
-            sizes[status.st_ino] = status.st_size
-    return sum(sizes.values())
+    return bytes_in(run.path)
 
 
 def command_line(run: Run) -> str:

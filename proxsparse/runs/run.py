@@ -126,8 +126,9 @@ def new_run_path(root: str | Path, label: str) -> Path:
 
 def find_run(root: str | Path, id: str) -> Run:
     """The run of that name directly under `root`; a name that leads elsewhere is refused."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", id) or not (Path(root) / id / "run.json").is_file():
-        raise ProxSparseError(f"There is no run named {id[:80]!r}: choose one from the list of runs.")
+    known = isinstance(id, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", id)
+    if not known or not (Path(root) / id / "run.json").is_file():
+        raise ProxSparseError(f"There is no run named {str(id)[:80]!r}: choose one from the list of runs.")
     return Run(Path(root) / id)
 
 

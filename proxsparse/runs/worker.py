@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import TEMPORARY, free_bytes, is_full_disk
+from proxsparse.files import free_bytes, is_full_disk, temporaries_in
 from proxsparse.runs.lock import held, inherited
 from proxsparse.runs.queue import device_of, turn
 from proxsparse.runs.recorder import Recorder
@@ -65,8 +65,8 @@ def _wait(run: Run, recorder: Recorder, ahead: list[str]) -> None:
 def remove_temporaries(directory: Path) -> None:
     """Remove what a worker that was killed had half written; those of an export or of questions, and commands, have others who
     may be writing them."""
-    for path in directory.rglob(TEMPORARY):
-        if path.is_file() and path.relative_to(directory).parts[0] not in OTHERS:
+    for path in temporaries_in(directory):
+        if path.relative_to(directory).parts[0] not in OTHERS:
             path.unlink(missing_ok=True)
 
 

@@ -4,6 +4,7 @@ import base64
 import json
 from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -15,7 +16,7 @@ from tiny_models import tiny_model
 
 from app.screens.masks import picked_group, picked_layer, picked_step
 from app.views.masks import masks_of
-from proxsparse import magnitude
+from proxsparse import ProxSparseError, magnitude
 from proxsparse.figures.tiles import AGAINST
 
 STEPS = 6
@@ -147,6 +148,15 @@ def test_a_click_leads_from_the_map_to_a_layer_to_a_group(page, recorded):
     ]
     assert drawn == pytest.approx(end.to_list())
     assert picked_step(SimpleNamespace(x=2.5)) == 3
+
+
+@pytest.mark.parametrize(
+    "said", [None, {}, {"x": None, "y": [], "customdata": {}}, {"x": "nan", "y": "a", "customdata": 1e400}]
+)
+@pytest.mark.parametrize("picked", [picked_group, picked_step])
+def test_a_click_that_says_nothing_is_one_sentence(picked, said):
+    with pytest.raises(ProxSparseError, match="click it again"):
+        picked(gr.EventData(None, said))
 
 
 def test_nothing_is_drawn_again_when_nothing_changed(page):

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
 from app import messages
@@ -87,3 +88,38 @@ def test_what_a_handler_refuses_is_escaped():
     with pytest.raises(messages.gr.Error) as caught:
         said_on_page(handler)(SimpleNamespace(username=None))
     assert elements_in(caught.value.message) == [] and "evil.example" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "",
+        "[]",
+        "{}",
+        "1",
+        '{"query": 1, "visit": 0}',
+        '{"query": "", "visit": "a"}',
+        '{"query": "", "visit": 1e400}',
+        "[" * 10**5,
+    ],
+)
+def test_an_address_that_the_page_does_not_write_is_one_sentence(shell, value):
+    with pytest.raises(ProxSparseError, match="load it again"):
+        shell.visited(value)
+
+
+@pytest.mark.parametrize("id", [["run"], {"run": 1}, 1, True, "a" * 200, "../run", "\0"])
+def test_what_is_no_name_of_a_run_is_one_sentence(shell, id):
+    with pytest.raises(ProxSparseError, match="There is no run named"):
+        shell.operator.find_any(id)
+
+
+def test_a_screen_that_there_is_not_shows_nothing(shell):
+    values = {each: "" for each in shell._inputs} | {
+        shell.seen: {},
+        shell.screen: "none",
+        shell.asked: "[0, {}]",
+        shell.filling: "[0, {}]",
+    }
+    assert shell.show(values) == gr.skip()

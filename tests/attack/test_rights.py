@@ -40,8 +40,11 @@ def page(tmp_path, monkeypatch):
                   "app.screens.runs.rename", "app.screens.runs.delete", "proxsparse.runs.readers.probe.launch.start"):  # fmt: skip
         monkeypatch.setattr(place, lambda *arguments, place=place, **options: done.append(place))
     monkeypatch.setattr("proxsparse.runs.readers.probe.Probe._left", lambda self, request: done.append("asked"))
-    text = tmp_path / "text.txt"
-    text.write_text("words " * 100)
+
+    def text():
+        """An uploaded file, which is moved when it is kept."""
+        (tmp_path / "text.txt").write_text("words " * 100)
+        return str(tmp_path / "text.txt")
 
     def made(rights):
         shell = Shell(Operator(root, rights=rights))
@@ -53,7 +56,7 @@ def page(tmp_path, monkeypatch):
             "rename": lambda id: listed.renamed(id, "other", id) if not done else None, "delete": lambda id: listed.deleted(id, id),
             "export": lambda id: export.export(id, "dense"), "start": lambda id: learn.start("embedded", "bundled", [], *form),
             "fork": lambda id: learn.branches.fork(id, "3", [], *values_of(Run(root / id).job())),
-            "upload": lambda id: learn.form.keep_text(str(text)), "ask": lambda id: ask.asked_prompt(id, "A", "last", 3),
+            "upload": lambda id: learn.form.keep_text(text()), "ask": lambda id: ask.asked_prompt(id, "A", "last", 3),
         }  # fmt: skip
 
     return made

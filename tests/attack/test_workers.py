@@ -138,7 +138,8 @@ def test_what_a_killed_worker_had_half_written_is_removed(new_run):
     until(lambda: run.checkpoints())
     process.kill()
     process.wait()
-    left = [run.path / "checkpoints" / ".step-000002.safetensors.abc.part", run.path / ".state.json.x.part"]
+    left = [run.path / "checkpoints" / name for name in (".step-000002.safetensors.abc.part", ".tmpa1B2c3")]
+    left.append(run.path / ".state.json.x.part")
     kept = [run.path / "commands" / ".x.json.y.part", run.path / ".notes"]
     for path in (*left, *kept):
         path.write_bytes(bytes(1000))

@@ -291,7 +291,7 @@ def test_a_small_limit_takes_fewer_blocks_and_one_that_is_too_small_is_refused(t
 
 
 def test_a_disk_without_room_is_refused_before_the_first_step(tmp_path, monkeypatch):
-    monkeypatch.setattr("proxsparse.runs.history.recorder.free_bytes", lambda _: 1000)
+    monkeypatch.setattr("proxsparse.runs.history.recorder.room_left", lambda _: 1000)
     with pytest.raises(ProxSparseError, match=r"MB are free at .*set history to fewer MB \(0: none\)"):
         Recorded(tmp_path / "run")
 

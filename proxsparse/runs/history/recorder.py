@@ -11,10 +11,10 @@ import torch
 
 from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import free_bytes
 from proxsparse.learning.learner import MaskLearner
 from proxsparse.masks.mask import Mask
 from proxsparse.masks.mask_set import MaskSet
+from proxsparse.runs.disk import room_left
 from proxsparse.runs.history import coding
 from proxsparse.runs.history.changes import KnownMasks
 from proxsparse.runs.history.frames import INDEX, Frames
@@ -39,7 +39,7 @@ class HistoryRecorder:
     Raises
     ------
     ProxSparseError
-        Where the disk has no room for the history, or its limit none for the start masks of a single block.
+        Where the disk, or an operator's limit, leaves no room for the history, or its limit none for the start masks of a single block.
     """
 
     def __init__(self, recorder: Recorder, learner: MaskLearner, magnitude: MaskSet, job: LearnJob):
@@ -161,7 +161,7 @@ class HistoryRecorder:
         a_step = CODED_FLIPS * packed + tile + 4 * len(layout.layers) * (2 + len(layout.patterns()))
         coded = (CODED_START + CODED_MAGNITUDE) * packed
         needed = min(self.limit, coded + a_step * self.learner.config.steps)
-        free = free_bytes(self.recorder.run.path)
+        free = room_left(self.recorder.run.path)
         if free < needed:
             raise ProxSparseError(
                 f"The history of the masks takes about {needed / MB:,.3g} MB and {free / MB:,.3g} MB are free at "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import signal
 import time
 from collections.abc import Collection
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json
+from proxsparse.runs.disk import why_no_room
 from proxsparse.runs.places import check_weights
 from proxsparse.runs.queue import device_of, waiting_behind
 from proxsparse.runs.recorder import Recorder
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from proxsparse.text import HeldOut
 
 POLL_SECONDS = 0.1
+DISK_SECONDS = 5.0  # between two looks at how much of the disk the runs take
 
 
 class Stopped(Exception):
@@ -43,6 +46,7 @@ class Job:
         self.paused, self.stopping = False, False
         self.elapsed_before = recorder.state.get("elapsed") or 0.0
         self.paused_seconds, self.began = 0.0, time.monotonic()
+        self.disk_looked_at = -math.inf
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
@@ -99,6 +103,7 @@ class Job:
 
     def progress(self, done: int, total: int, what: str) -> None:
         """Called from inside long work: report how far it is, handle commands, and wait while the run is paused."""
+        self.stop_at_disk_limit()
         self.recorder.update(doing=f"{what} {min(done + 1, total)}/{total}", elapsed=self.total_elapsed)
         self.handle_commands()
         while self.is_waiting:
@@ -114,6 +119,14 @@ class Job:
             self.handle(**command)
         if self.stopping:
             raise Stopped
+
+    def stop_at_disk_limit(self) -> None:
+        """End the work, with what there is to save, once the run or all runs take as much of the disk as an operator allows."""
+        if time.monotonic() >= self.disk_looked_at + DISK_SECONDS:
+            self.disk_looked_at = time.monotonic()
+            reason = why_no_room(self.run.path)
+            if reason is not None:
+                raise Stopped(reason)
 
     def can_handle(self, command: str) -> bool:
         """Whether a command can be handled already; else it stays in the queue."""

@@ -11,9 +11,12 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.learning.ramp import left_of
 from proxsparse.memory import peak_bytes
 from proxsparse.runs.commands import checked_delay
+from proxsparse.runs.disk import room_left
 from proxsparse.runs.jobs.base import Job
-from proxsparse.runs.recorder import Recorder, describe_device
+from proxsparse.runs.recorder import CHECKPOINTS_KEPT, Recorder, describe_device
 from proxsparse.runs.run import Run
+
+WITH_MOMENTS = 3  # numbers that a checkpoint holds for each weight that is learned
 
 
 class LearnJobWorker(Job):
@@ -56,6 +59,8 @@ class LearnJobWorker(Job):
         self.learner = MaskLearner(lm.model, text.calibration, self.job.learn, layers, self.progress, state=checkpoint)
         if checkpoint:
             self._take_on_forked_strength()
+        else:
+            self._require_disk()
         self.replay = self._strengths_set_since(self.learner.step_index)
         self.recorder.forget_after(self.learner.step_index)
         self.recorder.update(doing="preparing the history of the masks", step=self.learner.step_index)
@@ -65,6 +70,16 @@ class LearnJobWorker(Job):
         if self.learner.unseen and not checkpoint:
             self.recorder.event(
                 "layers that saw no token", count=len(self.learner.unseen), first=self.learner.unseen[0]
+            )
+
+    def _require_disk(self) -> None:
+        """Raise ProxSparseError where the disk, or an operator's limit, has no room for the checkpoints of the run."""
+        soft = sum(each.numel() * each.element_size() for each in self.learner.originals.parameters.values())
+        needed, left = CHECKPOINTS_KEPT * WITH_MOMENTS * soft, room_left(self.run.path)
+        if needed > left:
+            raise ProxSparseError(
+                f"The {CHECKPOINTS_KEPT} checkpoints that a run keeps take {needed / 1e9:.3g} GB of this model and {left / 1e9:.3g} GB of "
+                "the disk may still be taken: free some space, or choose a smaller model."
             )
 
     def _take_on_forked_strength(self) -> None:
@@ -88,6 +103,7 @@ class LearnJobWorker(Job):
                 self.recorder.update(status="running", doing=f"slow motion: the {self.learner.phase} half comes next")
                 self.idle()
             else:
+                self.stop_at_disk_limit()
                 self.take_half()
                 self.half_ended = time.monotonic()
 
