@@ -116,7 +116,7 @@ def test_what_is_no_name_of_a_run_is_one_sentence(shell, id):
 
 
 def test_a_screen_that_there_is_not_shows_nothing(shell):
-    values = {each: "" for each in shell._inputs} | {
+    values = {each: "" for each in shell.looking()["inputs"]} | {
         shell.seen: {},
         shell.screen: "none",
         shell.asked: "[0, {}]",
