@@ -66,7 +66,7 @@ def learn_screen(runs, **limits):
 )
 def test_a_run_that_is_too_large_is_refused_before_anything_is_made(runs, limits, form, words):
     with pytest.raises(ProxSparseError, match=words) as refused:
-        learn_screen(runs, **limits).start("embedded", "bundled", *typed(**form))
+        learn_screen(runs, **limits).start("embedded", "bundled", [], *typed(**form))
     check_sentence(str(refused.value))
     assert list(runs.iterdir()) == []
 
@@ -76,7 +76,7 @@ def test_a_fork_that_is_too_large_is_refused_like_a_run(runs):
     set_state(parent, "stopped", 3)
     screen = learn_screen(runs, max_steps=10)
     with pytest.raises(ProxSparseError, match="steps is 5,000 and a run may take 10 here"):
-        screen.branches.fork("parent", None, *values_of(parent.job()))
+        screen.branches.fork("parent", None, [], *values_of(parent.job()))
     assert [path.name for path in runs.iterdir()] == ["parent"]
 
 
@@ -119,7 +119,7 @@ def test_where_the_disk_is_used_up_nothing_is_started(runs, monkeypatch, name):
     if name == disk.RUNS_GB:
         before = bytes_in(runs)
         with pytest.raises(ProxSparseError, match="delete one, or ask"):
-            learn_screen(runs).start("embedded", "bundled", *typed())
+            learn_screen(runs).start("embedded", "bundled", [], *typed())
         assert bytes_in(runs) == before
 
 
