@@ -24,34 +24,37 @@ from app.views.listing import Listing
 from proxsparse import ProxSparseError
 
 PATH = "changed"
-LEAST, MOST = 0.5, 5.0  # seconds that an answer stands
-EACH = 0.25  # seconds that each viewer adds to it
+LEAST, MOST = 0.5, 10.0  # seconds that an answer stands
+EACH = 1.0 / (os.cpu_count() or 1)  # seconds that each viewer adds to it: to draw for one takes some 0.04 of a core
 DEEPEST = 3  # folders below a run's, in which changes are seen
 
 # Its value is the screen in sight, and a number that changes when the screen is to be asked for once more.
 SCRIPT = """
-const every = 1000, anyway = 15;  // ms; and after how many unchanged answers the screen is asked for all the same: ages go on
+const every = 1000, anyway = 15000;  // ms; and after how long the screen is asked for all the same: ages go on
 const screens = SCREENS;  // each is an event: Gradio looks for the names of events in the script
-let known = null, drawn = null, unchanged = 0;
+let known = null, drawn = null, looked = 0, next = 0;
 const ask = async () => {
   const run = new URLSearchParams(window.location.search).get('run') ?? '';
   const answer = await fetch(`PATH?run=${encodeURIComponent(run)}`);
-  if (!answer.ok) return;
-  const now = await answer.text();
-  unchanged = now === known && props.value === drawn ? unchanged + 1 : 0;
-  if (unchanged % anyway) return;
-  known = now, drawn = props.value;
+  if (!answer.ok) return every;
+  const [now, stands] = (await answer.text()).split(' '), soon = Math.max(every, 1000 * stands);
+  if (now === known && props.value === drawn && Date.now() < looked + anyway) return soon;
+  known = now, drawn = props.value, looked = Date.now();
   trigger(screens.find((screen) => screen === props.value.split(' ')[0]));
+  return soon;
 };
 const again = async () => {
+  let soon = every;
   try {
-    if (!document.hidden) await ask();
+    if (!document.hidden) soon = await ask();
   } catch (error) {
     if (!(error instanceof TypeError)) throw error;  // the server does not answer: it may be there again in a moment
   }
-  setTimeout(again, every);
+  next = setTimeout(again, soon);
 };
-setTimeout(again, every);
+next = setTimeout(again, every);
+// Who did something is shown what comes of it, however long the answer to others stands.
+watch('value', () => { clearTimeout(next); next = setTimeout(again, every); });
 """
 
 
@@ -75,33 +78,52 @@ class Changes:
         self._known: dict[str, tuple[float, float, str]] = {}  # run → until when, since when, the text
         self._asked: dict[str, int] = {}
 
+    def standing(self, id: str) -> str | None:
+        """The answer that still stands, and how many seconds it will; None where one has to look."""
+        self._asked[id] = self._asked.get(id, 0) + 1  # near enough where two come at once
+        until, _, text = self._known.get(id, (0.0, 0.0, ""))
+        left = until - time.monotonic()
+        return f"{text} {left:.1f}" if left > 0 else None
+
     def of(self, id: str) -> str:
-        """Changes when the run, or the list of all runs, looks different."""
-        now = time.monotonic()
+        """A text that changes when the run, or the list of all runs, looks different, and how many seconds it stands."""
+        if (stands := self.standing(id)) is not None:
+            return stands
         with self._lock:
-            self._asked[id] = self._asked.get(id, 0) + 1
+            now = time.monotonic()
             until, since, text = self._known.get(id, (0.0, now, ""))
-            if now < until:
-                return text
-            viewers = self._asked.pop(id) / max(now - since, 1.0)
-            text = f"{hash((self._run(id), self.listing.rows())):x}"
+            if now < until:  # somebody else has looked meanwhile
+                return f"{text} {until - now:.1f}"
+            viewers = self._asked.pop(
+                id, 1
+            )  # each asks once while an answer stands, or once a second where that is shorter
+            viewers /= max(now - since, 1.0) / max(until - since, 1.0)
+            files, awaited = self._run(id)
+            text = f"{hash((files, self.listing.rows())):x}"
             if len(self._known) > 1000:
                 self._known.clear()
-            self._known[id] = (now + min(max(EACH * viewers, LEAST), MOST), now, text)
-            return text
+            stands = LEAST if awaited else min(max(EACH * viewers, LEAST), MOST)
+            self._known[id] = (now + stands, now, text)
+            return f"{text} {stands:.1f}"
 
-    def _run(self, id: str) -> tuple:
+    def forget(self) -> None:
+        """Look anew when next asked: somebody did something, and waits to see it."""
+        self._known.clear()
+
+    def _run(self, id: str) -> tuple[tuple, bool]:
+        """What the run looks like, and whether somebody waits for its answer to a command."""
         try:
             run = self.operator.find_any(id)
-            return run.state()["status"], *_files(run.path)
+            return (run.state()["status"], *_files(run.path)), bool(run.commands())
         except (ProxSparseError, FileNotFoundError):  # none is shown, or it was deleted meanwhile
-            return ()
+            return (), False
 
     def route(self) -> Route:
         """Where pages ask."""
 
         async def endpoint(request: Request) -> PlainTextResponse:
-            return PlainTextResponse(await run_in_threadpool(self.of, request.query_params.get("run", "")))
+            id = request.query_params.get("run", "")
+            return PlainTextResponse(self.standing(id) or await run_in_threadpool(self.of, id))
 
         return Route(f"/{PATH}", endpoint)
 

@@ -147,7 +147,8 @@ class Shell:
 
     def on(self, event, handler, inputs, outputs=None) -> None:
         """Call `handler` on `event`, say on the page what it refuses, and render what came of it."""
-        event(said_on_page(handler), inputs, outputs, **self.quietly).then(**self.looking())
+        done = event(said_on_page(handler), inputs, outputs, **self.quietly)
+        done.then(self.changes.forget, None, None, **self.quietly).then(**self.looking())
 
     def opened(self, request: gr.Request) -> dict:
         """Fill a fresh page from its address."""

@@ -65,14 +65,16 @@ class Viewer(threading.Thread):
         time.sleep(TICK_SECONDS * (self.number % 20) / 20)
         while not self.over.is_set():
             began = time.perf_counter()
+            connection.close()  # the server closes what is idle for some seconds; it is opened again
             connection.request("GET", f"/changed?run={self.run_shown}")
-            now = connection.getresponse().read()
-            self.bytes += len(now)
+            answer = connection.getresponse().read()
+            self.bytes += len(answer)
+            now, stands = answer.split()
             if now != self.known:
                 self.known, asked = now, time.perf_counter()
                 self.bytes += self.look(connection)
                 self.seconds.append(time.perf_counter() - asked)
-            self.over.wait(max(0.0, TICK_SECONDS - (time.perf_counter() - began)))
+            self.over.wait(max(0.0, max(TICK_SECONDS, float(stands)) - (time.perf_counter() - began)))
 
     def look(self, connection: http.client.HTTPConnection) -> int:
         connection.request("POST", "/gradio_api/queue/join", self.asked, {"Content-Type": "application/json"})
