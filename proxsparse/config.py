@@ -16,10 +16,14 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path
 from proxsparse.settings import setting, settings
 
-CORPORA = ("bundled", "wikitext2", "c4")
+OWN_TEXT = "self"  # what the dense model writes itself
+CORPORA = ("bundled", OWN_TEXT, "wikitext2", "c4")
 # Text of another kind than `bundled`, on which masks are judged and nothing ever learns.
 JUDGED_ONLY = ("bundled-other",)
-JUDGED_BY_DEFAULT = {"bundled": JUDGED_ONLY}  # {text learned on: what a mask is judged on besides}
+JUDGED_BY_DEFAULT = {
+    "bundled": JUDGED_ONLY,
+    OWN_TEXT: ("bundled", *JUDGED_ONLY),
+}  # {text learned on: what a mask is judged on besides}
 CORPUS = f"{', '.join(CORPORA)}, or a .txt or .jsonl file"
 EVALUATE_ON = (
     "further texts on which the result is judged, beside the held-out part of the text that it was made on: "

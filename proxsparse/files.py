@@ -24,6 +24,13 @@ from proxsparse.errors import ProxSparseError
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, as on Linux and macOS
 
 
+def cache_dir() -> Path:
+    """Where converted models, and texts that models wrote, are kept: $PROXSPARSE_CACHE, else the user's cache directory."""
+    if "PROXSPARSE_CACHE" in os.environ:
+        return local_path(os.environ["PROXSPARSE_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "proxsparse"
+
+
 def local_path(name: str | os.PathLike[str]) -> Path:
     """A path as a person writes it, `~` included. Raises ProxSparseError for a text that can name no file: one with a zero byte
     or half a character in it, or of a user who is not there."""

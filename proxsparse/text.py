@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from proxsparse.bundled import ROOT
-from proxsparse.config import CORPUS, check_learnable
+from proxsparse.config import CORPUS, OWN_TEXT, check_learnable
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path, refuse_lfs_pointer
 
@@ -237,6 +237,8 @@ def load_corpus(corpus: str) -> Corpus:
     """The text behind a name or a path; see `load_windows`."""
     if corpus in _NAMED:
         return _NAMED[corpus]()
+    if corpus == OWN_TEXT:
+        raise ProxSparseError("The text `self` is what a model writes itself: read it with `LanguageModel.windows`.")
     path = local_path(corpus)
     if path.suffix not in (".txt", ".jsonl"):
         raise ProxSparseError(f"There is no corpus {corpus!r}: give {CORPUS}.")

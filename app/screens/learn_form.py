@@ -77,7 +77,7 @@ class LearnForm:
         )  # fmt: skip
         self.corpus = gr.Dropdown(
             list(CORPORA), value="bundled", allow_custom_value=True, label="Text", elem_id="corpus",
-            info="bundled works offline; wikitext2 and c4 come from the Hub; or upload your own",
+            info="bundled and self, which the model writes itself, work offline; wikitext2 and c4 come from the Hub; or upload your own",
         )  # fmt: skip
         self.evaluate_on = gr.Dropdown(
             list(TEXTS), value=list(LearnJob().judged_on), multiselect=True, allow_custom_value=True,

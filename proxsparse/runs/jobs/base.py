@@ -87,7 +87,7 @@ class Job:
         found = []
         for corpus in self.job.judged_on:
             self.recorder.update(doing=f"reading {corpus}")
-            read = lm.heldout(corpus, self.job.context, self.job.bos, text.corpus, also_learned_on)
+            read = lm.heldout(corpus, self.job.context, self.job.bos, text.corpus, also_learned_on, self.progress)
             if read.left_out:
                 self.recorder.event("not judged on what was learned on", text=read.name, paragraphs=read.left_out)
             found.append(dataclasses.replace(read, windows=read.windows[: self.job.windows or None]))

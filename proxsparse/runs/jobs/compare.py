@@ -32,6 +32,8 @@ ERROR_WINDOWS = 8  # held-out windows on which the layers' output errors are mea
 class CompareJobWorker(Job):
     """Dense first, then every method and run: its masks, its losses on the held-out windows, its completions."""
 
+    label = ""  # of the method at work
+
     def work(self) -> None:
         self.job = CompareJob(**self.run.header()["compare"])
         waiting = [path for name, path in self.job.run_names().items() if not self.is_measured(name)]
@@ -69,7 +71,7 @@ class CompareJobWorker(Job):
         self.lm = load_model(job.model, job.device)
         self.device = self.lm.model.device
         self.recorder.update(doing=f"reading {job.corpus}", device=describe_device(self.device))
-        text = self.lm.windows(job.corpus, job.length, job.context, job.bos)
+        text = self.lm.windows(job.corpus, job.length, job.context, job.bos, self.progress)
         self.heldout = text.heldout_windows(job.windows)
         self.calibration = text.calibration
         self.judged_on = self.further_texts(self.lm, text, self.learned_on_elsewhere())
@@ -274,7 +276,7 @@ class CompareJobWorker(Job):
                 write_json(target, accuracies(self.lm, self.job.tasks, progress=self.progress))
 
     def progress(self, done: int, total: int, what: str) -> None:
-        super().progress(done, total, f"{self.label}: {what}")
+        super().progress(done, total, f"{self.label}: {what}" if self.label else what)
 
     def is_measured(self, name: str) -> bool:
         return (self.directory(name) / "result.json").is_file()

@@ -47,7 +47,7 @@ class LearnJobWorker(Job):
 
         lm = load_model(self.job.model, self.job.device)
         self.recorder.update(doing=f"reading {self.job.corpus}", device=describe_device(lm.model.device))
-        text = lm.windows(self.job.corpus, self.job.length, self.job.context, self.job.bos)
+        text = lm.windows(self.job.corpus, self.job.length, self.job.context, self.job.bos, self.progress)
         self.heldout = text.heldout_windows(self.job.windows)
         self.live = self.heldout[: self.job.live_windows]
         self.judged_on = self.further_texts(lm, text)

@@ -52,13 +52,13 @@ class LoadedRun:
         self.run, self.job, self.kept = run, run.job(), kept
         self.lm = load_model(self.job.model, self.job.device)
         self.model = self.lm.model
+        text = self.lm.windows(self.job.corpus, self.job.length, self.job.context, self.job.bos)
+        require_same_text(run, text)
         parameters = list(self.model.parameters())
         weights, bytes_now = sum(p.numel() for p in parameters), sum(p.nbytes for p in parameters)
         if 8 * weights - bytes_now < available_bytes(self.model.device):
             self.model.float()
         self.arithmetic = dtype_name(self.model.dtype)
-        text = self.lm.windows(self.job.corpus, self.job.length, self.job.context, self.job.bos)
-        require_same_text(run, text)
         self.heldout, self.calibration = text.heldout, text.calibration[: self.job.learn.metric_windows]
         self.layers = prunable_layers(self.model, self.job.learn.m)
         self._masks: OrderedDict[tuple, MaskSet] = OrderedDict()

@@ -14,6 +14,8 @@ from proxsparse.runs.recorder import describe_device
 class SweepJobWorker(Job):
     """Trial after trial; a sweep that was stopped goes on with the trial that was cut off."""
 
+    label = ""  # of the trial at work
+
     def work(self) -> None:
         from proxsparse.layers import prunable_layers
         from proxsparse.models.load import load_model
@@ -23,7 +25,7 @@ class SweepJobWorker(Job):
         self.recorder.update(doing=f"loading {base.model}", step=0, steps=self.sweep.total())
         self.lm = load_model(base.model, base.device)
         self.recorder.update(doing=f"reading {base.corpus}", device=describe_device(self.lm.model.device))
-        text = self.lm.windows(base.corpus, base.length, base.context, base.bos)
+        text = self.lm.windows(base.corpus, base.length, base.context, base.bos, self.progress)
         if len(text.calibration) < plan.windows + base.learn.batch:
             raise ProxSparseError(
                 f"The calibration text has {len(text.calibration)} windows, too few to set {plan.windows} apart: give more "
@@ -82,4 +84,4 @@ class SweepJobWorker(Job):
             return None
 
     def progress(self, done: int, total: int, what: str) -> None:
-        super().progress(done, total, f"{self.label}: {what}")
+        super().progress(done, total, f"{self.label}: {what}" if self.label else what)
