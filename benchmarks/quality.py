@@ -32,28 +32,12 @@ from proxsparse.learning.update import UpdateFactory
 from proxsparse.methods import METHODS, maskllm
 from proxsparse.methods.fisher import squared_gradients
 from proxsparse.methods.maskllm import PRIOR_WINDOWS, MaskLLMOptions
-from proxsparse.models.forward import autocast
 from proxsparse.progress import no_progress
 
 RESULTS = Path(__file__).parent / "results" / "quality.json"
 LENGTH, CONTEXT = 256, 512
 COMPARED, JUDGED = 40, 24  # held-out windows: the first are left for the comparison, the last are for choosing
 BASE = {"steps": 80, "lambda1": 0.005, "ramp": 1.0}
-
-
-def distilled(learner: MaskLearner, windows: torch.Tensor, share: float = 1.0) -> torch.Tensor:
-    """KL divergence from the dense model's next-token distribution; share: of it, the rest is the language-model loss."""
-
-    def log_probabilities():
-        with autocast(learner.device, learner.precision):
-            return learner.model(input_ids=windows, use_cache=False).logits[:, :-1].float().log_softmax(-1)
-
-    with torch.no_grad(), learner.dense():
-        teacher = log_probabilities()
-    student = log_probabilities()
-    divergence = (teacher.exp() * (teacher - student)).sum(-1).mean()
-    language = -student.gather(-1, windows[:, 1:, None]).mean()
-    return share * divergence + (1 - share) * language
 
 
 def root_metric(*about):
@@ -231,8 +215,8 @@ VARIANTS = {
     "root": Variant("metric", "√activation", given={"metric": root_metric}),
     "fisher": Variant("metric", "Fisher, w²·E[g²]", given={"metric": fisher_metric}),
     "remeasured": Variant("metric", "activations measured anew every 20 steps", {}, Remeasured),
-    "kl": Variant("loss", "KL to the dense model", given={"loss": distilled}),
-    "half-kl": Variant("loss", "half KL, half language model", given={"loss": partial(distilled, share=0.5)}),
+    "kl": Variant("loss", "KL to the dense model", changes={"distill": 1.0}),
+    "half-kl": Variant("loss", "half KL, half language model", changes={"distill": 0.5}),
     "sign": Variant("projection", "weights never change their sign", {}, SignKept),
     "sign-at-end": Variant("projection", "in the end, weights that changed their sign rank last", {}, SignProjected),
     "averaged": Variant("averaging", "soft weights, last fifth of the steps", {}, Averaged),

@@ -40,17 +40,6 @@ def test_every_variant_learns_and_differs_from_the_base(name, base, monkeypatch)
     assert losses != base[0] or drifts != base[1] or not torch.equal(masks, base[2])
 
 
-def test_the_kl_divergence_of_the_dense_model_from_itself_is_zero():
-    config = LearnConfig(**SETTINGS)
-    learner = MaskLearner(tiny_model(), random_windows(), config, loss=quality.distilled)
-    with learner.dense():
-        assert quality.distilled(learner, random_windows(2)).item() == pytest.approx(0, abs=1e-6)
-        language = quality.distilled(learner, random_windows(2), share=0.0).item()
-        windows = random_windows(2)
-        assert language == pytest.approx(learner.model(input_ids=windows, labels=windows).loss.item(), rel=1e-5)
-    assert learner.step().loss > 0
-
-
 @pytest.mark.parametrize(("memory", "precision"), [("full", "fp32"), ("full", "bf16"), ("lean", "auto")])
 def test_a_loss_may_ask_the_dense_model_in_between(memory, precision):
     config, asked = LearnConfig(**SETTINGS | {"memory": memory, "precision": precision}), []
