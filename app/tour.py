@@ -17,7 +17,7 @@ from proxsparse import Run
 @dataclass(frozen=True)
 class Stop:
     """One stop. title, text: what is said, as plain text. view: the address of what is looked at, beside the run. see: where on the
-    screen that is, as a selector of CSS; it is scrolled to, and framed."""
+    screen that is, as a selector of CSS; the first that can be seen is scrolled to, and framed."""
 
     title: str
     text: str
@@ -85,8 +85,8 @@ def stops() -> list[Stop]:
             "What λ does for the result",
             "With this preset the loss is taken at the masked weights, and λ mostly decides when groups become 2:4: in one measured "
             "pair of runs λ = 0 ended at a perplexity of 57.4 on this held-out text, and the preset at 58.3. With the paper's own "
-            "method the loss is taken at the soft weights, which only λ makes 2:4: choose its preset here, try several λ, and see.",
-            {"screen": "learn", "quantity": "regularizer"}, "#preset",
+            "method the loss is taken at the soft weights, which only λ makes 2:4: choose its preset in the settings, and try several λ.",
+            {"screen": "learn", "quantity": "regularizer"}, "#preset, #settings-toggle",  # on a narrow screen the form is folded
         ),
         Stop(
             "What learning changed its mind about",
@@ -137,8 +137,8 @@ const show = (selector) => {
   if (!selector) return;
   let top = null, still = 0;
   looking = setInterval(() => {
-    const target = document.querySelector(selector), there = target?.offsetHeight > 0;
-    if (!there) return;
+    const target = [...document.querySelectorAll(selector)].find((found) => found.offsetHeight > 0);
+    if (!target) return;
     const {top: above, bottom: below} = target.getBoundingClientRect(), now = above + window.scrollY;
     const inSight = below > 0 && above < window.innerHeight;
     target.setAttribute('data-toured', '');  // no class: Gradio writes those of its elements anew
