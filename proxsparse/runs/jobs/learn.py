@@ -290,6 +290,6 @@ class LearnJobWorker(Job):
         self.recorder.update(
             step=self.learner.step_index, steps=self.job.learn.steps, phase=self.learner.phase,
             lambda1=self.learner.lambda1, growth_left=self.learner.growth_left, elapsed=self.total_elapsed, remaining=remaining,
-            delay=self.delay, peak_bytes=peak_bytes(self.learner.device),
+            delay=self.delay, peak_bytes=max(peak_bytes(self.learner.device), self.recorder.state.get("peak_bytes") or 0),
         )  # fmt: skip
         self.recorder.flush()
