@@ -50,7 +50,9 @@ def opened(browser):
 
 
 def drawn(page):
-    """The numbers of the tile's squares."""
+    """The numbers of the tile's squares, once it is in sight and drawn."""
+    page.locator("#chart-tile").scroll_into_view_if_needed()
+    page.wait_for_function("() => !postponed.has('chart-tile')")
     return np.array(page.locator("#chart-tile").evaluate("node => node.data[0].z"))
 
 
@@ -83,6 +85,26 @@ def test_scrubbing_shows_the_mask_of_each_step(recorded, report, opened):
     at_step(page, 2)
     assert (drawn(page) == masks[2][layer][tile_of(run, layer)]).all()
     expect(page.locator("#title-layers")).to_contain_text("Step 2: pattern share")
+
+
+def test_a_chart_out_of_sight_is_drawn_when_it_comes_into_sight_or_is_printed(recorded, report, opened):
+    page = opened(report, viewport={"width": 1440, "height": 300})
+    ready(page)
+    page.evaluate("window.scrollTo(0, 0)")
+    page.wait_for_function("() => !inSight.has('chart-agreement')")
+    page.evaluate("goTo(1)")
+    waits = "() => postponed.has('chart-agreement')"
+    line = "() => find('chart-agreement').layout.shapes[0].x0"
+    assert page.evaluate(waits) and page.evaluate(line) == STEPS
+    page.locator("#chart-agreement").scroll_into_view_if_needed()
+    page.wait_for_function("() => !postponed.has('chart-agreement')")
+    assert page.evaluate(line) == 1
+    page.evaluate("window.scrollTo(0, 0)")
+    page.wait_for_function("() => !inSight.has('chart-agreement')")
+    page.evaluate("goTo(2)")
+    assert page.evaluate(waits)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert not page.evaluate(waits) and page.evaluate(line) == 2
 
 
 def test_from_the_map_to_a_layer_to_a_group(recorded, report, opened):
