@@ -22,7 +22,6 @@ def theme() -> gr.themes.Base:
 CSS = """
 .gradio-container { max-width: 1680px !important; }
 #who { flex-grow: 1; min-width: 200px !important; overflow: visible; font-size: .85em; opacity: .85; align-self: center; }
-@media (max-width: 760px) { #top > #who { flex: 1 1 100% !important; } }
 header h1 { margin: 0; font-size: 1.35rem; } header p { margin: 0; opacity: .75; }
 .banner { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: 10px 14px; }
 .banner .facts { opacity: .8; font-size: .92em; margin-top: 2px; overflow-wrap: anywhere; }
@@ -35,7 +34,7 @@ header h1 { margin: 0; font-size: 1.35rem; } header p { margin: 0; opacity: .75;
 .failure { border-left: 4px solid #D55E00; padding: 6px 10px; margin-top: 8px; overflow-wrap: anywhere; }
 .heading { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 .note, .empty { padding: 8px 2px; opacity: .9; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(125px, 1fr)); gap: 8px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(108px, 1fr)); gap: 8px; }
 .tile { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: 8px 12px; }
 .tile.lead { border-color: #0072B2; }
 .tile .name { font-size: .85em; opacity: .8; } .tile .value { font-size: 1.5em; font-weight: 650; font-variant-numeric: tabular-nums; }
@@ -48,7 +47,7 @@ table.plain :is(td, th).number { text-align: right; white-space: nowrap; }
 .cm-content span { color: var(--body-text-color) !important; } /* the editor's grey of comments has a contrast of 3.7 */
 .scroll { overflow-x: auto; } details .scroll { max-height: 460px; overflow-y: auto; }
 @media (max-width: 640px) {
-  .gradio-container { padding: 8px !important; } #who { flex-basis: 100% !important; } .tiles { grid-template-columns: repeat(2, 1fr); }
+  .gradio-container { padding: 8px !important; } #top > #who { flex: 1 1 100% !important; } .tiles { grid-template-columns: repeat(2, 1fr); }
   table.plain { font-size: .86em; } table.plain :is(td, th) { padding-right: 8px !important; }
 }
 """
