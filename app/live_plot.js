@@ -43,7 +43,7 @@ const draw = () => {
     }
     if (figure.data.some(hasScale)) margin.b += SCALE_HEIGHT, layout.height += SCALE_HEIGHT;
   }
-  Plotly.react(target, figure.data.map(fitting), {uirevision: 'kept', ...layout, font, margin, autosize: true},
+  Plotly.react(target, figure.data.map(fitting), {uirevision: 'kept', ...layout, font, margin, autosize: true, modebar: {orientation: 'v'}},  // beside the legend, not over it
                {responsive: true, displaylogo: false, showSendToCloud: false, displayModeBar: 'hover', modeBarButtonsToRemove: ['select2d', 'lasso2d']})
     .then(() => { if (!target.hears) { target.hears = true; target.on('plotly_click', picked); } });
   const picture = part('.main-svg');

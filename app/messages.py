@@ -8,9 +8,9 @@ from html import escape
 import gradio as gr
 
 
-def warn(sentence: str) -> None:
-    """Show a sentence for some seconds."""
-    gr.Warning(escape(sentence))
+def warn(sentence: str, stays: bool = False) -> None:
+    """Show a sentence for some seconds, or until it is closed."""
+    gr.Warning(escape(sentence), **({"duration": None} if stays else {}))
 
 
 def refusal(sentence: str) -> gr.Error:

@@ -16,6 +16,9 @@ EMPTY = """
 weights it can do without, and this page shows it happen.</div>"""
 
 
+EVENTS = {"lambda1": "λ1 set by hand to", "delay": "slow motion, seconds:"}  # as the log calls them
+
+
 def banner(view: RunSnapshot | None, id: str) -> str:
     """What the run is doing, how far it is, how long it takes."""
     if view is None:
@@ -71,18 +74,31 @@ def tiles(view: RunSnapshot | None) -> str:
     last = view.last
     (learned, dense, magnitude), about = _headline(view)
     n, m, given = view.job.learn.n, view.job.learn.m, view.run.given()
+    given_as = "dense" if given == "dense" else "the given model"
     sparse = "–" if last is None else f"{pattern_share(last):.1%}"
     loss = "–" if last is None or last["loss"] is None else f"{last['loss']:.3f}"
     flipped = "–" if last is None or not view.weights else f"{last['flips_from_start'] / view.weights:.2%}"
+    over = (
+        "" if learned is None or dense is None else f"{learned['perplexity'] / dense['perplexity']:.2f} × {given_as}; "
+    )
+    strength = (
+        ("λ1 at the end", "strength of the regularizer at the last step")
+        if view.state["status"] == "done"
+        else ("λ1 now", "strength of the regularizer at the next step")
+    )
     tiles = (
-        html.tile("perplexity, learned mask", _perplexity(learned), about, lead=True),
+        html.tile("perplexity, learned mask", _perplexity(learned), over + about, lead=True),
         *_elsewhere(view),
-        html.tile("magnitude mask", _perplexity(magnitude), f"keeping the {n} largest of every {m}, nothing learned"),
-        html.tile("dense", _perplexity(dense), "the model as it came, all weights kept")
+        html.tile(
+            "magnitude mask", _perplexity(magnitude), f"the {n} largest of every {m}, nothing learned; same windows"
+        ),
+        html.tile("dense", _perplexity(dense), "the model as it came, all weights kept; same windows")
         if given == "dense"
-        else html.tile("given model", _perplexity(dense), f"as it came: {given.removeprefix('given model, ')}"),
+        else html.tile(
+            "given model", _perplexity(dense), f"as it came: {given.removeprefix('given model, ')}; same windows"
+        ),
         html.tile("training loss", loss, f"nats a token, {view.job.learn.loss_at} weights"),
-        html.tile("λ1 now", f"{view.strength:.3g}", "strength of the regularizer at the next step"),
+        html.tile(strength[0], f"{view.strength:.3g}", strength[1]),
         html.tile(f"groups already {n}:{m}", sparse, f"at most {n} nonzero soft weights of {m}"),
         html.tile("weights flipped", flipped, "kept now and dropped at the start, or the reverse"),
     )
@@ -95,7 +111,8 @@ def _elsewhere(view: RunSnapshot) -> list[str]:
     return [
         html.tile(
             f"on {escape(_called(text))}", _perplexity(masks["learned"]),
-            f"learned mask; {given} {_perplexity(masks['dense'])}; {masks['learned']['windows']} windows, nothing learned from them",
+            f"{masks['learned']['perplexity'] / masks['dense']['perplexity']:.2f} × {given}, which has {_perplexity(masks['dense'])}; "
+            f"learned mask, {masks['learned']['windows']} windows",
         )
         for text, masks in view.judged_now().items()
     ]  # fmt: skip
@@ -167,9 +184,11 @@ def log(view: RunSnapshot | None) -> str:
         return ""
     lines = []
     for event in reversed(view.events[-40:]):
-        about = ", ".join(f"{key} {event[key]}" for key in event if key not in ("time", "step", "event", "phase"))
+        named = {key: "" if key == event["event"] else f"{key} " for key in event}
+        about = ", ".join(f"{named[key]}{event[key]}" for key in event if key not in ("time", "step", "event", "phase"))
         when = datetime.fromtimestamp(event["time"]).strftime("%H:%M:%S")
-        lines.append(f"<li><code>{when}</code> step {event['step']}: {escape(event['event'])} {escape(about)}</li>")
+        called = EVENTS.get(event["event"], event["event"])
+        lines.append(f"<li><code>{when}</code> step {event['step']}: {escape(called)} {escape(about)}</li>")
     skipped = view.run.skipped()
     if skipped:
         first, reason = next(iter(skipped.items()))

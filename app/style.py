@@ -47,7 +47,8 @@ table.plain :is(td, th).number { text-align: right; white-space: nowrap; }
 .cm-content span { color: var(--body-text-color) !important; } /* the editor's grey of comments has a contrast of 3.7 */
 .scroll { overflow-x: auto; } details .scroll { max-height: 460px; overflow-y: auto; }
 @media (max-width: 640px) {
-  .gradio-container { padding: 8px !important; } #top > #who { flex: 1 1 100% !important; } .tiles { grid-template-columns: repeat(2, 1fr); }
+  .gradio-container { padding: 8px !important; } #top > #who { flex: 1 1 100% !important; }
+  .tiles { grid-template-columns: repeat(2, 1fr); }
   table.plain { font-size: .86em; } table.plain :is(td, th) { padding-right: 8px !important; }
 }
 """

@@ -12,6 +12,9 @@ import gradio as gr
 from app.html import number
 from app.operator import EXAMPLE, EXAMPLE_ID
 from proxsparse import Run
+from proxsparse.runs.history.reader import History
+
+MOST_CHANGES = 3  # of the pattern of the group whose curves are shown
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ def stops() -> list[Stop]:
     different = 1 - history.agreement("start").loc[last]
     worst = different[list(history.layers)].idxmax()
     masks = {"screen": "masks", "layer": worst}
+    row, group = _changing_group(history, worst)
     return [
         Stop(
             "What a 2:4 mask is",
@@ -67,7 +71,7 @@ def stops() -> list[Stop]:
             "One group, step by step",
             "The four curves are the sizes of the four weights of one group while it learns. Dotted pieces are moves of the gradient, "
             "solid ones of the proximal operator. The two largest are kept: where curves cross, the group takes another pattern.",
-            masks | {"step": str(last // 2)}, "#chart-masks-group",
+            masks | {"step": str(last // 2), "group": f"{row}.{group}"}, "#chart-masks-group",
         ),
         Stop(
             "The regularizer",
@@ -107,6 +111,18 @@ def stops() -> list[Stop]:
             {"screen": "learn"}, "#run",
         ),
     ]  # fmt: skip
+
+
+def _changing_group(history: History, layer: str) -> tuple[int, int]:
+    """Row and group of the tile whose pattern changes, but not so often that one could not follow; its first group where none does."""
+    row, column, rows, columns = history.tile_position(layer)
+    flips, m = history.flips(layer), history.m
+    inside = flips["row"].between(row, row + rows - 1) & flips["group"].between(
+        column // m, (column + columns) // m - 1
+    )
+    counts = flips[inside].groupby(["row", "group"]).size()
+    counts = counts[counts <= MOST_CHANGES]
+    return counts.idxmax() if len(counts) else (row, column // m)
 
 
 CSS = """
@@ -165,13 +181,16 @@ const go = (address) => {
   window.history.pushState(null, '', address);
   window.dispatchEvent(new PopStateEvent('popstate'));
 };
+// Where one was before the tour: there one comes back to.
+let before = null;
 const close = () => {
+  if (before !== null) { go(before); before = null; return; }
   const here = new URL(window.location);
   here.searchParams.delete('tour');
   window.history.pushState(null, '', here);
   draw();
 };
-find('.tour-open').addEventListener('click', () => go(address(1)));
+find('.tour-open').addEventListener('click', () => { before ??= place() ? null : window.location.search || '?'; go(address(1)); });
 find('.tour-back').addEventListener('click', () => go(address(place() - 1)));
 find('.tour-next').addEventListener('click', () => place() === stops.length ? close() : go(address(place() + 1)));
 find('.tour-close').addEventListener('click', close);

@@ -311,7 +311,8 @@ class LearnScreen:
         if left > STEEP:
             warn(
                 f"λ1 is {strength:g} from the next half step on, and grows by the rest of the ramp to {strength * left:.3g} at the last: "
-                f"for that strength at the end set {strength / left:.2g} now, or start a run with ramp 1, which is constant."
+                f"for that strength at the end set {strength / left:.2g} now, or start a run with ramp 1, which is constant.",
+                stays=True,
             )
 
     def set_delay(self, id: str, seconds: float) -> None:

@@ -45,6 +45,9 @@ class RunsScreen:
 
     def build(self, shell) -> None:
         """The list, then what can be done with one of it."""
+        gr.Markdown(
+            "Every run, comparison and sweep of this folder, newest first. Choose one at **Act on** to open, rename or delete it."
+        )
         self.list = gr.HTML(elem_id="runs-list")
         with gr.Row():
             self.chosen = gr.Dropdown([], label="Act on", allow_custom_value=True, elem_id="runs-chosen", scale=3)

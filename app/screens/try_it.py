@@ -19,8 +19,8 @@ from proxsparse.runs.readers.probe import Answer, recorded_answers
 from proxsparse.runs.requests import MASKS, MOST_CHARACTERS, PromptRequest, RankingRequest, WhatIfRequest
 
 WHAT = """
-One model, its original weights, four masks. Type the beginning of a text and see **what each expects next** and how it goes on; or
-**change the mask by hand** and see what that does to the loss on held-out text. Nothing is changed on disk.
+One model with its original weights: dense, and under three masks. Type the beginning of a text and see **what each expects next** and how
+it goes on; or **change the mask by hand** and see what that does to the loss on held-out text. Nothing is changed on disk.
 """
 GREEDY = "The texts are greedy: each token is the most probable one, so that two texts differ by their masks alone."
 NO_LEARNED = {  # whether it is the example

@@ -25,8 +25,24 @@ def test_every_stop_shows_what_it_speaks_of(address, browser, width):
         expect(spoken_of).to_be_in_viewport()
         expect(spoken_of).to_have_attribute("data-toured", "")
         page.wait_for_function(IN_FRONT, timeout=120_000)
+        if stop.title.startswith("One group"):
+            expect(page.locator("#chart-masks-group .chart-title")).to_contain_text("its pattern changed")
         if place < len(stops()):
             page.locator(".tour-next").click()
+    page.close()
+
+
+def test_after_the_tour_one_is_where_one_was(address, browser):
+    page = browser.new_page()
+    page.goto(f"{address}/?run=example&screen=masks&colour=pattern")
+    expect(page.locator("#chart-masks-tile .chart-title")).to_contain_text("Step 80")
+    page.locator(".tour-open").click()
+    expect(page.locator("#tour h2")).to_have_text(stops()[0].title)
+    expect(page.locator("#chart-masks-tile .chart-title")).to_contain_text("Step 0")
+    page.locator(".tour-close").click()
+    expect(page.locator("#tour section")).to_be_hidden()
+    expect(page.locator("#chart-masks-tile .chart-title")).to_contain_text("Step 80")
+    assert "colour=pattern" in page.url and "tour=" not in page.url
     page.close()
 
 
