@@ -1,6 +1,7 @@
 """What people who look on cost a run: its step time without and with viewers, in turns, and what they get.
 
     python benchmarks/viewers.py [--viewers 20] [--steps 10] [--turns 2]
+    python benchmarks/viewers.py --memory 10          minutes of a made-up run that grows by a step a second: the server's memory
 
 One browser page opens the run and shows what a page asks for; each viewer then asks for the same, in a session of its own: once a second
 whether anything changed, and if so for the screen. They ask from this machine, so that asking is part of what slows the run: its
@@ -96,12 +97,46 @@ def wait_for_step(run: Run, step: int) -> None:
         time.sleep(0.2)
 
 
+def memory_over(minutes: int, count: int) -> None:
+    """The server's memory after each minute, while everybody looks on."""
+    from made_runs import add_steps, made_run, set_state
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = made_run(Path(folder) / "growing", blocks=30, steps=10, total=10_000)
+        address, process = serve(folder)
+        over, resident = threading.Event(), []
+        try:
+            tick = request_of_a_tick(address, run.id)
+            viewers = [Viewer(address, tick, number, over) for number in range(count)]
+            for viewer in viewers:
+                viewer.start()
+            for second in range(60 * minutes):
+                add_steps(run, 11 + second, 11 + second)
+                set_state(run, "stopped", 11 + second)
+                time.sleep(1)
+                if second % 60 == 59:
+                    resident.append(psutil.Process(process.pid).memory_info().rss / 1e6)
+            over.set()
+            for viewer in viewers:
+                viewer.join()
+        finally:
+            process.terminate()
+            process.wait(20)
+    looks = sum(len(viewer.seconds) for viewer in viewers)
+    print(
+        f"{count} viewers, {looks} looks, memory of the server after each minute: {', '.join(f'{each:.0f}' for each in resident)} MB"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--viewers", type=int, default=20)
     parser.add_argument("--steps", type=int, default=10, help="of each turn")
     parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--memory", type=int, metavar="MINUTES", help="only look whether memory grows")
     arguments = parser.parse_args()
+    if arguments.memory:
+        return memory_over(arguments.memory, arguments.viewers)
     steps = 60 + 2 * arguments.turns * arguments.steps  # it is stopped before the last
     around = {"evaluate_every": 5, "checkpoint_every": 0, "windows": 1, "live_windows": 1}
     with tempfile.TemporaryDirectory() as folder:
