@@ -198,7 +198,10 @@ def test_a_tile_and_a_row_for_each_further_text_once_the_mask_as_it_is_was_judge
     for text in ("bundled-other", "<b>mine.txt"):
         append_record(record, judged(5, "learned", text, [4.4, 4.8]))
     tiles, result = status.tiles(snapshot_of(parent)), status.result(snapshot_of(parent))
-    assert "on text of another kind</div><div class='value'>99.5" in tiles and "2.46 × dense, which has 40.4; learned mask, 2 windows" in tiles
+    assert (
+        "on text of another kind</div><div class='value'>99.5" in tiles
+        and "2.46 × dense, which has 40.4; learned mask, 2 windows" in tiles
+    )
     assert "on &lt;b&gt;mine.txt" in tiles and "<b>" not in tiles
     assert "<td>bundled-other</td><td>99.5 ± 19.9</td><td>40.4 ± 4.04</td><td>2.46 ± 0.246 ×</td>" in result
     assert "&lt;b&gt;mine.txt" in result and "<b>" not in result
