@@ -6,10 +6,7 @@ from pathlib import Path
 
 from proxsparse.runs.run import look_at_runs
 
-FOLDER, RECEIVED = (
-    ".uploads",
-    ".received",
-)  # in the folder of the runs: texts that are kept, and what is still being sent
+FOLDER = ".uploads"  # in the folder of the runs
 
 
 def uploaded(runs: Path) -> list[Path]:
@@ -18,10 +15,11 @@ def uploaded(runs: Path) -> list[Path]:
 
 
 def unused(runs: Path) -> list[Path]:
-    """Those that no run under `runs` was started with; none at all where a run cannot be read, which may need any of them."""
+    """Those that no run under `runs` was made or judged on; none at all where a run cannot be read, which may need any of them."""
     readable, unreadable = look_at_runs(runs)
     if unreadable:
         return []
     # By their names, which are unique: the folder may have been moved since.
-    needed = {Path((run.asked() or {}).get("corpus", "")).name for run in readable}
+    jobs = [run.asked() or {} for run in readable]
+    needed = {Path(text).name for job in jobs for text in (job.get("corpus", ""), *(job.get("evaluate_on") or ()))}
     return [path for path in uploaded(runs) if path.name not in needed]

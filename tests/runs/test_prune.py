@@ -103,11 +103,15 @@ def test_what_was_half_written_or_set_aside_goes_unless_it_is_recent(root, finis
         root / ".uploads" / "text-abc123.txt", root / ".deleted-0123" / "gone" / "run.json",
     ]  # fmt: skip
     recent = [finished.path / ".state.json.z.part", root / ".uploads" / "new-abc123.txt"]
-    kept = [finished.path / "notes.part", root / ".uploads" / "ada" / "needed-abc123.txt"]
+    kept = [
+        finished.path / "notes.part", root / ".uploads" / "ada" / "needed-abc123.txt", root / ".uploads" / "judged-abc123.txt",
+    ]  # fmt: skip
     for path in (*old, *recent, *kept):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(100))
-    Run.create(LearnJob(corpus=f"/before/it/was/moved/.uploads/ada/{kept[1].name}"), root / "needs-it")
+    moved = "/before/it/was/moved/.uploads"
+    job = LearnJob(corpus=f"{moved}/ada/{kept[1].name}", evaluate_on=(f"{moved}/{kept[2].name}",))
+    Run.create(job, root / "needs-it")
     for path in (*old, *kept, root / ".deleted-0123"):
         aged(path)
     assert prune(prunable(root)) == (600, [])
