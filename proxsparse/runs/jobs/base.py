@@ -39,7 +39,9 @@ def require_same_text(run: Run, text) -> None:
 
 class Job:
     """A job that can be paused, resumed and stopped. A kind of run gives `work`, and `stop` where there is something to
-    save; both happen in the worker's process."""
+    save; both happen in the worker's process. label: what of several things is worked on, said with the progress."""
+
+    label = ""
 
     def __init__(self, run: Run, recorder: Recorder):
         self.run, self.recorder = run, recorder
@@ -104,11 +106,16 @@ class Job:
     def progress(self, done: int, total: int, what: str) -> None:
         """Called from inside long work: report how far it is, handle commands, and wait while the run is paused."""
         self.stop_at_disk_limit()
-        self.recorder.update(doing=f"{what} {min(done + 1, total)}/{total}", elapsed=self.total_elapsed)
+        of_what = f"{self.label}: {what}" if self.label else what
+        self.recorder.update(doing=f"{of_what} {min(done + 1, total)}/{total}", elapsed=self.total_elapsed)
         self.handle_commands()
         while self.is_waiting:
             self.wait()
             self.handle_commands()
+
+    def judging_progress(self, text: str, done: int, total: int, _: str) -> None:
+        """The same, while a mask is judged on a further text."""
+        self.progress(done, total, f"judging on {text}, window")
 
     def handle_commands(self) -> None:
         """Handle the commands in the queue, in the order they were sent."""

@@ -32,8 +32,6 @@ ERROR_WINDOWS = 8  # held-out windows on which the layers' output errors are mea
 class CompareJobWorker(Job):
     """Dense first, then every method and run: its masks, its losses on the held-out windows, its completions."""
 
-    label = ""  # of the method at work
-
     def work(self) -> None:
         self.job = CompareJob(**self.run.header()["compare"])
         waiting = [path for name, path in self.job.run_names().items() if not self.is_measured(name)]
@@ -254,16 +252,13 @@ class CompareJobWorker(Job):
                 with self.placed(name):
                     try:
                         entry["losses"] = window_losses(
-                            self.lm.model, text.windows, progress=partial(self.progress_on, text.name)
+                            self.lm.model, text.windows, progress=partial(self.judging_progress, text.name)
                         ).tolist()
                     except DivergedError as error:  # under this mask, on this text: the others go on
                         entry["error"] = str(error)
                         self.recorder.event("gave no result", method=name, text=text.name, error=str(error))
                 found.append(entry)
                 write_json(target, found)
-
-    def progress_on(self, text: str, done: int, total: int, _: str) -> None:
-        self.progress(done, total, f"judging on {text}, window")
 
     def ask_tasks(self) -> None:
         from proxsparse.evaluation.zero_shot import accuracies
@@ -274,9 +269,6 @@ class CompareJobWorker(Job):
                 continue
             with self.placed(name):
                 write_json(target, accuracies(self.lm, self.job.tasks, progress=self.progress))
-
-    def progress(self, done: int, total: int, what: str) -> None:
-        super().progress(done, total, f"{self.label}: {what}" if self.label else what)
 
     def is_measured(self, name: str) -> bool:
         return (self.directory(name) / "result.json").is_file()

@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from contextlib import AbstractContextManager
+from functools import partial
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.learning.ramp import left_of
@@ -187,10 +188,7 @@ class LearnJobWorker(Job):
         for text, mask in itertools.product(self.judged_on, ("dense", "learned")):
             if (step, mask, text.sha256) in known:
                 continue
-
-            def progress(done: int, total: int, _: str, name: str = f"{text.name}, {mask}") -> None:
-                self.progress(done, total, f"judging on {name}, window")
-
+            progress = partial(self.judging_progress, f"{text.name}, {mask}")
             began = time.perf_counter()
             with self.under(mask):
                 losses = window_losses(self.model, text.windows, precision=self.learner.precision, progress=progress)

@@ -14,8 +14,6 @@ from proxsparse.runs.recorder import describe_device
 class SweepJobWorker(Job):
     """Trial after trial; a sweep that was stopped goes on with the trial that was cut off."""
 
-    label = ""  # of the trial at work
-
     def work(self) -> None:
         from proxsparse.layers import prunable_layers
         from proxsparse.models.load import load_model
@@ -82,6 +80,3 @@ class SweepJobWorker(Job):
                 "diverged", lambda1=config.lambda1, learning_rate=config.learning_rate, error=str(error)
             )
             return None
-
-    def progress(self, done: int, total: int, what: str) -> None:
-        super().progress(done, total, f"{self.label}: {what}" if self.label else what)
