@@ -78,33 +78,36 @@ class Changes:
         self._known: dict[str, tuple[float, float, str]] = {}  # run → until when, since when, the text
         self._asked: dict[str, int] = {}
 
-    def standing(self, id: str) -> str | None:
-        """The answer that still stands, and how many seconds it will; None where one has to look."""
-        self._asked[id] = self._asked.get(id, 0) + 1  # near enough where two come at once
-        until, _, text = self._known.get(id, (0.0, 0.0, ""))
-        left = until - time.monotonic()
-        return f"{text} {left:.1f}" if left > 0 else None
-
     def of(self, id: str) -> str:
         """A text that changes when the run, or the list of all runs, looks different, and how many seconds it stands."""
-        if (stands := self.standing(id)) is not None:
-            return stands
+        return self.standing(id) or self.look(id)
+
+    def standing(self, id: str) -> str | None:
+        """The answer to one who asks, where it still stands; None where one has to look."""
+        self._asked[id] = self._asked.get(id, 0) + 1  # near enough where two come at once
+        return self._standing(id)
+
+    def look(self, id: str) -> str:
+        """The answer to all who ask, made anew by the first of them."""
         with self._lock:
+            if (stands := self._standing(id)) is not None:
+                return stands
             now = time.monotonic()
-            until, since, text = self._known.get(id, (0.0, now, ""))
-            if now < until:  # somebody else has looked meanwhile
-                return f"{text} {until - now:.1f}"
-            viewers = self._asked.pop(
-                id, 1
-            )  # each asks once while an answer stands, or once a second where that is shorter
-            viewers /= max(now - since, 1.0) / max(until - since, 1.0)
+            until, since, _ = self._known.get(id, (now, now, ""))
+            # Each asks once while an answer stands, or once a second where that is shorter.
+            viewers = self._asked.pop(id, 1) * max(until - since, 1.0) / max(now - since, 1.0)
             files, awaited = self._run(id)
             text = f"{hash((files, self.listing.rows())):x}"
             if len(self._known) > 1000:
                 self._known.clear()
-            stands = LEAST if awaited else min(max(EACH * viewers, LEAST), MOST)
-            self._known[id] = (now + stands, now, text)
-            return f"{text} {stands:.1f}"
+            seconds = LEAST if awaited else min(max(EACH * viewers, LEAST), MOST)
+            self._known[id] = (now + seconds, now, text)
+            return f"{text} {seconds:.1f}"
+
+    def _standing(self, id: str) -> str | None:
+        until, _, text = self._known.get(id, (0.0, 0.0, ""))
+        left = until - time.monotonic()
+        return f"{text} {left:.1f}" if left > 0 else None
 
     def forget(self) -> None:
         """Look anew when next asked: somebody did something, and waits to see it."""
@@ -123,7 +126,7 @@ class Changes:
 
         async def endpoint(request: Request) -> PlainTextResponse:
             id = request.query_params.get("run", "")
-            return PlainTextResponse(self.standing(id) or await run_in_threadpool(self.of, id))
+            return PlainTextResponse(self.standing(id) or await run_in_threadpool(self.look, id))
 
         return Route(f"/{PATH}", endpoint)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, get_type_hints
 
@@ -42,9 +42,9 @@ def screens(operator: Operator, listing: Listing) -> tuple[Screen, ...]:
     )
 
 
-def said_on_page(handler):
+def said_on_page(handler, afterwards: Callable[[], None] = lambda: None):
     """A handler that acts for the visitor who clicked, and turns what they can mend into one sentence on the page, which stays
-    until it is closed."""
+    until it is closed. afterwards: called when it is done, or refused."""
 
     def wrapped(request: gr.Request, *arguments):
         try:
@@ -52,6 +52,8 @@ def said_on_page(handler):
                 return handler(*arguments)
         except ProxSparseError as error:
             raise refusal(str(error)) from error
+        finally:
+            afterwards()
 
     # Gradio reads from the signature what else a handler is given: the request, and the event of those that ask for it.
     signature, first = inspect.signature(handler), inspect.signature(wrapped).parameters["request"]
@@ -147,8 +149,8 @@ class Shell:
 
     def on(self, event, handler, inputs, outputs=None) -> None:
         """Call `handler` on `event`, say on the page what it refuses, and render what came of it."""
-        done = event(said_on_page(handler), inputs, outputs, **self.quietly)
-        done.then(self.changes.forget, None, None, **self.quietly).then(**self.looking())
+        done = event(said_on_page(handler, self.changes.forget), inputs, outputs, **self.quietly)
+        done.then(**self.looking())
 
     def opened(self, request: gr.Request) -> dict:
         """Fill a fresh page from its address."""

@@ -170,14 +170,11 @@ class LearnScreen:
 
     @staticmethod
     def _words(name: str, view: RunSnapshot | None) -> str:
-        def write() -> str:
-            return getattr(status, name)(view)
-
-        return (
-            write()
-            if view is None
-            else SHARED.text((name, view.run.path, view.created, view.records, view.strength), write)
-        )
+        write = getattr(status, name)
+        if view is None:
+            return write(None)
+        look = (name, view.run.path, view.created, view.records, view.strength, view.state["status"])
+        return SHARED.text(look, lambda: write(view))
 
     def _charts(self, shown: Shown, others: list[RunSnapshot]) -> dict[Component, str]:
         """Each chart when it would look different: the learning curve also when another run in it went on, the strength
