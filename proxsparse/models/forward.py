@@ -5,7 +5,9 @@ Weights keep their own dtype throughout.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -85,9 +87,7 @@ def next_token_losses(model, windows: Tensor) -> Tensor:
         losses = _cross_entropy(model(input_ids=windows, use_cache=False).logits[:, :-1].flatten(0, 1), windows[:, 1:])
     else:
         hidden = model.base_model(input_ids=windows, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
-        tokens = max(1, MOST_LOGITS // vocabulary)
-        pieces = zip(hidden.split(tokens), windows[:, 1:].flatten().split(tokens), strict=True)
-        losses = torch.cat([checkpoint(_head_losses, head, *piece, use_reentrant=False) for piece in pieces])
+        losses = _in_pieces(partial(_head_losses, head), vocabulary, hidden, windows[:, 1:].flatten())
     return losses.view(windows.shape[0], -1)
 
 
@@ -124,15 +124,18 @@ def next_token_divergences(model, states: Tensor, teacher: Tensor, targets: Tens
     """
     head = model.get_output_embeddings() if head_is_all(model) else nn.Identity()
     vocabulary = model.get_input_embeddings().weight.shape[0]
+    rows = (states.flatten(0, 1), teacher.flatten(0, 1), targets.flatten())
+    return _in_pieces(partial(_divergences, head, share), vocabulary, *rows).view(targets.shape)
+
+
+def _in_pieces(compute: Callable[..., Tensor], vocabulary: int, *rows: Tensor) -> Tensor:
+    """`compute` of rows that make logits of so many tokens, as many at a time as MOST_LOGITS allows; where they are several pieces,
+    each is computed again in backward."""
     tokens = max(1, MOST_LOGITS // vocabulary)
-    pieces = zip(
-        *(each.flatten(0, 1).split(tokens) for each in (states, teacher)), targets.flatten().split(tokens), strict=True
-    )
-    if targets.numel() <= tokens:
-        found = [_divergences(head, share, *piece) for piece in pieces]
-    else:
-        found = [checkpoint(_divergences, head, share, *piece, use_reentrant=False) for piece in pieces]
-    return torch.cat(found).view(targets.shape)
+    pieces = list(zip(*(each.split(tokens) for each in rows), strict=True))
+    if len(pieces) == 1:
+        return compute(*pieces[0])
+    return torch.cat([checkpoint(compute, *piece, use_reentrant=False) for piece in pieces])
 
 
 def _divergences(head, share: float, states: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:

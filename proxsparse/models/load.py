@@ -33,8 +33,7 @@ from proxsparse.models.language_model import (
 )
 from proxsparse.models.own_files import check_hub_files
 from proxsparse.models.size import check_size
-
-HUB_SECONDS = 5  # in which the Hub has to answer
+from proxsparse.models.weight_files import HUB_SECONDS
 
 
 def load_model(name: str = "embedded", device: str | None = None, dtype: torch.dtype | None = None) -> LanguageModel:

@@ -107,7 +107,7 @@ class Comparison:
                 row["ratio"], row["ratio_stderr"] = ratio(result["losses"], results[ours]["losses"])
             for text, losses in judged.items():
                 if name in losses:
-                    row[f"perplexity on {text}"], row[f"stderr on {text}"] = with_stderr(losses[name])
+                    row[f"{ON}{text}"], row[f"stderr on {text}"] = with_stderr(losses[name])
                 if name in losses and ours in losses:
                     found = ratio(losses[name], losses[ours])
                     row[f"ratio on {text}"], row[f"ratio_stderr on {text}"] = found
