@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -46,19 +45,7 @@ NAMES = ("dense", "magnitude", "sparsegpt-update", "proxsparse", "first")
 PROMPTS = ("abc", "hello")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def as_before():
-    """Workers run inside the tests: their signal handlers are taken back, and sums are the same in every process."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("NUMBA_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(threads)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("workers_inside")
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,10 @@
 
 import math
 import shutil
-import signal
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from made_runs import made_run
 from tiny_models import tiny_text
 
@@ -40,16 +38,7 @@ STEPS, WINDOWS = 3, 5
 AROUND = {"length": 16, "context": 32, "windows": WINDOWS}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def as_before():
-    """Workers run inside the tests: their signal handlers are taken back, and sums are the same every time."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("workers_inside")
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,9 @@ import dataclasses
 import itertools
 import json
 import math
-import signal
 
 import pandas as pd
 import pytest
-import torch
 
 from proxsparse import LearnConfig, LearnJob, ProxSparseError, Run, Sweep, load_model, load_windows, perplexity
 from proxsparse.cli import main
@@ -24,16 +22,7 @@ from proxsparse.runs.worker import work
 LAMBDAS, RATES, SET_APART = (0.005, 0.1), (1e-3, 1e-2), 6
 
 
-@pytest.fixture(scope="module", autouse=True)
-def as_before():
-    """Workers run inside the tests: their signal handlers are taken back, and sums are the same every time."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("workers_inside")
 
 
 @pytest.fixture(scope="module")
