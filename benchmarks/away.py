@@ -16,15 +16,15 @@ import argparse
 import json
 import math
 import statistics
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from proxsparse import LearnConfig, MaskLearner, load_heldout, load_model
+from proxsparse import LearnConfig, MaskLearner, load_heldout, load_model, prunable_layers
 from proxsparse.config import METHODS
 from proxsparse.evaluation.perplexity import window_losses
 from proxsparse.methods import sparsegpt, wanda
+from proxsparse.methods.result import Pruned
 
 RESULTS = Path(__file__).parent / "results" / "away.json"
 LENGTH, CONTEXT = 256, 512
@@ -32,25 +32,19 @@ REPORTED, CHOSEN_BY = 16, 12  # windows of each text, the first and the last of 
 BUNDLED = ("bundled", "bundled-other")
 
 
-@dataclass
-class Variant:
-    """What is learned with, beside the defaults."""
-
-    changes: dict = field(default_factory=dict)
-
-
+# Settings beside the defaults.
 VARIANTS = {
-    "Quick": Variant(),
-    "KL": Variant({"distill": 1.0}),
-    "half KL": Variant({"distill": 0.5}),
-    "no regularizer": Variant({"lambda1": 0.0, "ramp": 1.0}),
-    "KL, no regularizer": Variant({"distill": 1.0, "lambda1": 0.0, "ramp": 1.0}),
-    "KL, learning rate 2e-3": Variant({"distill": 1.0, "learning_rate": 2e-3}),
-    "KL, learning rate 5e-4": Variant({"distill": 1.0, "learning_rate": 5e-4}),
-    "KL, 160 steps": Variant({"distill": 1.0, "steps": 160}),
-    "KL, 4 windows a step": Variant({"distill": 1.0, "batch": 4}),
-    "KL, 400 steps": Variant({"distill": 1.0, "steps": 400}),
-    "the paper's": Variant(METHODS["proxsparse-paper"].options),
+    "Quick": {},
+    "KL": {"distill": 1.0},
+    "half KL": {"distill": 0.5},
+    "no regularizer": {"lambda1": 0.0, "ramp": 1.0},
+    "KL, no regularizer": {"distill": 1.0, "lambda1": 0.0, "ramp": 1.0},
+    "KL, learning rate 2e-3": {"distill": 1.0, "learning_rate": 2e-3},
+    "KL, learning rate 5e-4": {"distill": 1.0, "learning_rate": 5e-4},
+    "KL, 160 steps": {"distill": 1.0, "steps": 160},
+    "KL, 4 windows a step": {"distill": 1.0, "batch": 4},
+    "KL, 400 steps": {"distill": 1.0, "steps": 400},
+    "the paper's": METHODS["proxsparse-paper"].options,
 }
 RIVALS = {
     "wanda": lambda model, windows, layers: wanda(model, windows[:128], layers=layers),
@@ -63,17 +57,17 @@ class Bench:
 
     def __init__(self, texts: list[Path]):
         self.lm = load_model("embedded")
+        self.layers = prunable_layers(self.lm.model)
         self.texts = {name: self.windows_of(name) for name in (*BUNDLED, *map(str, texts))}
 
     def windows_of(self, text: str) -> dict:
-        windows = load_heldout(text, self.lm.tokenizer, CONTEXT).windows
-        whole = windows if text in BUNDLED else self.whole(text)
-        return {"report": whole[:REPORTED], "choose": whole[REPORTED:][-CHOSEN_BY:]}
-
-    def whole(self, file: str):
-        """All windows of a file: nothing is learned from it, or it is left out."""
-        ids = self.lm.tokenizer(Path(file).read_text(encoding="utf-8"), return_tensors="pt", verbose=False).input_ids[0]
-        return ids[: len(ids) // CONTEXT * CONTEXT].view(-1, CONTEXT)
+        if text in BUNDLED:
+            windows = load_heldout(text, self.lm.tokenizer, CONTEXT).windows
+        else:  # the whole file: nothing is learned from it, or it is left out
+            tokens = self.lm.tokenizer(Path(text).read_text(encoding="utf-8"), return_tensors="pt", verbose=False)
+            ids = tokens.input_ids[0]
+            windows = ids[: len(ids) // CONTEXT * CONTEXT].view(-1, CONTEXT)
+        return {"report": windows[:REPORTED], "choose": windows[REPORTED:][-CHOSEN_BY:]}
 
     def judge(self, learned_on: str | None) -> dict:
         """{text: {part: losses of its windows}} of the model as it is."""
@@ -83,36 +77,22 @@ class Bench:
             if text in BUNDLED or text != learned_on
         }
 
-    def learned(self, learned_on: str, variant: Variant, seed: int) -> dict:
-        windows = self.lm.windows(learned_on, LENGTH).calibration
-        config = LearnConfig(**variant.changes | {"seed": seed})
-        with MaskLearner(self.lm.model, windows, config) as learner:
+    def learned(self, learned_on: str, changes: dict, seed: int) -> dict:
+        config = LearnConfig(**changes | {"seed": seed})
+        with MaskLearner(self.lm.model, self.calibration(learned_on), config, self.layers) as learner:
             seconds = [report.seconds for report in learner]
-        return self.under(learner.masks(), learned_on) | {"seconds": statistics.median(seconds), "steps": config.steps}
-
-    def under(self, masks, learned_on: str) -> dict:
-        kept = {name: value.clone() for name, value in self.lm.model.state_dict().items()}
-        masks.apply_(self.lm.model)
-        try:
-            return {"losses": self.judge(learned_on)}
-        finally:
-            self.lm.model.load_state_dict(kept)
+        found = self.worth(Pruned(learner.masks()), learned_on)
+        return found | {"seconds": statistics.median(seconds), "steps": config.steps}
 
     def rival(self, learned_on: str, name: str) -> dict:
-        from proxsparse import prunable_layers
+        return self.worth(RIVALS[name](self.lm.model, self.calibration(learned_on), self.layers), learned_on)
 
-        layers = prunable_layers(self.lm.model)
-        kept = {name: value.clone() for name, value in self.lm.model.state_dict().items()}
-        pruned = RIVALS[name](self.lm.model, self.lm.windows(learned_on, LENGTH).calibration, layers)
-        try:
-            if pruned.weights is None:
-                pruned.masks.apply_(self.lm.model)
-            else:
-                for layer, weight in pruned.weights.items():
-                    layers[layer].matrix.copy_(weight)
+    def calibration(self, learned_on: str):
+        return self.lm.windows(learned_on, LENGTH).calibration
+
+    def worth(self, pruned: Pruned, learned_on: str) -> dict:
+        with pruned.placed_in(self.layers):
             return {"losses": self.judge(learned_on)}
-        finally:
-            self.lm.model.load_state_dict(kept)
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from urllib.parse import quote, urlencode, urlsplit
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
+from counted import counted
 from explorer import serve
 from made_runs import made_run, set_state
 from tiny_models import save_tiny_model, tiny_text
@@ -335,9 +336,7 @@ def table(results: list[Found]) -> str:
     rows = [
         (each.kind, each.sent, each.refused, len(each.late), len(each.unforeseen), len(each.tells)) for each in results
     ]
-    rows.append(("all", *(sum(row[column] for row in rows) for column in range(1, 6))))
-    head = ("requests", "sent", "refused", "unanswered", "unforeseen", "told too much")
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, ("---",) * 6, *rows))
+    return counted(("requests", "sent", "refused", "unanswered", "unforeseen", "told too much"), rows)
 
 
 def served(folder: Path, log) -> tuple[Site, object, tuple[str, ...], Path]:

@@ -23,6 +23,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 import torch
+from counted import counted
 from safetensors import safe_open
 from tiny_models import save_tiny_model, tiny_text
 from waiting import until
@@ -321,9 +322,7 @@ def look_for_what_is_left(job: Learning, run: Run, found: Found) -> None:
 
 def table(results: list[Found]) -> str:
     rows = [(each.job, each.kills, each.lives, len(each.lost), len(each.left)) for each in results]
-    rows.append(("all", *(sum(row[column] for row in rows) for column in range(1, 5))))
-    head = ("job", "kills", "runs", "lost", "orphans, locks, temporaries left")
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, ("---",) * 5, *rows))
+    return counted(("job", "kills", "runs", "lost", "orphans, locks, temporaries left"), rows)
 
 
 def main() -> int:
