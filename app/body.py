@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,7 +42,7 @@ class BodyLimit:
 
         try:
             await self.app(scope, received, sent)
-        except Exception:
+        except ClientDisconnect:
             if taken <= most:
                 raise
         if taken > most:
