@@ -377,10 +377,14 @@ PRESETS: dict[str, LearnJob] = {
     "Standard": LearnJob(live_windows=4, evaluate_every=20, checkpoint_every=50, learn=LearnConfig(steps=400)),
     # The paper's method within a Quick run's budget: metric, loss, constant lambda1 as in `METHODS`.
     "Paper: embedded": LearnJob(learn=LearnConfig(**METHODS["proxsparse-paper"].options)),
-    # The paper's scripts, absolute lambda1: tuned for the model each one names, and for no other.
+    # The paper's scripts, absolute lambda1: tuned for the model each one names, and for no other. They are those of
+    # amazon-science/ProxSparse, script/learn_mask_<model>_prox.sh. Two models have a second one, learn_mask_<model>_full.sh
+    # (llama2_13b, llama3.1_8b), with the frozen-weight penalty beside the same lambda1: theirs are the plain names.
     "Paper: Llama-2-7B": _paper(0.25, 1e-4),
     "Paper: Llama-2-13B": _paper(0.5, 1e-4, lambda2=0.25, epsilon=0.5),
+    "Paper: Llama-2-13B (prox only)": _paper(0.5, 1e-4),
     "Paper: Llama-3.1-8B": _paper(0.85, 5e-5, lambda2=1.0, epsilon=0.1),
+    "Paper: Llama-3.1-8B (prox only)": _paper(0.85, 5e-5),
     "Paper: Mistral-7B v0.1": _paper(20, 5e-5),
     "Paper: Mistral-7B v0.3": _paper(25, 5e-5),
     "Paper: OpenLlama-7B-v2": _paper(1.0, 1e-4, length=2048),
@@ -388,8 +392,14 @@ PRESETS: dict[str, LearnJob] = {
 }
 
 _SCRIPTS = "The settings of the paper's script, with its absolute λ1: tuned for the model named, and for no other."
+_FULL = f"{_SCRIPTS} It is the _full script, with the frozen-weight penalty (λ2); (prox only) is its _prox script."
+_PROX_ONLY = f"{_SCRIPTS} It is the _prox script, without the frozen-weight penalty (λ2) of the _full script."
 # What one should know before choosing a preset.
 PRESET_NOTES: dict[str, str] = dict.fromkeys(PRESETS, _SCRIPTS) | {
+    "Paper: Llama-2-13B": _FULL,
+    "Paper: Llama-2-13B (prox only)": _PROX_ONLY,
+    "Paper: Llama-3.1-8B": _FULL,
+    "Paper: Llama-3.1-8B (prox only)": _PROX_ONLY,
     "Quick": "80 steps of 2 × 256 tokens. λ1 grows a thousandfold and mostly decides when groups commit: with another λ1, or "
     "none, the perplexity at the end hardly differs.",
     "Standard": "Quick with 400 steps.",

@@ -232,7 +232,8 @@ def test_what_differs_is_compared_as_numbers_where_it_is_one():
     values = dict(zip(SETTINGS, values_of(LearnJob()), strict=True)) | {"lambda1": "0.20", "steps": "81", "device": " "}
     assert differences(values.values(), LearnJob()) == {"steps": ("81", "80")}
     assert differences((values | {"relative": False}).values(), LearnJob())["relative"] == ("off", "on")
-    assert nearest_preset(values_of(PRESETS["Paper: Llama-2-7B"])) == "Paper: Llama-2-7B"
+    for name, preset in PRESETS.items():
+        assert nearest_preset(values_of(preset)) == name
 
 
 def test_the_form_marks_what_differs_from_the_preset_and_says_what_a_fork_changes(parent):
@@ -252,3 +253,10 @@ def test_presets_have_notes_and_the_papers_method_is_that_of_the_comparison():
     learn = PRESETS["Paper: embedded"].learn
     assert learn == LearnConfig(**METHODS["proxsparse-paper"].options)
     assert (learn.metric, learn.loss_at, learn.ramp, learn.relative, learn.steps) == ("weight", "soft", 1.0, True, 80)
+
+
+@pytest.mark.parametrize("model", ["Llama-2-13B", "Llama-3.1-8B"])
+def test_where_the_paper_has_two_scripts_they_differ_in_the_frozen_weight_penalty(model):
+    full, prox_only = PRESETS[f"Paper: {model}"], PRESETS[f"Paper: {model} (prox only)"]
+    assert differences(values_of(prox_only), full).keys() - {"epsilon"} == {"lambda2"}
+    assert full.learn.lambda2 > 0 == prox_only.learn.lambda2
