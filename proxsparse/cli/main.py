@@ -142,7 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     compare.add_argument(
         "--tasks", nargs="+", metavar="TASK", default=argparse.SUPPRESS,
-        help="zero-shot tasks of lm-eval, by name or as .yaml files; paper: the seven of the ProxSparse paper "
+        help="zero-shot tasks of lm-eval, by name or as .yaml files; paper: the seven of the ProxSparse paper, TruthfulQA as mc1 and mc2 "
         "(pip install 'proxsparse[eval]')",
     )  # fmt: skip
     add_further_texts(compare, f"{EVALUATE_ON} ({DEFAULT_TEXTS})")

@@ -18,11 +18,16 @@ from proxsparse.files import local_path
 from proxsparse.progress import Progress, no_progress
 
 PAPER = "paper"  # stands for all of PAPER_TASKS
-# The paper (arXiv 2502.00258) reports seven tasks, by lm-eval: ARC-C, ARC-E, SIQA, HellaSwag, OBQA, PIQA and TruthfulQA. Of
-# the variants of TruthfulQA we take mc1, whose score is a plain accuracy.
-PAPER_TASKS = ("arc_challenge", "arc_easy", "social_iqa", "hellaswag", "openbookqa", "piqa", "truthfulqa_mc1")
-METRICS = ("acc_norm", "acc")  # the first that a task has
+# The paper (arXiv 2502.00258) reports seven tasks, by lm-eval: ARC-C, ARC-E, SIQA, HellaSwag, OBQA, PIQA and TruthfulQA. It
+# says neither which metric of a task nor which variant of TruthfulQA: all that it may mean are measured.
+PAPER_TASKS = (
+    "arc_challenge", "arc_easy", "social_iqa", "hellaswag", "openbookqa", "piqa", "truthfulqa_mc1", "truthfulqa_mc2",
+)  # fmt: skip
+METRICS = ("acc", "acc_norm")
 BATCH = 8
+
+Scores = dict[str, dict[str, dict[str, float | None]]]
+"""{task: {metric: {"accuracy", "stderr"}}}; stderr is None where it is not known."""
 
 
 def named_tasks(tasks: Iterable[str]) -> list[str]:
@@ -56,15 +61,32 @@ def check_data(tasks: Iterable[str]) -> None:
         _load(task)
 
 
-def accuracies(lm, tasks: Iterable[str], progress: Progress = no_progress) -> dict[str, dict[str, float | str | None]]:
-    """{task: {"accuracy", "stderr", "metric"}} of a LanguageModel as it is in memory, without an example in the prompt.
+def accuracies(lm, tasks: Iterable[str], progress: Progress = no_progress) -> Scores:
+    """The zero-shot accuracies of a model: every metric of `METRICS` that a task has.
 
-    metric: acc_norm (likelihoods divided by the length of the answer) where the task has it, else acc. stderr: over the
-    questions; None where it is not known. A tag of lm-eval gives all of its tasks, a group its mean. progress(done,
-    total, what) is called before each task and each forward pass; what it raises ends the measurement. Raises
-    ProxSparseError as `check_tasks` does, and when the data of a task cannot be loaded or its score is no accuracy.
+    Parameters
+    ----------
+    lm : LanguageModel
+        As it is in memory; no example stands in the prompt.
+    tasks : iterable of str
+        Tasks of lm-eval by name, .yaml files, or `paper`. A tag of lm-eval gives all of its tasks, a group its mean.
+    progress : callable
+        progress(done, total, what) is called before each task and each forward pass; what it raises ends the measurement.
+
+    Returns
+    -------
+    dict
+        {task: {metric: {"accuracy", "stderr"}}}. acc: share of the questions whose most likely answer is right, of
+        truthfulqa_mc2 the mean probability of its true answers; acc_norm: with likelihoods divided by the length of the answer.
+        stderr: over the questions; None where it is not known.
+
+    Raises
+    ------
+    ProxSparseError
+        As `check_tasks`, and when the data of a task cannot be loaded or its score is no accuracy.
     """
-    tasks, found = named_tasks(tasks), {}
+    tasks = named_tasks(tasks)
+    found: Scores = {}
     check_tasks(tasks)
     for index, task in enumerate(tasks):
 
@@ -76,7 +98,7 @@ def accuracies(lm, tasks: Iterable[str], progress: Progress = no_progress) -> di
     return found
 
 
-def _measure(lm, task: str, tell: Callable[[], None]) -> dict[str, dict]:
+def _measure(lm, task: str, tell: Callable[[], None]) -> Scores:
     from lm_eval.evaluator import evaluate
 
     loaded = _load(task)
@@ -84,7 +106,7 @@ def _measure(lm, task: str, tell: Callable[[], None]) -> dict[str, dict]:
         each.set_config(key="num_fewshot", value=0)
     results = evaluate(lm=_harness(lm, tell), task_dict=loaded, log_samples=False)["results"]
     top = [name for name in loaded["groups"] if not any(name in below for below in loaded["group_map"].values())]
-    return {name: _accuracy(name, results.get(name, {})) for name in top or loaded["tasks"]}
+    return {name: _scores(name, results.get(name, {})) for name in top or loaded["tasks"]}
 
 
 def _load(task: str) -> dict:
@@ -113,15 +135,20 @@ def _harness(lm, tell: Callable[[], None]):
     )
 
 
-def _accuracy(task: str, scores: dict) -> dict[str, float | str | None]:
-    by_metric = {key.partition(",")[0]: value for key, value in scores.items()}
-    for metric in METRICS:
-        value = by_metric.get(metric)
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            stderr = by_metric.get(f"{metric}_stderr")
-            known = isinstance(stderr, (int, float)) and math.isfinite(stderr)
-            return {"accuracy": float(value), "stderr": float(stderr) if known else None, "metric": metric}
-    raise ProxSparseError(f"The task {task!r} gives no accuracy: choose one whose metric is acc or acc_norm.")
+def _scores(task: str, results: dict) -> dict[str, dict[str, float | None]]:
+    by_metric = {key.partition(",")[0]: _number(value) for key, value in results.items()}
+    found = {
+        metric: {"accuracy": by_metric[metric], "stderr": by_metric.get(f"{metric}_stderr")}
+        for metric in METRICS if by_metric.get(metric) is not None
+    }  # fmt: skip
+    if not found:
+        raise ProxSparseError(f"The task {task!r} gives no accuracy: choose one whose metric is acc or acc_norm.")
+    return found
+
+
+def _number(value: object) -> float | None:
+    """What lm-eval gives, where it is a number: it writes N/A for what it does not know."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 @lru_cache(maxsize=2)

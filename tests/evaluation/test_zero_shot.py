@@ -5,6 +5,7 @@ import json
 import math
 import random
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,12 +87,12 @@ def test_accuracies_are_those_of_the_model_in_memory(lm, questions, task_file, m
         masked = accuracies(lm, [both])
         expected_masked = by_hand(lm, questions, True)
     assert list(found) == ["letters", "letters_plain"]
-    assert [found[name]["metric"] for name in found] == ["acc_norm", "acc"]
-    for name, normalized in (("letters", True), ("letters_plain", False)):
-        expected = by_hand(lm, questions, normalized)
-        assert (found[name]["accuracy"], found[name]["stderr"]) == pytest.approx(expected)
-    assert (masked["letters"]["accuracy"], masked["letters"]["stderr"]) == pytest.approx(expected_masked)
-    assert len({found["letters"]["accuracy"], found["letters_plain"]["accuracy"], expected_masked[0]}) > 1
+    assert [list(found[name]) for name in found] == [["acc", "acc_norm"], ["acc"]]
+    for name, metric in (("letters", "acc"), ("letters", "acc_norm"), ("letters_plain", "acc")):
+        expected = dict(zip(("accuracy", "stderr"), by_hand(lm, questions, metric == "acc_norm"), strict=True))
+        assert found[name][metric] == pytest.approx(expected)
+    assert tuple(masked["letters"]["acc_norm"].values()) == pytest.approx(expected_masked)
+    assert len({entry["accuracy"] for entry in found["letters"].values()} | {expected_masked[0]}) > 1
     assert all(torch.equal(tensor, before[name]) for name, tensor in lm.model.state_dict().items())
     assert seen[0] == (0, 2, "zero-shot on letters, task") and seen[-1] == (1, 2, "zero-shot on letters_plain, task")
     assert len(seen) > 2, "told before every forward pass, so that a worker can handle commands in between"
@@ -111,8 +112,21 @@ def test_what_progress_raises_ends_it(lm, task_file):
         accuracies(lm, [task_file("letters", ["acc"])], progress=progress)
 
 
-def test_the_word_paper_stands_for_seven_tasks_that_lm_eval_knows():
-    assert named_tasks(["boolq", "paper", "piqa"]) == ["boolq", *PAPER_TASKS] and len(set(PAPER_TASKS)) == 7
+def test_a_probability_counts_as_the_accuracy_that_its_task_calls_it(lm, questions, task_file):
+    """The form of truthfulqa_mc2: the task computes its own score, a number in 0 … 1, and calls it acc."""
+    folder = Path(task_file("shares", ["acc"])).parent
+    (folder / "shares.py").write_text(
+        "def probability(doc, results):\n    return {'acc': 1 / (1 + sum(len(choice) for choice in doc['choices']))}\n"
+    )
+    path = folder / "shares.yaml"
+    lines = [f"{key}: {json.dumps(value)}" for key, value in json.loads(path.read_text()).items()]
+    path.write_text("\n".join([*lines, "process_results: !function shares.probability"]))
+    expected = sum(1 / (1 + sum(map(len, entry["choices"]))) for entry in questions) / len(questions)
+    assert accuracies(lm, [str(path)])["shares"]["acc"]["accuracy"] == pytest.approx(expected)
+
+
+def test_the_word_paper_stands_for_seven_tasks_that_lm_eval_knows_one_of_them_twice():
+    assert named_tasks(["boolq", "paper", "piqa"]) == ["boolq", *PAPER_TASKS] and len(set(PAPER_TASKS)) == 7 + 1
     check_tasks(["paper"])
 
 

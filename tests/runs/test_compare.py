@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from proxsparse.evaluation.output_error import output_errors
 from proxsparse.files import write_json
 from proxsparse.models.forward import autocast
 from proxsparse.runs.jobs.compare import CompareJobWorker
+from proxsparse.runs.readers.zero_shot import about_accuracies
 from proxsparse.runs.recorder import Recorder
 from proxsparse.runs.worker import work
 
@@ -431,15 +433,22 @@ def test_tasks_are_asked_of_every_sparse_model(make_job, tmp_path, monkeypatch):
     def share_of_zeros(lm, tasks, progress):
         progress(0, 1, f"asking {tasks[0]}")
         zeros = [float((layer.matrix == 0).float().mean()) for layer in prunable_layers(lm.model).values()]
-        return {"letters": {"accuracy": sum(zeros) / len(zeros), "stderr": None, "metric": "acc"}}
+        share = sum(zeros) / len(zeros)
+        plain, normalized = ({"accuracy": value, "stderr": None} for value in (share, share / 2))
+        return {"letters": {"acc": plain, "acc_norm": normalized}, "plain": {"acc": plain}}
 
     monkeypatch.setattr("proxsparse.evaluation.zero_shot.accuracies", share_of_zeros)
     monkeypatch.setattr("proxsparse.evaluation.zero_shot.check_data", lambda tasks: None)
     run = create(make_job(methods=("magnitude", "sparsegpt-update"), runs=(), tasks=("letters",)), tmp_path / "asked")
     assert work(run.path) == 0, run.state()["error"]
-    found = Comparison(run).table().set_index("method")["letters"].to_dict()
-    assert found == pytest.approx({"dense": 0, "magnitude": 0.5, "sparsegpt-update": 0.5}, abs=0.01)
-    assert "| letters" in (run.path / "table.md").read_text()
+    table, written = Comparison(run).table().set_index("method"), (run.path / "table.md").read_text()
+    for column, sparse in {
+        "acc on letters": 0.5, "acc_norm on letters": 0.25, "acc on plain": 0.5, "mean acc": 0.5, "mean acc_norm": 0.375,
+    }.items():  # fmt: skip
+        expected = {"dense": 0, "magnitude": sparse, "sparsegpt-update": sparse}
+        assert table[column].to_dict() == pytest.approx(expected, abs=0.01)
+        assert re.search(rf"\| {column} +\|", written)
+    assert about_accuracies(["letters"]) in written
 
 
 def test_from_the_command_line(make_job, tmp_path):

@@ -20,6 +20,7 @@ from proxsparse.files import read_json, write_json, written_whole
 from proxsparse.memory import begin_peak, peak_bytes
 from proxsparse.runs.jobs.base import Job
 from proxsparse.runs.readers.comparison import JUDGED_FILE, Comparison, check_masks, check_runs
+from proxsparse.runs.readers.zero_shot import TASKS_FILE
 from proxsparse.runs.recorder import describe_device
 from proxsparse.runs.run import Run
 
@@ -264,7 +265,7 @@ class CompareJobWorker(Job):
         from proxsparse.evaluation.zero_shot import accuracies
 
         for name in Comparison(self.run).results():
-            self.label, target = name, self.directory(name) / "tasks.json"
+            self.label, target = name, self.directory(name) / TASKS_FILE
             if target.is_file():
                 continue
             with self.placed(name):

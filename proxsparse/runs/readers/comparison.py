@@ -2,6 +2,7 @@
 
 results/<name>/result.json  losses of every held-out window, seconds, memory, completions; masks.safetensors beside it
 results/<name>/judged.json  the same losses on each further text, and that text's sha256
+results/<name>/tasks.json   zero-shot accuracies, {task: {metric: {"accuracy", "stderr"}}}
 layers_compared.json        overlap of every pair of masks and output error, layer by layer
 table.csv, .parquet, .md    what `table` gives; layers.csv: what `layers` gives; figures/*.html
 """
@@ -20,8 +21,10 @@ from tabulate import tabulate
 
 from proxsparse.config import LEARNED, CompareJob, absolute, text_name
 from proxsparse.errors import ProxSparseError
+from proxsparse.evaluation.zero_shot import Scores
 from proxsparse.files import local_path, read_json, written_whole
 from proxsparse.runs.readers.judged import ratio, with_stderr
+from proxsparse.runs.readers.zero_shot import TASKS_FILE, about_accuracies, accuracy_columns, scores_in
 from proxsparse.runs.run import Run
 
 JUDGED_FILE = "judged.json"
@@ -72,6 +75,11 @@ class Comparison:
                     found[text][name] = entry["losses"]
         return {text: losses for text, losses in found.items() if losses}
 
+    def accuracies(self) -> dict[str, Scores]:
+        """{method: {task: {metric: {"accuracy", "stderr"}}}} of the methods that were asked the tasks."""
+        read = {name: read_json(self.run.path / "results" / name / TASKS_FILE) for name in self.results()}
+        return {name: scores_in(record) for name, record in read.items() if record}
+
     @property
     def ours(self) -> str | None:
         """What the others are compared with: the first run, else ProxSparse, else nothing."""
@@ -93,9 +101,10 @@ class Comparison:
         what makes a window hard for both does not count. `perplexity on TEXT` and the three that belong to it: the same on each
         further text. overlap: share of the kept weights that ours keeps as well.
         output_error: mean over layers of ‖WX − ŴX‖/‖WX‖. seconds, memory_GB: to make the mask; of a run, the seconds of its
-        steps, and the most memory that it took.
+        steps, and the most memory that it took. `acc on TASK`, `acc_norm on TASK`, `mean acc`, `mean acc_norm`: see
+        `proxsparse.runs.readers.zero_shot`.
         """
-        results, ours = self.results(), self.ours
+        results, ours, accuracies = self.results(), self.ours, self.accuracies()
         layers, judged = self.layers(), self.judged()
         columns = ["output_error"] if ours is None else ["overlap", "output_error"]
         means = layers.groupby("method")[columns].mean() if len(layers) else pd.DataFrame()
@@ -116,8 +125,7 @@ class Comparison:
             row["memory_GB"] = result["peak_bytes"] / 1e9 if result["peak_bytes"] else None
             for column in means:
                 row[column] = means[column].get(name)
-            tasks = read_json(self.run.path / "results" / name / "tasks.json") or {}
-            row |= {task: value["accuracy"] for task, value in tasks.items()}
+            row |= accuracy_columns(accuracies.get(name, {}))
             rows.append(row)
         table = pd.DataFrame(rows)
         return table.sort_values("perplexity", ignore_index=True) if len(table) else table
@@ -216,6 +224,8 @@ class Comparison:
                 f" Over ours: perplexity over that of {self.ours}, ± standard error of the paired differences. Kept as ours: "
                 f"share of the kept weights that {self.ours} keeps too."
             )
+        if tasks := {task for scores in self.accuracies().values() for task in scores}:
+            about += f" {about_accuracies(tasks)}"
         learned = [name for name in job.methods if name in LEARNED]
         if learned:
             about += f" {', '.join(learned)}: {job.steps} steps of {job.batch} × {job.length} tokens."
