@@ -1,8 +1,9 @@
 """The proximal operator as the reference code computes it, written plainly: what ours is compared with.
 
 Liu et al. 2025 (arXiv 2502.00258), section 3.2: magnitudes are sorted; on the supports of three and of four, alternating
-minimization over one weight at a time starts from zero and sweeps until the change of the whole tensor is small, a
-hundred times at most; the best of the supports of two, three and four wins.
+minimization over one weight at a time starts from zero and sweeps, the smallest weight first, until the change of the whole
+tensor is small, a hundred times at most; the best of the supports of two, three and four wins. The order decides in which
+minimum it ends: with the largest weight first it misses the least one in many more groups.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def _alternate(p: Tensor, lam: float, support: int) -> Tensor:
     enough = TOLERANCE * p.sum()
     for _ in range(SWEEPS):
         before = w.clone()
-        for i in range(support):
+        for i in reversed(range(support)):
             a, b, c = (w[:, j] for j in range(4) if j != i)
             w[:, i] = (p[:, i] - lam * (a * b + b * c + c * a)).clamp(min=0)
         if (w - before).abs().sum() < enough:  # one number for the whole tensor: a GPU is waited for

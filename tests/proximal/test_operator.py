@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 import torch
-from brute_force import KINDS, STRENGTHS, objective, random_groups
+from brute_force import KINDS, STRENGTHS, excess, objective, random_groups
 
 from benchmarks.reference import alternating_prox
 from proxsparse import Mask, ProxSparseError, prox, prox_, regularizer
@@ -25,6 +25,23 @@ def test_the_objective_is_never_above_the_reference_algorithm_s(kind):
         )
         assert (exact <= reference + 1e-12).all()
         assert (compiled <= reference + 1e-6).all()
+
+
+def test_the_reference_algorithm_misses_a_minimum_that_the_operator_finds():
+    """(1, 1, 1, 0) at λ = 1: from zero, two weights grow to 1 and hold the third at 0. On all three x = 1 − x² is better."""
+    v, golden = torch.tensor([[1.0, 1.0, 1.0, 0.0]]), (5**0.5 - 1) / 2
+    reference, exact = alternating_prox(v, 1.0), prox(v, 1.0)
+    assert reference.count_nonzero() == 2 and torch.equal(reference.sum(), torch.tensor(2.0))
+    assert exact.tolist() == [pytest.approx([golden, golden, golden, 0])]
+    assert objective(exact, v, 1.0) < 0.46 < objective(reference, v, 1.0)
+
+
+@pytest.mark.parametrize(("largest", "misses"), [(0.4, False), (1.5, True)])
+def test_the_reference_algorithm_misses_minima_where_strength_times_weight_is_large(largest, misses):
+    v = largest * torch.rand(8_000, 4, generator=torch.Generator().manual_seed(3))
+    above, ours = (excess(w.double(), v.double(), 1.0) for w in (alternating_prox(v, 1.0), prox(v, 1.0)))
+    assert ours.max() < 1e-6
+    assert above.max() > 1e-3 if misses else above.max() < 1e-6
 
 
 def competing_groups(kind, count=60_000):
