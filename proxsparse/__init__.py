@@ -38,6 +38,7 @@ _HOME = {
     "ria": "methods",
     "fisher": "methods",
     "sparsegpt": "methods",
+    "swaps": "methods",
     "maskllm": "methods",
     "CompareJob": "config",
     "Comparison": "runs",

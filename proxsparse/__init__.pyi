@@ -24,6 +24,7 @@ from proxsparse.methods import maskllm as maskllm
 from proxsparse.methods import random_mask as random_mask
 from proxsparse.methods import ria as ria
 from proxsparse.methods import sparsegpt as sparsegpt
+from proxsparse.methods import swaps as swaps
 from proxsparse.methods import wanda as wanda
 from proxsparse.models.compact import load_compact as load_compact
 from proxsparse.models.load import load_model as load_model

@@ -99,7 +99,7 @@ def maskllm(
     """
     budget, options = budget or LearnConfig(), options or MaskLLMOptions()
     layers = layers if layers is not None else prunable_layers(model, m)
-    check_patterns(n, m)
+    check_patterns(n, m, "maskllm")
     if len(windows) < budget.windows_per_step:
         raise ProxSparseError(
             f"The calibration text has {len(windows)} windows and one step takes {budget.windows_per_step}: give more text, shorter "

@@ -164,7 +164,7 @@ def test_what_it_refuses_is_one_sentence():
     for arguments, words in (
         (
             (WINDOWS, 8, 16),
-            "8:16 has 12,870 patterns a group and MaskLLM learns a number for each: choose a smaller group",
+            "8:16 has 12,870 patterns a group and maskllm has a number for each: choose a smaller group",
         ),
         ((WINDOWS[:2], 2, 4), "has 2 windows and one step takes 4"),
     ):

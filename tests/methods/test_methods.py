@@ -7,13 +7,25 @@ from tiny_models import FAMILIES, LLAMA_LIKE, random_windows, tiny_model
 from transformers import Gemma3nTextConfig, Gemma3TextConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from proxsparse import Mask, ProxSparseError, fisher, magnitude, prunable_layers, random_mask, ria, sparsegpt, wanda
+from proxsparse import (
+    Mask,
+    ProxSparseError,
+    fisher,
+    magnitude,
+    prunable_layers,
+    random_mask,
+    ria,
+    sparsegpt,
+    swaps,
+    wanda,
+)
 from proxsparse.methods import METHODS
 from proxsparse.methods.blockwise import prune_blocks
 from proxsparse.methods.sparsegpt import inverse_factor, prune_columns
+from proxsparse.methods.swaps import refine
 from proxsparse.models.activations import InputNorms, activation_scales
 
-ONE_SHOT = ("random", "magnitude", "wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update")
+ONE_SHOT = ("random", "magnitude", "wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update", "swaps")
 PATTERNS = [(2, 4), (1, 4), (4, 8)]
 WINDOWS = random_windows(6, 16)  # with batches of four, the last one is smaller
 PLAIN = {"precision": "fp32"}  # the same arithmetic on every machine
@@ -200,6 +212,19 @@ def test_sparsegpt_hands_on_what_it_returns(update):
             assert torch.allclose(result.weights[name], expected[name], atol=1e-5), name
 
 
+@pytest.mark.parametrize(("n", "m"), PATTERNS)
+def test_swaps_refine_wandas_mask_block_after_block(n, m):
+    def prune(weight, inputs):
+        start = highest(weight.abs() * inputs.square().sum(0).sqrt(), n, m)
+        return weight * refine(weight, inputs.T @ inputs, start, n, m)
+
+    expected = pruned_in_sequence(tiny_model(), prune)
+    result = swaps(tiny_model(), WINDOWS, n, m, **PLAIN)
+    assert result.weights is None and result.masks.keys() == expected.keys()
+    for name, mask in result.masks.items():
+        assert torch.equal(mask.dense(), expected[name] != 0), name
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_the_update_brings_the_output_of_every_layer_nearer(family):
     model = tiny_model(family)
@@ -350,7 +375,7 @@ def test_only_the_layers_that_are_named_are_pruned():
         assert result.masks[name].flips(Mask.project(layer.matrix, scale=scales[name])) == 0
 
 
-@pytest.mark.parametrize("method", ["wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update"])
+@pytest.mark.parametrize("method", ["wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update", "swaps"])
 def test_an_expert_without_tokens_gets_its_magnitude_mask(method):
     model = tiny_model("mixtral")
     for block in model.model.layers:
@@ -365,7 +390,7 @@ def test_an_expert_without_tokens_gets_its_magnitude_mask(method):
         assert torch.equal(result.weights[name], by_magnitude[name].applied_to(layers[name].matrix))
 
 
-@pytest.mark.parametrize("method", ["wanda", "ria", "fisher", "sparsegpt"])
+@pytest.mark.parametrize("method", ["wanda", "ria", "fisher", "sparsegpt", "swaps"])
 def test_what_cannot_be_measured_is_one_sentence(method):
     model = tiny_model()
     with pytest.raises(ProxSparseError, match="no calibration text"):
