@@ -18,6 +18,7 @@ from proxsparse.learning.learner import MaskLearner as MaskLearner
 from proxsparse.learning.learner import StepReport as StepReport
 from proxsparse.masks.mask import Mask as Mask
 from proxsparse.masks.mask_set import MaskSet as MaskSet
+from proxsparse.methods import admm as admm
 from proxsparse.methods import fisher as fisher
 from proxsparse.methods import magnitude as magnitude
 from proxsparse.methods import maskllm as maskllm

@@ -240,6 +240,7 @@ METHODS = {
     "fisher": Method("fisher.fisher"),
     "sparsegpt": Method("sparsegpt.sparsegpt", {"update": False}),
     "sparsegpt-update": Method("sparsegpt.sparsegpt"),
+    "admm": Method("admm.admm"),
     "swaps": Method("swaps.swaps", each_pattern=True),
     "maskllm": Method("maskllm.maskllm", learns=True, each_pattern=True),
     "proxsparse-paper": Method(

@@ -9,6 +9,7 @@ from functools import partial
 from importlib import import_module
 
 from proxsparse import config
+from proxsparse.methods.admm import admm
 from proxsparse.methods.fisher import fisher
 from proxsparse.methods.learned import learned
 from proxsparse.methods.magnitude import magnitude
@@ -32,6 +33,7 @@ METHODS = {name: _loaded(method) for name, method in config.METHODS.items()}
 __all__ = [
     "METHODS",
     "Pruned",
+    "admm",
     "fisher",
     "learned",
     "magnitude",
