@@ -13,15 +13,13 @@ theirs is left either. DSnoT (Zhang et al. 2024, arXiv 2310.08915) swaps by mean
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import torch
 from torch import Tensor
 
 from proxsparse.config import check_patterns
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayer, PrunableLayers, prunable_layers
-from proxsparse.masks.groups import check_groups, magnitudes
+from proxsparse.masks.groups import check_groups, magnitudes, patterns_of
 from proxsparse.masks.mask import Mask
 from proxsparse.masks.mask_set import MaskSet
 from proxsparse.masks.packing import pack
@@ -113,13 +111,8 @@ def refine(
     check_patterns(n, m, "swaps")
     if mask.shape != matrix.shape or bool((mask.reshape(-1, m).sum(1) != n).any()):
         raise ProxSparseError(f"The mask to refine keeps other than {n} of every {m} weights: give one that does.")
-    kept = torch.zeros(len(list(combinations(range(m), n))), m, dtype=torch.bool)
-    for pattern, places in zip(kept, combinations(range(m), n), strict=True):
-        pattern[list(places)] = True
-    kept = kept.to(matrix.device)
-    drops = (~kept).double()  # (patterns, m)
-    together = (drops.unsqueeze(2) * drops.unsqueeze(1)).flatten(1)  # (patterns, m·m)
-
+    kept = patterns_of(n, m).to(matrix.device)
+    drops = (~kept).double()
     gram = moments.double()
     weights = matrix.t().to(torch.float64).contiguous()  # (in, out): a group is m contiguous rows
     dropped = weights.masked_fill(mask.t(), 0)  # e of all rows
@@ -135,9 +128,7 @@ def refine(
                 group = slice(column, column + m)
                 own, choice = gram[group, group], chosen[column // m]
                 others = torch.addmm(products[column - begin :][:m], own, dropped[group], alpha=-1)
-                squares = (weights[group].unsqueeze(1) * weights[group]).flatten(0, 1)
-                # dᵀ(own)d + 2dᵀ(others) for what each pattern drops, d: all of eᵀGe that depends on the pattern
-                errors = torch.addmm((together * own.flatten()) @ squares, drops, weights[group] * others, alpha=2)
+                errors = errors_of_patterns(drops, weights[group], own, others)
                 lowest, best = errors.min(0)
                 better = lowest < errors.gather(0, choice.unsqueeze(0)).squeeze(0) - least
                 torch.where(better, best, choice, out=choice)
@@ -147,3 +138,14 @@ def refine(
         if torch.equal(chosen, before):
             break
     return kept[chosen].permute(1, 0, 2).flatten(1)
+
+
+def errors_of_patterns(drops: Tensor, weights: Tensor, own: Tensor, others: Tensor) -> Tensor:
+    """dᵀ·own·d + 2·dᵀ·others, which is all of eᵀGe that a group has a say in, for the d that each pattern drops of it.
+
+    drops: 1 where a pattern drops, else 0, (patterns, m). weights: of one group, (m, out). own: the group's part of G,
+    (m, m). others: what the dropped weights of all other groups have in Ge there, (m, out). Returns (patterns, out).
+    """
+    together = (drops.unsqueeze(2) * drops.unsqueeze(1) * own).flatten(1)
+    pairs = (weights.unsqueeze(1) * weights).flatten(0, 1)
+    return torch.addmm(together @ pairs, drops, weights * others, alpha=2)

@@ -54,7 +54,7 @@ def after_changes_of_one_group(weights, inputs, kept, n, m):
     return torch.stack(found)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.sampled_from(PATTERNS), st.sampled_from(LAYERS), st.integers(0, 10_000), st.sampled_from([4, 12, 64]))
 def test_it_ends_where_no_change_of_one_group_lowers_the_error(pattern, kind, seed, blocksize):
     n, m = pattern
