@@ -38,6 +38,8 @@ _HOME = {
     "ria": "methods",
     "fisher": "methods",
     "sparsegpt": "methods",
+    "admm": "methods",
+    "swaps": "methods",
     "maskllm": "methods",
     "CompareJob": "config",
     "Comparison": "runs",

@@ -18,12 +18,14 @@ from proxsparse.learning.learner import MaskLearner as MaskLearner
 from proxsparse.learning.learner import StepReport as StepReport
 from proxsparse.masks.mask import Mask as Mask
 from proxsparse.masks.mask_set import MaskSet as MaskSet
+from proxsparse.methods import admm as admm
 from proxsparse.methods import fisher as fisher
 from proxsparse.methods import magnitude as magnitude
 from proxsparse.methods import maskllm as maskllm
 from proxsparse.methods import random_mask as random_mask
 from proxsparse.methods import ria as ria
 from proxsparse.methods import sparsegpt as sparsegpt
+from proxsparse.methods import swaps as swaps
 from proxsparse.methods import wanda as wanda
 from proxsparse.models.compact import load_compact as load_compact
 from proxsparse.models.load import load_model as load_model

@@ -223,11 +223,12 @@ EXPORT_FORMATS = ("dense", "compact")
 @dataclasses.dataclass(frozen=True)
 class Method:
     """A way to choose a mask. function: its place under `proxsparse.methods`; options: what it is called with there.
-    learns: whether it takes steps, from a budget."""
+    learns: whether it takes steps, from a budget. each_pattern: whether it has a number for every pattern of a group."""
 
     function: str
     options: dict = dataclasses.field(default_factory=dict)
     learns: bool = False
+    each_pattern: bool = False
 
 
 # Every method by the name that tables, commands and files call it; the functions are loaded by `proxsparse.methods`.
@@ -239,14 +240,16 @@ METHODS = {
     "fisher": Method("fisher.fisher"),
     "sparsegpt": Method("sparsegpt.sparsegpt", {"update": False}),
     "sparsegpt-update": Method("sparsegpt.sparsegpt"),
-    "maskllm": Method("maskllm.maskllm", learns=True),
+    "admm": Method("admm.admm"),
+    "swaps": Method("swaps.swaps", each_pattern=True),
+    "maskllm": Method("maskllm.maskllm", learns=True, each_pattern=True),
     "proxsparse-paper": Method(
         "learned.learned", {"metric": "weight", "loss_at": "soft", "lambda1": 0.02, "ramp": 1.0}, learns=True
     ),
     "proxsparse": Method("learned.learned", learns=True),
 }
 LEARNED = tuple(name for name, method in METHODS.items() if method.learns)
-MOST_PATTERNS = 100  # of MaskLLM, each with a number of its own in every group: 6 for 2:4, 70 for 4:8, 12,870 for 8:16
+MOST_PATTERNS = 100  # where each has a number of its own in every group: 6 for 2:4, 70 for 4:8, 12,870 for 8:16
 PROMPTS = (
     "The most important thing to know about bridges is",
     "In the year 1900, most people",
@@ -260,12 +263,12 @@ def check_format(format: str) -> None:
         raise ProxSparseError(f"format is {format!r}: give {' or '.join(EXPORT_FORMATS)}.")
 
 
-def check_patterns(n: int, m: int) -> None:
-    """Raise ProxSparseError where a group of n:m has more patterns than MaskLLM can learn a number for each."""
+def check_patterns(n: int, m: int, method: str) -> None:
+    """Raise ProxSparseError where a group of n:m has more patterns than a method can have a number for each."""
     if math.comb(m, n) > MOST_PATTERNS:
         raise ProxSparseError(
-            f"{n}:{m} has {math.comb(m, n):,} patterns a group and MaskLLM learns a number for each: choose a smaller group, or "
-            "leave maskllm out."
+            f"{n}:{m} has {math.comb(m, n):,} patterns a group and {method} has a number for each: choose a smaller group, or "
+            f"leave {method} out."
         )
 
 
@@ -314,8 +317,9 @@ class CompareJob:
         if not self.methods and not self.runs and not self.masks:
             raise ProxSparseError("There is nothing to compare: give a method, a run or a sparse checkpoint.")
         _check_pattern(self.n, self.m)
-        if "maskllm" in self.methods:
-            check_patterns(self.n, self.m)
+        for name in self.methods:
+            if METHODS[name].each_pattern:
+                check_patterns(self.n, self.m, name)
         names = self.run_names() | self.mask_names()
         if len(names) < len(self.runs) + len(self.masks) or set(names) & {"dense", *METHODS}:
             raise ProxSparseError(

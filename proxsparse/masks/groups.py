@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -42,6 +43,12 @@ def magnitudes(weight: Tensor, scale: Tensor | None = None) -> Tensor:
     """|weight| in the metric: |w_ij|·s_j, in at least float32; shape of `weight`."""
     wide = weight.abs().to(torch.promote_types(weight.dtype, torch.float32))
     return wide if scale is None else wide * scale
+
+
+def patterns_of(n: int, m: int) -> Tensor:
+    """All ways to keep n of m, bool (C(m,n), m), in lexicographic order."""
+    kept = torch.tensor(list(combinations(range(m), n)))
+    return torch.zeros(len(kept), m, dtype=torch.bool).scatter_(1, kept, True)
 
 
 def in_planes(matrix: Tensor, m: int) -> Tensor:

@@ -9,6 +9,7 @@ from functools import partial
 from importlib import import_module
 
 from proxsparse import config
+from proxsparse.methods.admm import admm
 from proxsparse.methods.fisher import fisher
 from proxsparse.methods.learned import learned
 from proxsparse.methods.magnitude import magnitude
@@ -17,6 +18,7 @@ from proxsparse.methods.random import random_mask
 from proxsparse.methods.result import Pruned
 from proxsparse.methods.ria import ria
 from proxsparse.methods.sparsegpt import sparsegpt
+from proxsparse.methods.swaps import swaps
 from proxsparse.methods.wanda import wanda
 
 
@@ -28,4 +30,17 @@ def _loaded(method: config.Method):
 
 METHODS = {name: _loaded(method) for name, method in config.METHODS.items()}
 
-__all__ = ["METHODS", "Pruned", "fisher", "learned", "magnitude", "maskllm", "random_mask", "ria", "sparsegpt", "wanda"]
+__all__ = [
+    "METHODS",
+    "Pruned",
+    "admm",
+    "fisher",
+    "learned",
+    "magnitude",
+    "maskllm",
+    "random_mask",
+    "ria",
+    "sparsegpt",
+    "swaps",
+    "wanda",
+]

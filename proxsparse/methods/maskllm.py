@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from proxsparse.config import LearnConfig, check_patterns
 from proxsparse.errors import DivergedError, ProxSparseError
 from proxsparse.layers import PrunableLayer, PrunableLayers, only_these_learn, prunable_layers
 from proxsparse.learning.schedule import passes_at, seed_at
+from proxsparse.masks.groups import patterns_of
 from proxsparse.masks.mask import Mask
 from proxsparse.masks.mask_set import MaskSet
 from proxsparse.methods.result import Pruned
@@ -99,7 +99,7 @@ def maskllm(
     """
     budget, options = budget or LearnConfig(), options or MaskLLMOptions()
     layers = layers if layers is not None else prunable_layers(model, m)
-    check_patterns(n, m)
+    check_patterns(n, m, "maskllm")
     if len(windows) < budget.windows_per_step:
         raise ProxSparseError(
             f"The calibration text has {len(windows)} windows and one step takes {budget.windows_per_step}: give more text, shorter "
@@ -137,12 +137,6 @@ def maskllm(
             optimizer.step()
             optimizer.zero_grad()  # as large as the choices, which come next
     return Pruned(MaskSet({name: choice.mask() for name, choice in zip(layers, choices, strict=True)}))
-
-
-def patterns_of(n: int, m: int) -> Tensor:
-    """All ways to keep n of m, bool (C(m,n), m), in lexicographic order."""
-    kept = torch.tensor(list(combinations(range(m), n)))
-    return torch.zeros(len(kept), m, dtype=torch.bool).scatter_(1, kept, True)
 
 
 class _Choice:

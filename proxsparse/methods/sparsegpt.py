@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayer, PrunableLayers, prunable_layers
 from proxsparse.masks.groups import check_groups, keep_largest, magnitudes
 from proxsparse.masks.mask import Mask
@@ -19,7 +18,7 @@ from proxsparse.masks.mask_set import MaskSet
 from proxsparse.masks.packing import pack
 from proxsparse.methods.blockwise import prune_blocks
 from proxsparse.methods.result import Pruned
-from proxsparse.models.activations import SecondMoments
+from proxsparse.models.activations import SecondMoments, check_finite
 from proxsparse.progress import Progress, no_progress
 
 DAMPING = 0.01  # added to the diagonal of H, as a share of its mean
@@ -105,8 +104,7 @@ def prune_columns(
     updates of all later columns, for speed only.
     """
     check_groups(matrix, n, m)
-    if not bool(moments.isfinite().all() and matrix.isfinite().all()):
-        raise ProxSparseError("A weight or an activation is not a finite number: this model is broken.")
+    check_finite(matrix, moments)
     never_active = moments.diagonal() == 0
     factor = inverse_factor(moments.double(), damping)
     pivots = factor.diagonal().masked_fill(never_active, torch.inf)  # scores 0, and nothing has to make up for it

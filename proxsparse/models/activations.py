@@ -121,6 +121,12 @@ def check_windows(windows: Tensor | None) -> None:
         raise ProxSparseError("There is no calibration text: give windows of tokens, int64 (count, length).")
 
 
+def check_finite(matrix: Tensor, moments: Tensor) -> None:
+    """Raise ProxSparseError unless a layer's weights (out, in) and the moments of its inputs are finite numbers."""
+    if not bool(moments.isfinite().all() and matrix.isfinite().all()):
+        raise ProxSparseError("A weight or an activation is not a finite number: this model is broken.")
+
+
 class ActivationScales(dict[str, Tensor]):
     """{layer name: scale, float32 (in,)}. unseen: the layers that no token reached; their scale is 1."""
 

@@ -1,5 +1,8 @@
 """Masks: projection, packing, comparison, files."""
 
+import math
+from itertools import combinations
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from proxsparse import Mask, MaskSet, ProxSparseError
+from proxsparse.masks.groups import patterns_of
 from proxsparse.masks.packing import bits_set, pack, unpack
 
 
@@ -23,6 +27,13 @@ def test_projection_is_a_stable_sort(seed, pattern, tied):
     expected = torch.zeros(len(order), m, dtype=torch.bool).scatter_(1, order[:, :n], True).view(w.shape)
     assert torch.equal(mask.dense(), expected)
     assert mask.is_valid() and mask.density == n / m
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (3, 4), (2, 8)])
+def test_patterns_are_all_ways_to_keep_n_of_m(n, m):
+    patterns = patterns_of(n, m)
+    assert patterns.shape == (math.comb(m, n), m) and patterns.dtype == torch.bool
+    assert [tuple(row.nonzero().flatten().tolist()) for row in patterns] == list(combinations(range(m), n))
 
 
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 100))

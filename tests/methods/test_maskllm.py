@@ -1,7 +1,6 @@
 """MaskLLM against its formulas: a categorical variable a group, learned through Gumbel-softmax samples."""
 
 import math
-from itertools import combinations
 
 import pytest
 import torch
@@ -9,8 +8,9 @@ from tiny_models import random_windows, tiny_model
 
 from proxsparse import LearnConfig, ProxSparseError, magnitude, prunable_layers
 from proxsparse.evaluation.perplexity import window_losses
+from proxsparse.masks.groups import patterns_of
 from proxsparse.methods import METHODS
-from proxsparse.methods.maskllm import PRIOR_WINDOWS, MaskLLMOptions, _Choice, gumbel_noise, maskllm, patterns_of
+from proxsparse.methods.maskllm import PRIOR_WINDOWS, MaskLLMOptions, _Choice, gumbel_noise, maskllm
 from proxsparse.models.forward import next_token_losses
 
 WINDOWS = random_windows(12, 16)
@@ -19,13 +19,6 @@ SHORT = LearnConfig(steps=2, batch=4, precision="fp32")
 
 def kept_in_groups(mask):
     return mask.dense().reshape(-1, mask.m).sum(1)
-
-
-@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (3, 4), (2, 8)])
-def test_patterns_are_all_ways_to_keep_n_of_m(n, m):
-    patterns = patterns_of(n, m)
-    assert patterns.shape == (math.comb(m, n), m) and patterns.dtype == torch.bool
-    assert [tuple(row.nonzero().flatten().tolist()) for row in patterns] == list(combinations(range(m), n))
 
 
 @pytest.mark.parametrize(("family", "n", "m"), [("llama", 2, 4), ("gpt2", 1, 4), ("llama", 2, 8)])
@@ -164,7 +157,7 @@ def test_what_it_refuses_is_one_sentence():
     for arguments, words in (
         (
             (WINDOWS, 8, 16),
-            "8:16 has 12,870 patterns a group and MaskLLM learns a number for each: choose a smaller group",
+            "8:16 has 12,870 patterns a group and maskllm has a number for each: choose a smaller group",
         ),
         ((WINDOWS[:2], 2, 4), "has 2 windows and one step takes 4"),
     ):

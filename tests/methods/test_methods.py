@@ -7,13 +7,28 @@ from tiny_models import FAMILIES, LLAMA_LIKE, random_windows, tiny_model
 from transformers import Gemma3nTextConfig, Gemma3TextConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from proxsparse import Mask, ProxSparseError, fisher, magnitude, prunable_layers, random_mask, ria, sparsegpt, wanda
+from proxsparse import (
+    Mask,
+    ProxSparseError,
+    admm,
+    fisher,
+    magnitude,
+    prunable_layers,
+    random_mask,
+    ria,
+    sparsegpt,
+    swaps,
+    wanda,
+)
 from proxsparse.methods import METHODS
+from proxsparse.methods.admm import alternate
 from proxsparse.methods.blockwise import prune_blocks
 from proxsparse.methods.sparsegpt import inverse_factor, prune_columns
+from proxsparse.methods.swaps import refine
 from proxsparse.models.activations import InputNorms, activation_scales
 
-ONE_SHOT = ("random", "magnitude", "wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update")
+ONE_SHOT = ("random", "magnitude", "wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update", "admm", "swaps")
+UPDATING = ("sparsegpt-update", "admm")  # what they keep
 PATTERNS = [(2, 4), (1, 4), (4, 8)]
 WINDOWS = random_windows(6, 16)  # with batches of four, the last one is smaller
 PLAIN = {"precision": "fp32"}  # the same arithmetic on every machine
@@ -200,11 +215,33 @@ def test_sparsegpt_hands_on_what_it_returns(update):
             assert torch.allclose(result.weights[name], expected[name], atol=1e-5), name
 
 
+@pytest.mark.parametrize(("n", "m"), PATTERNS)
+def test_swaps_refine_wandas_mask_block_after_block(n, m):
+    def prune(weight, inputs):
+        start = highest(weight.abs() * inputs.square().sum(0).sqrt(), n, m)
+        return weight * refine(weight, inputs.T @ inputs, start, n, m)
+
+    expected = pruned_in_sequence(tiny_model(), prune)
+    result = swaps(tiny_model(), WINDOWS, n, m, **PLAIN)
+    assert result.weights is None and result.masks.keys() == expected.keys()
+    for name, mask in result.masks.items():
+        assert torch.equal(mask.dense(), expected[name] != 0), name
+
+
+def test_admm_hands_on_what_it_returns():
+    expected = pruned_in_sequence(tiny_model(), lambda weight, inputs: alternate(weight, inputs.T @ inputs)[1])
+    result = admm(tiny_model(), WINDOWS, **PLAIN)
+    for name, mask in result.masks.items():
+        assert torch.equal(mask.dense(), expected[name] != 0), name
+        assert torch.allclose(result.weights[name], expected[name], atol=1e-5), name
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_the_update_brings_the_output_of_every_layer_nearer(family):
+@pytest.mark.parametrize("method", UPDATING)
+def test_the_update_brings_the_output_of_every_layer_nearer(method, family):
     model = tiny_model(family)
     layers = prunable_layers(model)
-    result = sparsegpt(model, WINDOWS, **PLAIN)
+    result = METHODS[method](model, WINDOWS, **PLAIN)
     seen = inputs_of(model, layers)
     for name, layer in layers.items():
         if layer.block == 0:
@@ -288,7 +325,7 @@ def test_every_method_keeps_n_of_m_and_leaves_the_model_as_it_came(method, famil
     assert list(result.masks) == list(layers)
     for name, mask in result.masks.items():
         assert (mask.dense().reshape(-1, 4).sum(1) == 2).all() and mask.shape == tuple(layers[name].matrix.shape)
-    assert (result.weights is not None) == (method == "sparsegpt-update")
+    assert (result.weights is not None) == (method in UPDATING)
     for name, weight in (result.weights or {}).items():
         assert torch.equal(weight != 0, result.masks[name].dense()) and weight.dtype == layers[name].matrix.dtype
     done, totals = zip(*seen, strict=True)
@@ -350,7 +387,7 @@ def test_only_the_layers_that_are_named_are_pruned():
         assert result.masks[name].flips(Mask.project(layer.matrix, scale=scales[name])) == 0
 
 
-@pytest.mark.parametrize("method", ["wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update"])
+@pytest.mark.parametrize("method", ["wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update", "admm", "swaps"])
 def test_an_expert_without_tokens_gets_its_magnitude_mask(method):
     model = tiny_model("mixtral")
     for block in model.model.layers:
@@ -365,7 +402,7 @@ def test_an_expert_without_tokens_gets_its_magnitude_mask(method):
         assert torch.equal(result.weights[name], by_magnitude[name].applied_to(layers[name].matrix))
 
 
-@pytest.mark.parametrize("method", ["wanda", "ria", "fisher", "sparsegpt"])
+@pytest.mark.parametrize("method", ["wanda", "ria", "fisher", "sparsegpt", "admm", "swaps"])
 def test_what_cannot_be_measured_is_one_sentence(method):
     model = tiny_model()
     with pytest.raises(ProxSparseError, match="no calibration text"):

@@ -480,7 +480,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(learned_run, make_job, tmp_pa
             ["--run", foreign.path],
             f"Run foreign learned on the model embedded and this comparison is of {tiny_directory}",
         ),
-        (["--methods", "maskllm", "--n", 8, "--m", 16], "8:16 has 12,870 patterns a group and MaskLLM"),
+        (["--methods", "maskllm", "--n", 8, "--m", 16], "8:16 has 12,870 patterns a group and maskllm"),
         (["--run", first, learned_run("first").path], "Two of the runs and checkpoints have the same name"),
         (["--run", learned_run("wanda").path], "has the name of a method: rename its directory"),
         (["--masks", tmp_path / "nothing"], "There is no directory"),
