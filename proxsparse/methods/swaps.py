@@ -123,7 +123,7 @@ def refine(
         before = chosen.clone()
         for begin in range(0, len(weights), size):
             block = slice(begin, min(begin + size, len(weights)))
-            products = gram[block] @ dropped  # Ge; kept up below for the groups of this block
+            products = gram[block] @ dropped  # Ge; kept up for the groups still to be asked
             for column in range(begin, block.stop, m):
                 group = slice(column, column + m)
                 own, choice = gram[group, group], chosen[column // m]
@@ -133,7 +133,7 @@ def refine(
                 better = lowest < errors.gather(0, choice.unsqueeze(0)).squeeze(0) - least
                 torch.where(better, best, choice, out=choice)
                 now = weights[group] * drops.t().index_select(1, choice)
-                products.addmm_(gram[block, group], now - dropped[group])
+                products[column - begin + m :].addmm_(gram[column + m : block.stop, group], now - dropped[group])
                 dropped[group] = now
         if torch.equal(chosen, before):
             break
