@@ -114,16 +114,16 @@ def refine(
     kept = patterns_of(n, m).to(matrix.device)
     drops = (~kept).double()
     gram = moments.double()
-    weights = matrix.t().to(torch.float64).contiguous()  # (in, out): a group is m contiguous rows
+    weights = matrix.t().contiguous().double()  # (in, out): a group is m contiguous rows
     dropped = weights.masked_fill(mask.t(), 0)  # e of all rows
-    chosen = torch.stack([(drops @ group).argmax(0) for group in (~mask.t()).double().split(m)])  # (groups, out)
+    chosen = torch.stack([(drops @ group).max(0).indices for group in (~mask.t()).double().split(m)])  # (groups, out)
     least = ROUNDING * (gram.diagonal() @ weights.square())
     size = max(blocksize - blocksize % m, m)  # no group is cut
     for _ in range(sweeps):
         before = chosen.clone()
         for begin in range(0, len(weights), size):
             block = slice(begin, min(begin + size, len(weights)))
-            products = gram[block] @ dropped  # Ge; kept up below for the groups of this block
+            products = gram[block] @ dropped  # Ge; kept up for the groups still to be asked
             for column in range(begin, block.stop, m):
                 group = slice(column, column + m)
                 own, choice = gram[group, group], chosen[column // m]
@@ -133,7 +133,7 @@ def refine(
                 better = lowest < errors.gather(0, choice.unsqueeze(0)).squeeze(0) - least
                 torch.where(better, best, choice, out=choice)
                 now = weights[group] * drops.t().index_select(1, choice)
-                products.addmm_(gram[block, group], now - dropped[group])
+                products[column - begin + m :].addmm_(gram[column + m : block.stop, group], now - dropped[group])
                 dropped[group] = now
         if torch.equal(chosen, before):
             break
@@ -148,4 +148,4 @@ def errors_of_patterns(drops: Tensor, weights: Tensor, own: Tensor, others: Tens
     """
     together = (drops.unsqueeze(2) * drops.unsqueeze(1) * own).flatten(1)
     pairs = (weights.unsqueeze(1) * weights).flatten(0, 1)
-    return torch.addmm(together @ pairs, drops, weights * others, alpha=2)
+    return (together @ pairs).addmm_(drops, weights * others, alpha=2)
