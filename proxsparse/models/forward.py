@@ -22,16 +22,21 @@ _tried: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def autocast(device: torch.device, precision: str = "auto"):
-    """A context for forward passes on `device`: bf16 autocast, or nothing for fp32.
+    """A context for forward passes on `device`: bf16 autocast, or nothing for fp32. Raises ProxSparseError where a model does not
+    run in bf16. precision: see `arithmetic`."""
+    return _bf16(device) if arithmetic(device, precision) == torch.bfloat16 else nullcontext()
+
+
+def arithmetic(device: torch.device, precision: str = "auto") -> torch.dtype:
+    """In what `autocast` multiplies matrices.
 
     precision: `fp32`, `bf16`, or `auto`, which takes bf16 where the device multiplies it in hardware: CUDA of compute
-    capability 8.0 and above, CPUs with AVX512-BF16 or AMX. Raises ProxSparseError where a model does not run in bf16.
+    capability 8.0 and above, CPUs with AVX512-BF16 or AMX.
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise ProxSparseError(f"precision is {precision!r}: choose one of auto, fp32, bf16.")
-    if precision == "bf16" or (precision == "auto" and multiplies_bf16(device)):
-        return _bf16(device)
-    return nullcontext()
+    bf16 = precision == "bf16" or (precision == "auto" and multiplies_bf16(device))
+    return torch.bfloat16 if bf16 else torch.float32
 
 
 @contextmanager
