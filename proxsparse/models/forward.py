@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.models.token_losses import token_losses
 
 SHORT = 512  # tokens; beyond, the scores of all pairs of tokens are large
-MOST_LOGITS = 1 << 27  # computed at once: half a gigabyte in float32, and about two more in backward
+MOST_LOGITS = 1 << 27  # computed at once: on a GPU half a gigabyte in float32, and about two more in backward
 _tried: WeakKeyDictionary = WeakKeyDictionary()
 
 
@@ -89,7 +90,9 @@ def next_token_losses(model, windows: Tensor) -> Tensor:
     head = model.get_output_embeddings()
     vocabulary = (head or model.get_input_embeddings()).weight.shape[0]
     if windows.numel() * vocabulary <= MOST_LOGITS or not head_is_all(model):
-        losses = _cross_entropy(model(input_ids=windows, use_cache=False).logits[:, :-1].flatten(0, 1), windows[:, 1:])
+        logits = model(input_ids=windows, use_cache=False).logits.flatten(0, 1)
+        # With the last token of each window, after which nothing is left to predict: without it the logits had to be copied.
+        losses = token_losses(logits, windows.roll(-1, 1).flatten()).view(windows.shape)[:, :-1].contiguous()
     else:
         hidden = model.base_model(input_ids=windows, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
         losses = _in_pieces(partial(_head_losses, head), vocabulary, hidden, windows[:, 1:].flatten())
@@ -145,18 +148,12 @@ def _in_pieces(compute: Callable[..., Tensor], vocabulary: int, *rows: Tensor) -
 
 def _divergences(head, share: float, states: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
     with torch.no_grad():
-        wanted = head(teacher).float().log_softmax(-1)
-    predicted = head(states).float().log_softmax(-1)
-    divergence = nn.functional.kl_div(predicted, wanted, reduction="none", log_target=True).sum(-1)
-    return share * divergence + (1 - share) * nn.functional.nll_loss(predicted, targets, reduction="none")
-
-
-def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(logits.float(), targets.flatten(), reduction="none")
+        wanted = head(teacher)
+    return token_losses(head(states), targets, wanted, share)
 
 
 def _head_losses(head, hidden: Tensor, targets: Tensor) -> Tensor:
-    return _cross_entropy(head(hidden), targets)
+    return token_losses(head(hidden), targets)
 
 
 @torch.no_grad()
