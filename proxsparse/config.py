@@ -128,7 +128,7 @@ class LearnConfig:
     )
     memory: Literal["auto", "full", "lean"] = setting(
         "auto",
-        "full: 22 bytes a prunable weight of a bf16 model; lean: 8, as bf16 with stochastic rounding, and each block "
+        "full: 20 bytes a prunable weight of a bf16 model; lean: 8, as bf16 with stochastic rounding, and each block "
         "computed twice; auto: lean where a GPU has no room for full",
     )
     seed: int = setting(0, "seed of the order in which windows are drawn", ge=0, le=MOST_SEED)

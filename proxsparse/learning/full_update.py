@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from proxsparse.config import LearnConfig
 from proxsparse.learning.clock import clock
 from proxsparse.learning.frozen_weights import frozen_weight_gradient
+from proxsparse.learning.gradients import summed_gradients
 from proxsparse.learning.originals import LossWeight, holding
 from proxsparse.learning.update import Taken
 
@@ -50,7 +51,8 @@ class FullUpdate:
         """See `Update`."""
         self.optimizer.param_groups[0]["lr"] = learning_rate
         try:
-            with nullcontext() if loss_weight is None else holding(self.originals, loss_weight):
+            held = nullcontext() if loss_weight is None else holding(self.originals, loss_weight)
+            with summed_gradients(self.originals), held:
                 loss = backward()
             norm = self._clip()
             started = clock(self.device)

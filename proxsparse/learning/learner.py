@@ -37,7 +37,7 @@ from proxsparse.learning.update import Update, UpdateFactory, choose_memory
 from proxsparse.masks.mask import Mask
 from proxsparse.masks.mask_set import MaskSet
 from proxsparse.models.activations import ActivationScales
-from proxsparse.models.forward import quick_attention
+from proxsparse.models.forward import arithmetic, quick_attention
 from proxsparse.progress import Progress, no_progress
 from proxsparse.proximal.counts import Sums, read_sums
 from proxsparse.proximal.operator import prox_and_count_
@@ -354,7 +354,10 @@ class MaskLearner:
     def _loss_weight(self) -> LossWeight | None:
         """`masked`: the original weights under the projected masks. Their gradient is taken for that of the soft weights
         (straight through the projection: Bengio et al. 2013, arXiv 1308.3432), so that the loss is that of the result."""
-        return None if self.config.loss_at == "soft" else partial(self.originals.under, masks=self.loss_masks())
+        if self.config.loss_at == "soft":
+            return None
+        multiplied_in = arithmetic(self.device, self.precision)
+        return partial(self.originals.under, masks=self.loss_masks(), arithmetic=multiplied_in)
 
     def _rounding_seed(self, layer: int) -> int | None:
         """Depends on the position alone, so that a resumed run rounds alike; None where weights are float32."""

@@ -13,9 +13,9 @@ from proxsparse.models.forward import autocast, next_token_divergences, next_tok
 Loss = Callable[[Learner, Tensor], Tensor]
 """(learner, windows int64 (count, length) on its device) → loss, a scalar in nats a token.
 
-It runs `learner.model`, which holds the weights at which the loss is taken, and opens autocast itself: what autocast has
-cast is reused while it is open, so weights must not be exchanged inside. `learner.dense()` gives the dense model; use it
-under `torch.no_grad()`.
+It runs `learner.model`, which holds the weights at which the loss is taken, in bf16 where matrices are multiplied in it, and
+opens autocast itself: what autocast has cast is reused while it is open, so weights must not be exchanged inside.
+`learner.dense()` gives the dense model; use it under `torch.no_grad()`.
 """
 
 

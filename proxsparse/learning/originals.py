@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from proxsparse.layers import PrunableLayers
 from proxsparse.masks.mask_set import MaskSet
 
-LossWeight = Callable[
-    [nn.Parameter], Tensor
-]  # the value at which the loss is taken, in the parameter's shape and dtype
+LossWeight = Callable[[nn.Parameter], Tensor]  # the value at which the loss is taken, in the parameter's shape
 
 
 @contextmanager
@@ -45,6 +45,7 @@ class Originals:
             name: parameter for name, parameter in model.named_parameters() if parameter in self._layers_of
         }
         self.values = {parameter: parameter.data for parameter in self._layers_of}
+        self._linear = {module.weight for module in model.modules() if isinstance(module, nn.Linear | Conv1D)}
         # What `model.float()` casts is kept as it is, not cast back: that would be exact for weights of 16 bits only.
         self._parameters = [
             (parameter, parameter.data, parameter.requires_grad, parameter.grad) for parameter in model.parameters()
@@ -66,12 +67,21 @@ class Originals:
         """A copy of the original values, in the dtype that the parameter has now."""
         return self.values[parameter].to(parameter.dtype, copy=True)
 
-    def under(self, parameter: nn.Parameter, masks: MaskSet) -> Tensor:
-        """A copy of the original values that is zero where the mask of a layer drops; layers without a mask stay dense."""
-        masked = self.copy(parameter)
+    def under(self, parameter: nn.Parameter, masks: MaskSet, arithmetic: torch.dtype) -> Tensor:
+        """A copy of the original values that is zero where the mask of a layer drops; layers without a mask stay dense.
+
+        The weight of a linear map has the dtype of `arithmetic`, in which matrices are multiplied: then autocast has nothing
+        to cast, in any pass, and computes the same. Others keep the dtype that the parameter has now, because autocast may
+        leave them alone: kernels that multiply all experts at once take what they are given, and some maps ask for float32.
+        """
+        original = self.values[parameter].to(arithmetic if parameter in self._linear else parameter.dtype)
+        masked = torch.empty_like(original)
         for layer in self._layers_of[parameter]:
+            matrix, out = layer.matrix_of(original), layer.matrix_of(masked)
             if layer.name in masks:
-                layer.matrix_of(masked).masked_fill_(~masks[layer.name].dense(masked.device), 0)
+                masks[layer.name].applied_to(matrix, out)
+            else:
+                out.copy_(matrix)
         return masked
 
     def put_back(self) -> None:

@@ -8,11 +8,13 @@ What a prunable weight takes, in bytes:
     AdamW's moments     8   float32                     4   bf16, rounded stochastically
     original weight     2   of a bf16 model             2   of a bf16 model
     activations         of every block                  of one block at a time: the others are computed again
-    masked weight       4   float32, where the loss     0   made for one block at a time
-                            is taken there
+    masked weight       2   bf16, where the loss is     0   made for one block at a time
+                            taken there (float32: 4)
 
-So a bf16 model takes 22 bytes a prunable weight (18 with the loss at the soft weights), or 8. For Llama-2-7B (6.5 G
-prunable weights) that is 143 GB, or 52 GB, which with 1.1 GB of checkpointed activations at context 4096 leaves room on
+A masked weight has the dtype in which matrices are multiplied, see `Originals.under`.
+
+So a bf16 model takes 20 bytes a prunable weight (18 with the loss at the soft weights), or 8. For Llama-2-7B (6.5 G
+prunable weights) that is 130 GB, or 52 GB, which with 1.1 GB of checkpointed activations at context 4096 leaves room on
 a card of 80 GB.
 """
 
@@ -31,7 +33,7 @@ from proxsparse.memory import available_bytes
 
 # Of the table above, by plan, without the original weights; `masked` where the loss is taken there.
 BYTES = {
-    "full": {"soft": 4, "gradient": 4, "moments": 8, "masked": 4},
+    "full": {"soft": 4, "gradient": 4, "moments": 8, "masked": 2},
     "lean": {"soft": 2, "gradient": 0, "moments": 4, "masked": 0},
 }
 ROOM = 0.8  # share of the free memory that weights and state may take; activations need the rest
@@ -65,7 +67,7 @@ class Update(Protocol):
         """Take the step with index `index` (0-based).
 
         `backward` runs forward and backward and returns the loss; it is called once, while the parameters hold the
-        values of `loss_weight` (None: the soft weights). Where the loss or the gradient is not finite the weights stay
+        values of `loss_weight`, in its dtype (None: the soft weights). Where the loss or the gradient is not finite the weights stay
         finite, and what is returned tells. Afterwards no gradient is left and nothing is attached to the model, also
         after an exception.
         """
@@ -95,6 +97,6 @@ def learning_bytes(memory: str, loss_at: str) -> int:
     """Bytes that a prunable weight takes while it is learned, beside its original.
 
     >>> learning_bytes("full", "masked"), learning_bytes("full", "soft"), learning_bytes("lean", "masked")
-    (20, 16, 6)
+    (18, 16, 6)
     """
     return sum(size for name, size in BYTES[memory].items() if name != "masked" or loss_at == "masked")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.masks.groups import check_groups, in_planes, keep_largest, magnitudes
-from proxsparse.masks.packing import bits_set, pack_planes, unpack
+from proxsparse.masks.packing import bits_set, masked, pack_planes, unpack
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,9 +106,9 @@ class Mask:
         """Bool (out, in); True = kept."""
         return unpack(self.packed.to(device) if device is not None else self.packed, self.shape[1])
 
-    def applied_to(self, weight: Tensor) -> Tensor:
-        """A copy of `weight` (out, in), zero where the mask drops."""
-        return weight.masked_fill(~self.dense(weight.device), 0)
+    def applied_to(self, weight: Tensor, out: Tensor | None = None) -> Tensor:
+        """A copy of `weight` (out, in), zero where the mask drops; `out`, which may be `weight` itself, takes it where given."""
+        return masked(weight, self.packed.to(weight.device), out)
 
     def flips(self, other: Mask) -> int:
         """How many weights are kept by one of the two masks and dropped by the other."""

@@ -74,8 +74,7 @@ class MaskSet(dict[str, Mask]):
         layers = model if isinstance(model, Mapping) else prunable_layers(model, self.m)
         self.check_fits(layers)
         for name, mask in self.items():
-            matrix = layers[name].matrix
-            matrix.masked_fill_(~mask.dense(matrix.device), 0)  # not a product: 0 · inf is not 0, and -0 is not 0
+            mask.applied_to(layers[name].matrix, out=layers[name].matrix)
 
     def check_fits(self, layers: Mapping[str, PrunableLayer]) -> None:
         """Raise ProxSparseError unless every mask has a layer of its name and shape among `layers`."""

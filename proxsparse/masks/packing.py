@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -36,8 +37,31 @@ def pack_planes(kept: Tensor, shape: Sequence[int]) -> Tensor:
 
 def unpack(packed: Tensor, columns: int) -> Tensor:
     """The inverse of `pack`."""
-    bits = (packed.unsqueeze(-1) & _BITS.to(packed.device)) != 0
-    return bits.view(packed.shape[0], -1)[:, :columns]
+    return _entries(packed, torch.bool)[:, :columns]
+
+
+def masked(values: Tensor, packed: Tensor, out: Tensor | None = None) -> Tensor:
+    """Of `values` (rows, columns) those whose bit is set, and zeros; into `out` where that is given, which may be `values`.
+
+    Their bits are masked: a product is none, 0 · inf is not 0 and 0 · −1 is −0; and it is a tenth of the work of
+    `masked_fill`, which takes values one at a time.
+    """
+    bits = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
+    chosen = _entries(packed, bits)[:, : values.shape[1]]
+    return torch.bitwise_and(values.view(bits), chosen, out=None if out is None else out.view(bits)).view(values.dtype)
+
+
+def _entries(packed: Tensor, dtype: torch.dtype) -> Tensor:
+    """(rows, 8 · bytes): each bit as True or False, or as an integer whose bits are all set or none."""
+    words = _table(dtype, packed.device).index_select(0, packed.flatten().int())
+    return words.view(dtype).view(packed.shape[0], 8 * packed.shape[1])
+
+
+@functools.cache
+def _table(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What the eight bits of every byte become. A row is one entry, or some, of 64 bits: so it is copied as fast as it can be."""
+    bits = (torch.arange(256, device=device).unsqueeze(1) & _BITS.to(device)) != 0
+    return (bits if dtype == torch.bool else -bits.to(dtype)).view(torch.int64)
 
 
 def bits_set(packed: Tensor) -> Tensor:

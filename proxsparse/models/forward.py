@@ -15,23 +15,29 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.models.token_losses import token_losses
 
 SHORT = 512  # tokens; beyond, the scores of all pairs of tokens are large
-MOST_LOGITS = 1 << 27  # computed at once: half a gigabyte in float32, and about two more in backward
+MOST_LOGITS = 1 << 27  # computed at once: on a GPU half a gigabyte in float32, and about two more in backward
 _tried: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def autocast(device: torch.device, precision: str = "auto"):
-    """A context for forward passes on `device`: bf16 autocast, or nothing for fp32.
+    """A context for forward passes on `device`: bf16 autocast, or nothing for fp32. Raises ProxSparseError where a model does not
+    run in bf16. precision: see `arithmetic`."""
+    return _bf16(device) if arithmetic(device, precision) == torch.bfloat16 else nullcontext()
+
+
+def arithmetic(device: torch.device, precision: str = "auto") -> torch.dtype:
+    """In what `autocast` multiplies matrices.
 
     precision: `fp32`, `bf16`, or `auto`, which takes bf16 where the device multiplies it in hardware: CUDA of compute
-    capability 8.0 and above, CPUs with AVX512-BF16 or AMX. Raises ProxSparseError where a model does not run in bf16.
+    capability 8.0 and above, CPUs with AVX512-BF16 or AMX.
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise ProxSparseError(f"precision is {precision!r}: choose one of auto, fp32, bf16.")
-    if precision == "bf16" or (precision == "auto" and multiplies_bf16(device)):
-        return _bf16(device)
-    return nullcontext()
+    bf16 = precision == "bf16" or (precision == "auto" and multiplies_bf16(device))
+    return torch.bfloat16 if bf16 else torch.float32
 
 
 @contextmanager
@@ -84,7 +90,9 @@ def next_token_losses(model, windows: Tensor) -> Tensor:
     head = model.get_output_embeddings()
     vocabulary = (head or model.get_input_embeddings()).weight.shape[0]
     if windows.numel() * vocabulary <= MOST_LOGITS or not head_is_all(model):
-        losses = _cross_entropy(model(input_ids=windows, use_cache=False).logits[:, :-1].flatten(0, 1), windows[:, 1:])
+        logits = model(input_ids=windows, use_cache=False).logits.flatten(0, 1)
+        # With the last token of each window, after which nothing is left to predict: without it the logits had to be copied.
+        losses = token_losses(logits, windows.roll(-1, 1).flatten()).view(windows.shape)[:, :-1].contiguous()
     else:
         hidden = model.base_model(input_ids=windows, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
         losses = _in_pieces(partial(_head_losses, head), vocabulary, hidden, windows[:, 1:].flatten())
@@ -140,18 +148,12 @@ def _in_pieces(compute: Callable[..., Tensor], vocabulary: int, *rows: Tensor) -
 
 def _divergences(head, share: float, states: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
     with torch.no_grad():
-        wanted = head(teacher).float().log_softmax(-1)
-    predicted = head(states).float().log_softmax(-1)
-    divergence = nn.functional.kl_div(predicted, wanted, reduction="none", log_target=True).sum(-1)
-    return share * divergence + (1 - share) * nn.functional.nll_loss(predicted, targets, reduction="none")
-
-
-def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(logits.float(), targets.flatten(), reduction="none")
+        wanted = head(teacher)
+    return token_losses(head(states), targets, wanted, share)
 
 
 def _head_losses(head, hidden: Tensor, targets: Tensor) -> Tensor:
-    return _cross_entropy(head(hidden), targets)
+    return token_losses(head(hidden), targets)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from proxsparse import Mask, MaskSet, ProxSparseError
 from proxsparse.masks.groups import patterns_of
-from proxsparse.masks.packing import bits_set, pack, unpack
+from proxsparse.masks.packing import bits_set, masked, pack, unpack
 
 
 @given(st.integers(0, 1000), st.sampled_from([(1, 2), (1, 4), (2, 4), (2, 8), (4, 8), (2, 6)]), st.booleans())
@@ -44,6 +44,29 @@ def test_packing_comes_back_and_counts(columns, rows, seed):
     assert packed.shape == (rows, -(-columns // 8))
     assert torch.equal(unpack(packed, columns), mask)
     assert bits_set(packed) == mask.sum().item()
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(1, 5),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_what_is_not_kept_is_zero_whatever_it_was(columns, rows, dtype, transposed):
+    generator = torch.Generator().manual_seed(columns)
+    mask = torch.rand(rows, columns, generator=generator) < 0.5
+    values = torch.randn((columns, rows) if transposed else (rows, columns), generator=generator).to(dtype)
+    values = values.t() if transposed else values
+    for place, odd in zip(range(values.shape[1]), (math.inf, -math.inf, math.nan, -0.0), strict=False):
+        values[:, place] = odd
+    before, expected = values.clone(), values.masked_fill(~mask, 0)
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
+    found = masked(values, pack(mask))
+    assert torch.equal(found.view(bits), expected.view(bits)) and found.dtype == dtype
+    assert torch.equal(values.view(bits), before.view(bits)), "what was given is only read"
+    assert masked(values, pack(mask), out=values).data_ptr() == values.data_ptr()
+    assert torch.equal(values.view(bits), expected.view(bits))
 
 
 def test_flips_count_the_weights_that_changed_state():
