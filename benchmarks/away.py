@@ -1,13 +1,15 @@
 """How masks hold on texts of another kind: learned on A, judged on B, C and D, one change at a time, with the figures of docs/quality.md.
 
     python benchmarks/plain_wikitext.py valid.txt > wikitext.txt
-    python benchmarks/away.py --texts wikitext.txt rust.txt shakespeare.txt                what is measured already is kept
-    python benchmarks/away.py --texts … --learn-on bundled self --only Quick KL --seeds 0 1
-    python benchmarks/away.py --table [--choosing]                                         the table, nothing is run
+    python benchmarks/away.py --texts wikitext.txt rust.txt shakespeare.txt                  what is measured already is kept
+    python benchmarks/away.py --texts … --learn-on bundled self self+bundled --only Quick KL --seeds 0 1
+    python benchmarks/away.py --table [--choosing]                                           the table, nothing is run
 
-Every mask is judged on all texts, `bundled` (its held-out part) and `bundled-other` among them. Of each text the first windows are
-reported and the last ones chosen by: what is the better setting is decided on windows that no table shows. A mask that was learned on
-a file is not judged on that file.
+Every mask is judged on the held-out part of all texts, `bundled` and `bundled-other` among them. Of each text the first windows are
+reported and the last ones chosen by: what is the better setting is decided on windows that no table of results shows. What is
+learned on: `bundled`, `self` (text that the dense model wrote), `mixed` (both), one of the files, several joined by +, or
+`own:PIECES:TOP_P:TEMPERATURE`, which is written anew. What is learned: see levers.py. With a GPU, --workers runs several at once (with
+OMP_NUM_THREADS=2 or so).
 """
 
 from __future__ import annotations
@@ -15,141 +17,224 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
+import queue
 import statistics
+import sys
+import tempfile
+import time
+import traceback
 from pathlib import Path
 
 import numpy as np
+import torch
+from filelock import FileLock
+from levers import ONE_SHOT_WINDOWS, VARIANTS
 
-from proxsparse import LearnConfig, MaskLearner, load_heldout, load_model, prunable_layers
-from proxsparse.config import METHODS
+from proxsparse import LearnConfig, load_model, prunable_layers
 from proxsparse.evaluation.perplexity import window_losses
-from proxsparse.methods import sparsegpt, wanda
+from proxsparse.methods import METHODS
+from proxsparse.methods.maskllm import MaskLLMOptions
 from proxsparse.methods.result import Pruned
+from proxsparse.models import own_text
 
 RESULTS = Path(__file__).parent / "results" / "away.json"
-LENGTH, CONTEXT = 256, 512
-REPORTED, CHOSEN_BY = 16, 12  # windows of each text, the first and the last of it
+CONTEXT = 512
+REPORTED, CHOSEN_BY = 40, 24  # at most so many windows of each text; of short ones three fifths are reported
 BUNDLED = ("bundled", "bundled-other")
+AWAY = ("bundled-other", "rust.txt", "shakespeare.txt", "wikitext.txt")
+ONE_SHOT = ("magnitude", "wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update", "admm", "swaps")
+MASKLLM = {"maskllm 2e-4": 2e-4, "maskllm 5e-4": 5e-4, "maskllm 1e-3": 1e-3}
+RIVALS = (*ONE_SHOT, *MASKLLM, *(f"{name}, 400 steps" for name in MASKLLM))
 
 
-# Settings beside the defaults.
-VARIANTS = {
-    "Quick": {},
-    "KL": {"distill": 1.0},
-    "half KL": {"distill": 0.5},
-    "no regularizer": {"lambda1": 0.0, "ramp": 1.0},
-    "KL, no regularizer": {"distill": 1.0, "lambda1": 0.0, "ramp": 1.0},
-    "KL, learning rate 2e-3": {"distill": 1.0, "learning_rate": 2e-3},
-    "KL, learning rate 5e-4": {"distill": 1.0, "learning_rate": 5e-4},
-    "KL, 160 steps": {"distill": 1.0, "steps": 160},
-    "KL, 4 windows a step": {"distill": 1.0, "batch": 4},
-    "KL, 400 steps": {"distill": 1.0, "steps": 400},
-    "the paper's": METHODS["proxsparse-paper"].options,
-}
-RIVALS = {
-    "wanda": lambda model, windows, layers: wanda(model, windows[:128], layers=layers),
-    "sparsegpt-update": lambda model, windows, layers: sparsegpt(model, windows[:128], layers=layers),
-}
+def windows_to_judge(lm, files: dict[str, str]) -> dict[str, dict[str, torch.Tensor]]:
+    """{text: {"report", "choose": windows of its held-out part}}. files: {name: path}."""
+    found = {}
+    for text in (*BUNDLED, *files):
+        own = lm.heldout(text, CONTEXT).windows if text in BUNDLED else lm.windows(files[text], 256, CONTEXT).heldout
+        cut = min(REPORTED, len(own) * 3 // 5)
+        found[text] = {"report": own[:cut], "choose": own[cut:][-CHOSEN_BY:]}
+    return found
+
+
+def write_own_text(lm, wanted: str) -> str:
+    """A file of text that the dense model writes. wanted: own:PIECES:TOP_P:TEMPERATURE."""
+    _, pieces, top_p, temperature = wanted.split(":")
+    path = Path(tempfile.gettempdir()) / f"own-{pieces}-{top_p}-{temperature}.jsonl"
+    with FileLock(f"{path}.lock"):
+        if not path.is_file():
+            written = own_text.write_own_text(lm, int(pieces), 320, float(top_p), float(temperature), seed=1)
+            path.write_text("".join(json.dumps({"text": piece}) + "\n" for piece in written))
+    return str(path)
 
 
 class Bench:
     """The embedded model, and the windows of every text."""
 
-    def __init__(self, texts: list[Path]):
-        self.lm = load_model("embedded")
+    def __init__(self, model: str, texts: list[str]):
+        self.lm = load_model(model)
         self.layers = prunable_layers(self.lm.model)
-        self.texts = {name: self.windows_of(name) for name in (*BUNDLED, *map(str, texts))}
+        self.files = {Path(text).name: text for text in texts}
+        self.texts = windows_to_judge(self.lm, self.files)
 
-    def windows_of(self, text: str) -> dict:
-        if text in BUNDLED:
-            windows = load_heldout(text, self.lm.tokenizer, CONTEXT).windows
-        else:  # the whole file: nothing is learned from it, or it is left out
-            tokens = self.lm.tokenizer(Path(text).read_text(encoding="utf-8"), return_tensors="pt", verbose=False)
-            ids = tokens.input_ids[0]
-            windows = ids[: len(ids) // CONTEXT * CONTEXT].view(-1, CONTEXT)
-        return {"report": windows[:REPORTED], "choose": windows[REPORTED:][-CHOSEN_BY:]}
-
-    def judge(self, learned_on: str | None) -> dict:
+    def judge(self) -> dict:
         """{text: {part: losses of its windows}} of the model as it is."""
         return {
-            Path(text).name: {part: window_losses(self.lm.model, windows).tolist() for part, windows in parts.items()}
+            text: {
+                part: [round(loss, 4) for loss in window_losses(self.lm.model, windows, batch=16).tolist()]
+                for part, windows in parts.items()
+            }
             for text, parts in self.texts.items()
-            if text in BUNDLED or text != learned_on
         }
 
-    def learned(self, learned_on: str, changes: dict, seed: int) -> dict:
-        config = LearnConfig(**changes | {"seed": seed})
-        with MaskLearner(self.lm.model, self.calibration(learned_on), config, self.layers) as learner:
-            seconds = [report.seconds for report in learner]
-        found = self.worth(Pruned(learner.masks()), learned_on)
-        return found | {"seconds": statistics.median(seconds), "steps": config.steps}
+    def calibration(self, learned_on: str, length: int) -> torch.Tensor:
+        parts = [
+            write_own_text(self.lm, part) if part.startswith("own:") else self.files.get(part, part)
+            for part in learned_on.split("+")
+        ]
+        return torch.cat([self.lm.windows(part, length).calibration for part in parts])
 
-    def rival(self, learned_on: str, name: str) -> dict:
-        return self.worth(RIVALS[name](self.lm.model, self.calibration(learned_on), self.layers), learned_on)
-
-    def calibration(self, learned_on: str):
-        return self.lm.windows(learned_on, LENGTH).calibration
-
-    def worth(self, pruned: Pruned, learned_on: str) -> dict:
+    def measure(self, name: str, learned_on: str, seed: int) -> dict:
+        if name == "dense":
+            return {"losses": self.judge(), "seconds": 0}
+        began = time.perf_counter()
+        pruned = self.made(name, learned_on, seed)
+        seconds = time.perf_counter() - began
         with pruned.placed_in(self.layers):
-            return {"losses": self.judge(learned_on)}
+            return {"losses": self.judge(), "seconds": round(seconds, 1)}
+
+    def made(self, name: str, learned_on: str, seed: int) -> Pruned:
+        if name in ONE_SHOT:
+            return METHODS[name](
+                self.lm.model, self.calibration(learned_on, 256)[:ONE_SHOT_WINDOWS], layers=self.layers
+            )
+        if name in RIVALS:
+            rate, _, steps = name.partition(", ")
+            budget = LearnConfig(seed=seed, steps=400 if steps else 80)
+            return METHODS["maskllm"](
+                self.lm.model, self.calibration(learned_on, 256), layers=self.layers, budget=budget,
+                options=MaskLLMOptions(learning_rate=MASKLLM[rate]),
+            )  # fmt: skip
+        variant = VARIANTS[name]
+        changes = variant.changes | {"seed": seed}
+        windows = self.calibration(learned_on, variant.length)
+        with variant.learner(self.lm.model, windows, LearnConfig(**changes), self.layers, **variant.given) as learner:
+            while not learner.done:
+                learner.step()
+            return Pruned(learner.masks())
+
+
+def work(model: str, texts: list[str], tasks, found) -> None:
+    """Measure one task after the other; what fails is told and left out."""
+    bench = Bench(model, texts)
+    while True:
+        try:
+            task = tasks.get_nowait()
+        except queue.Empty:
+            break
+        try:
+            found.put((task, bench.measure(*task)))
+        except Exception:
+            found.put((task, traceback.format_exc()))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", nargs="*", type=Path, default=[], help="files to judge on, beside the bundled texts")
+    parser.add_argument("--texts", nargs="*", default=[], help="files to judge on, beside the bundled texts")
     parser.add_argument("--learn-on", nargs="*", default=["bundled", "self"])
-    parser.add_argument("--only", nargs="*", default=["Quick", "KL", *RIVALS], choices=[*VARIANTS, *RIVALS])
+    parser.add_argument("--only", nargs="*", default=["Quick", "KL"], help="variants and rivals, in this order")
+    parser.add_argument("--plan", type=Path, help="a file of lines name|text|seed, in place of the three options")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after so many, end and leave the rest")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--choosing", action="store_true", help="the table of the windows that settings are chosen by")
     arguments = parser.parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
     if not arguments.table:
-        bench = Bench(arguments.texts)
-
-        def measure(key: str, what, *about) -> None:
-            if key not in results:
-                results[key] = what(*about)
-                RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-                print(
-                    key,
-                    {text: round(perplexity(parts["report"]), 1) for text, parts in results[key]["losses"].items()},
-                    flush=True,
-                )
-
-        measure("dense||0", lambda: {"losses": bench.judge(None)})
-        for seed in arguments.seeds:
-            for name in arguments.only:
-                for learned_on in arguments.learn_on:
-                    text = Path(learned_on).name
-                    if name in RIVALS:
-                        measure(f"{name}|{text}|0", bench.rival, learned_on, name)
-                    else:
-                        measure(f"{name}|{text}|{seed}", bench.learned, learned_on, VARIANTS[name], seed)
+        run(arguments, results)
     print(table(results, "choose" if arguments.choosing else "report"))
+
+
+def run(arguments, results: dict) -> None:
+    began = time.monotonic()
+    if arguments.plan:
+        lines = [line.split("|") for line in arguments.plan.read_text().splitlines() if line.strip()]
+        wanted = [(name, learned_on, int(seed)) for name, learned_on, seed in lines]
+    else:
+        wanted = [
+            (name, learned_on, seed)
+            for seed in arguments.seeds for name in arguments.only for learned_on in arguments.learn_on
+        ]  # fmt: skip
+    wanted = [task for task in dict.fromkeys([("dense", "", 0), *wanted]) if key(task) not in results]
+    context = multiprocessing.get_context("spawn")
+    tasks, found = context.Queue(), context.Queue()
+    for task in wanted:
+        tasks.put(task)
+    workers = [
+        context.Process(target=work, args=(arguments.model, arguments.texts, tasks, found), daemon=True)
+        for _ in range(arguments.workers)
+    ]
+    for worker in workers:
+        worker.start()
+    missing = len(wanted)
+    while missing and (any(worker.is_alive() for worker in workers) or not found.empty()):
+        if time.monotonic() - began > 60 * arguments.minutes:
+            print(f"time is up, {missing} left", flush=True)
+            break
+        try:
+            task, result = found.get(timeout=1)
+        except queue.Empty:
+            continue
+        missing -= 1
+        if isinstance(result, str):
+            print(key(task), "FAILED", result, file=sys.stderr, flush=True)
+            continue
+        results[key(task)] = result
+        arguments.results.write_text(json.dumps(results, sort_keys=True).replace('}, "', '},\n"') + "\n")
+        told = {text: round(perplexity(parts["choose"]), 1) for text, parts in result["losses"].items()}
+        print(f"{time.monotonic() - began:.0f} s: {key(task)} {told} {result['seconds']} s", flush=True)
+    for worker in workers:
+        worker.terminate()
+
+
+def key(task: tuple[str, str, int]) -> str:
+    return "|".join(map(str, task))
 
 
 def perplexity(losses: list[float]) -> float:
     return math.exp(statistics.fmean(losses))
 
 
+def away(losses: dict, part: str) -> float:
+    """Geometric mean of the perplexities on the texts that are away from `bundled` and `self`."""
+    return math.exp(statistics.fmean(statistics.fmean(losses[text][part]) for text in AWAY if text in losses))
+
+
 def table(results: dict, part: str) -> str:
     """Markdown: perplexity of each mask on each text, the mean of the seeds; in brackets over dense."""
     dense = {text: perplexity(parts[part]) for text, parts in results["dense||0"]["losses"].items()}
-    lines = [f"| method | made on | {' | '.join(dense)} | seeds |", "|---|---|" + "---|" * (len(dense) + 1)]
-    lines.append(f"| dense | | {' | '.join(f'{value:.1f}' for value in dense.values())} | |")
+    lines = [f"| method | made on | {' | '.join(dense)} | away | seeds |", "|---|---|" + "---|" * (len(dense) + 2)]
+    lines.append(
+        f"| dense | | {' | '.join(f'{value:.1f}' for value in dense.values())} | {away(results['dense||0']['losses'], part):.1f} | |"
+    )
     groups: dict[tuple[str, str], list[dict]] = {}
-    for key, result in results.items():
-        name, learned_on, _ = key.split("|")
+    for named, result in results.items():
+        name, learned_on, _ = named.split("|")
         if name != "dense":
             groups.setdefault((name, learned_on), []).append(result["losses"])
-    for (name, learned_on), runs in sorted(groups.items(), key=lambda item: item[0][::-1]):
+    for (name, learned_on), runs in sorted(
+        groups.items(), key=lambda item: (item[0][1], statistics.fmean(away(run, part) for run in item[1]))
+    ):
         cells = []
         for text, floor in dense.items():
-            values = [perplexity(run[text][part]) for run in runs if text in run]
-            cells.append(f"{np.mean(values):.1f} ({np.mean(values) / floor:.2f}×)" if values else "learned on it")
-        lines.append(f"| {name} | {learned_on} | {' | '.join(cells)} | {len(runs)} |")
+            value = np.mean([perplexity(run[text][part]) for run in runs])
+            cells.append(f"{value:.1f} ({value / floor:.2f}×)")
+        together = np.mean([away(run, part) for run in runs])
+        lines.append(f"| {name} | {learned_on} | {' | '.join(cells)} | {together:.2f} | {len(runs)} |")
     return "\n".join(lines)
 
 

@@ -37,7 +37,7 @@ from proxsparse.progress import no_progress
 RESULTS = Path(__file__).parent / "results" / "quality.json"
 LENGTH, CONTEXT = 256, 512
 COMPARED, JUDGED = 40, 24  # held-out windows: the first are left for the comparison, the last are for choosing
-BASE = {"steps": 80, "lambda1": 0.005, "ramp": 1.0}
+BASE = {"steps": 80, "lambda1": 0.005, "ramp": 1.0, "distill": 0.0, "batch": 2}
 
 
 def root_metric(*about):
