@@ -17,16 +17,21 @@ from proxsparse.files import local_path
 from proxsparse.settings import setting, settings
 
 OWN_TEXT = "self"  # what the dense model writes itself
-CORPORA = ("bundled", OWN_TEXT, "wikitext2", "c4")
+MIXED = "mixed"  # that and the bundled corpus
+CORPORA = (MIXED, "bundled", OWN_TEXT, "wikitext2", "c4")
 # Text of another kind than `bundled`, on which masks are judged and nothing ever learns.
 JUDGED_ONLY = ("bundled-other",)
 JUDGED_BY_DEFAULT = {
+    MIXED: JUDGED_ONLY,
     "bundled": JUDGED_ONLY,
     OWN_TEXT: ("bundled", *JUDGED_ONLY),
 }  # {text learned on: what a mask is judged on besides}
-CORPUS = f"{', '.join(CORPORA)}, or a .txt or .jsonl file"
+CORPUS = (
+    "mixed (bundled and self), bundled, self (what the model writes itself), wikitext2, c4, or a .txt or .jsonl file"
+)
 EVALUATE_ON = (
-    "further texts on which the result is judged, beside the held-out part of the text that it was made on: "
+    "further texts on which the result is judged, beside the held-out part of the text that it was made on (of mixed: of "
+    "bundled): "
     f"{', '.join((*CORPORA, *JUDGED_ONLY))} (of these the held-out part), or .txt or .jsonl files (all of it that was not learned on)"
 )
 BOS = (
@@ -106,7 +111,7 @@ class LearnConfig:
         "ones, as in the paper",
     )
     distill: float = setting(
-        0.0,
+        0.75,
         "share of the loss that is the KL divergence from the dense model's predictions, which takes a second forward pass; the "
         "rest is the language-model loss",
         ge=0,
@@ -118,7 +123,7 @@ class LearnConfig:
     learning_rate: float = setting(1e-3, "peak learning rate of AdamW", gt=0)
     warmup: float = setting(0.1, "share of the steps that raise the learning rate linearly", ge=0, le=1)
     decay: Literal["linear", "cosine", "none"] = setting("linear", "how the learning rate falls after warm-up")
-    batch: int = setting(2, "windows in one forward pass", "windows", ge=1, le=MOST_WINDOWS)
+    batch: int = setting(3, "windows in one forward pass", "windows", ge=1, le=MOST_WINDOWS)
     accumulation: int = setting(1, "forward passes whose gradients make one step", "passes", ge=1, le=MOST_WINDOWS)
     clip: float = setting(1.0, "largest gradient norm; 0: no clipping", ge=0)
     lambda2: float = setting(0.0, "strength of the frozen-weight penalty, which holds kept weights in place", ge=0)
@@ -160,7 +165,7 @@ class LearnJob:
     """A learner with everything around it: weights, text, evaluation and what is kept on disk."""
 
     model: str = setting("embedded", "embedded, a Hub id, a directory, or a .gguf file")
-    corpus: str = setting("bundled", CORPUS)
+    corpus: str = setting(MIXED, CORPUS)
     length: int = setting(256, "length of a calibration window", "tokens", ge=2, le=MOST_TOKENS)
     context: int = setting(
         512, "length of a held-out window, on which perplexity is measured", "tokens", ge=2, le=MOST_TOKENS
@@ -244,7 +249,9 @@ METHODS = {
     "swaps": Method("swaps.swaps", each_pattern=True),
     "maskllm": Method("maskllm.maskllm", learns=True, each_pattern=True),
     "proxsparse-paper": Method(
-        "learned.learned", {"metric": "weight", "loss_at": "soft", "lambda1": 0.02, "ramp": 1.0}, learns=True
+        "learned.learned",
+        {"metric": "weight", "loss_at": "soft", "distill": 0.0, "lambda1": 0.02, "ramp": 1.0},
+        learns=True,
     ),
     "proxsparse": Method("learned.learned", learns=True),
 }
@@ -277,7 +284,7 @@ class CompareJob:
     """Methods and finished runs side by side: the same model, calibration text, held-out windows and pattern."""
 
     model: str = setting("embedded", "embedded, a Hub id, a directory, or a .gguf file")
-    corpus: str = setting("bundled", CORPUS)
+    corpus: str = setting(MIXED, CORPUS)
     n: int = setting(2, "weights kept in a group", "weights", ge=1, le=254)
     m: int = setting(4, "weights in a group", "weights", ge=2, le=255)
     length: int = setting(256, "length of a calibration window", "tokens", ge=2, le=MOST_TOKENS)
@@ -292,7 +299,7 @@ class CompareJob:
     steps: int = setting(
         80, "steps of each method that learns, on the same windows in the same order", "steps", ge=1, le=MOST_STEPS
     )
-    batch: int = setting(2, "calibration windows in a step of the methods that learn", "windows", ge=1, le=MOST_WINDOWS)
+    batch: int = setting(3, "calibration windows in a step of the methods that learn", "windows", ge=1, le=MOST_WINDOWS)
     seed: int = setting(
         0, "seed of random masks, of what is sampled, and of the order of the windows", ge=0, le=MOST_SEED
     )
@@ -370,8 +377,8 @@ class SweepPlan:
 
 def _paper(lambda1: float, learning_rate: float, length: int = 4096, lambda2: float = 0.0, epsilon: float = 0.1):
     learn = LearnConfig(
-        steps=400, lambda1=lambda1, ramp=1.0, relative=False, metric="weight", loss_at="soft", learning_rate=learning_rate,
-        batch=1, lambda2=lambda2, epsilon=epsilon,
+        steps=400, lambda1=lambda1, ramp=1.0, relative=False, metric="weight", loss_at="soft", distill=0.0,
+        learning_rate=learning_rate, batch=1, lambda2=lambda2, epsilon=epsilon,
     )  # fmt: skip
     return LearnJob(length=length, context=length, live_windows=4, evaluate_every=40, checkpoint_every=100, learn=learn)
 
@@ -404,7 +411,8 @@ PRESET_NOTES: dict[str, str] = dict.fromkeys(PRESETS, _SCRIPTS) | {
     "Paper: Llama-2-13B (prox only)": _PROX_ONLY,
     "Paper: Llama-3.1-8B": _FULL,
     "Paper: Llama-3.1-8B (prox only)": _PROX_ONLY,
-    "Quick": "80 steps of 2 × 256 tokens. λ1 grows a thousandfold and mostly decides when groups commit: with another λ1, or "
+    "Quick": "80 steps of 3 × 256 tokens, learned mostly from the dense model's predictions (KL), on text that it wrote itself and the "
+    "bundled text: masks that hold on other text. λ1 grows a thousandfold and mostly decides when groups commit: with another λ1, or "
     "none, the perplexity at the end hardly differs.",
     "Standard": "Quick with 400 steps.",
     "Paper: embedded": "The paper's own method on the embedded model: magnitudes compete as they are, the loss is taken at the soft "

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from proxsparse.bundled import ROOT
-from proxsparse.config import CORPUS, OWN_TEXT, check_learnable
+from proxsparse.config import CORPUS, MIXED, OWN_TEXT, check_learnable
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path, refuse_lfs_pointer
 
@@ -85,7 +85,7 @@ class HeldOut:
 
 
 def load_windows(
-    corpus: str,
+    corpus: str | Corpus,
     tokenizer,
     length: int = 256,
     context: int | None = None,
@@ -98,9 +98,9 @@ def load_windows(
 
     Parameters
     ----------
-    corpus : str
+    corpus : str or Corpus
         `bundled`, `wikitext2`, `c4` (the last two need a network), or the path of a .txt or .jsonl file, of which about
-        the first 80% are for calibration.
+        the first 80% are for calibration; or a text that is read already.
     tokenizer : transformers tokenizer
         Of the model that will read the windows.
     length, context : int
@@ -129,10 +129,11 @@ def load_windows(
     >>> text = load_windows("bundled", lm.tokenizer, length=256, context=512)  # doctest: +SKIP
     """
     context = context or length
-    check_learnable(corpus)
+    if isinstance(corpus, str):
+        check_learnable(corpus)
     _check_lengths({"length": length, "context": context}, model_context)
     first = _first_token(tokenizer, bos)
-    text = load_corpus(corpus)
+    text = load_corpus(corpus) if isinstance(corpus, str) else corpus
     calibration, heldout = (
         _token_ids(part, tokenizer, vocabulary, text.name) for part in (text.calibration, text.heldout)
     )
@@ -149,7 +150,7 @@ def load_windows(
 
 
 def load_heldout(
-    corpus: str,
+    corpus: str | Corpus,
     tokenizer,
     context: int = 512,
     model_context: int | None = None,
@@ -163,7 +164,7 @@ def load_heldout(
 
     Parameters
     ----------
-    corpus : str
+    corpus : str or Corpus
         As for `load_windows`, or `bundled-other`: text of another kind than `bundled`, which nothing learns from.
     tokenizer, model_context, vocabulary, bos
         As for `load_windows`.
@@ -191,8 +192,9 @@ def load_heldout(
     """
     _check_lengths({"context": context}, model_context)
     first = _first_token(tokenizer, bos)
-    text, judged, left_out = load_corpus(corpus), None, 0
-    if learned_on is not None and corpus not in _NAMED and text.sha256 not in {learned_on.sha256, *also_learned_on}:
+    text, judged, left_out = load_corpus(corpus) if isinstance(corpus, str) else corpus, None, 0
+    is_file = isinstance(corpus, str) and corpus not in _NAMED
+    if learned_on is not None and is_file and text.sha256 not in {learned_on.sha256, *also_learned_on}:
         judged, left_out = _not_learned_on(read_documents(local_path(corpus)), learned_on)
         if not judged:
             raise ProxSparseError(
@@ -237,8 +239,10 @@ def load_corpus(corpus: str) -> Corpus:
     """The text behind a name or a path; see `load_windows`."""
     if corpus in _NAMED:
         return _NAMED[corpus]()
-    if corpus == OWN_TEXT:
-        raise ProxSparseError("The text `self` is what a model writes itself: read it with `LanguageModel.windows`.")
+    if corpus in (OWN_TEXT, MIXED):
+        raise ProxSparseError(
+            f"The text `{corpus}` needs the model, which writes it or a part of it: read it with `LanguageModel.windows`."
+        )
     path = local_path(corpus)
     if path.suffix not in (".txt", ".jsonl"):
         raise ProxSparseError(f"There is no corpus {corpus!r}: give {CORPUS}.")
@@ -348,19 +352,38 @@ def _windows(ids: Tensor, length: int, first: int | None, part: str, setting: st
     return windows if first is None else torch.nn.functional.pad(windows, (1, 0), value=first)
 
 
+def mixed_with_bundled(own_text: Path) -> Corpus:
+    """The text that a model wrote, and the bundled corpus between: of both the calibration part, of which every stretch has its
+    share of each, and of the bundled corpus the held-out part. See `LanguageModel.windows`.
+
+    own_text: a .jsonl file, as `own_text_file` gives it.
+    """
+    documents = read_documents(own_text)
+    calibration, _ = split(documents)
+    ends = itertools.accumulate(len(document) + len(SEPARATOR) for document in documents)
+    whole = [
+        document for document, end in zip(documents, ends, strict=True) if end - len(SEPARATOR) <= len(calibration)
+    ]
+    pieces, articles = whole or [calibration], _files_of("calibration")
+    places = [round(len(pieces) * (number + 0.5) / len(articles)) for number in range(len(articles))]
+    for place, article in zip(reversed(places), reversed(articles), strict=True):
+        pieces.insert(place, article)
+    return Corpus(MIXED, SEPARATOR.join(pieces), SEPARATOR.join(_files_of("heldout")))
+
+
 def _bundled() -> Corpus:
-    return Corpus("bundled", _files_of("calibration"), _files_of("heldout"))
+    return Corpus("bundled", SEPARATOR.join(_files_of("calibration")), SEPARATOR.join(_files_of("heldout")))
 
 
 def _bundled_other() -> Corpus:
-    return Corpus("bundled-other", "", _files_of("other"))
+    return Corpus("bundled-other", "", SEPARATOR.join(_files_of("other")))
 
 
-def _files_of(part: str) -> str:
+def _files_of(part: str) -> list[str]:
     files = sorted((BUNDLED / part).glob("*.txt"))
     if not files:
         raise ProxSparseError(f"The bundled corpus is not at {BUNDLED}: install proxsparse again, or give a text file.")
-    return SEPARATOR.join(path.read_text(encoding="utf-8").strip() for path in files)
+    return [path.read_text(encoding="utf-8").strip() for path in files]
 
 
 def _from_hub(name: str, read: Callable[[], Corpus]) -> Corpus:

@@ -187,7 +187,7 @@ def test_what_was_learned_on_is_never_judged_on(text_file, tmp_path):
 
 
 def test_nothing_learns_from_the_text_of_another_kind():
-    with pytest.raises(ProxSparseError, match=r"corpus is 'bundled-other', a text .* give bundled, .*--evaluate-on"):
+    with pytest.raises(ProxSparseError, match=r"corpus is 'bundled-other', a text .* give mixed .*--evaluate-on"):
         load_windows("bundled-other", tiny_tokenizer())
     corpus = load_corpus("bundled-other")
     assert corpus.calibration == "" and corpus.heldout

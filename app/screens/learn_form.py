@@ -76,8 +76,8 @@ class LearnForm:
             info="embedded (SmolLM2-135M), a Hub id, or a directory or .gguf file in a folder the operator allowed",
         )  # fmt: skip
         self.corpus = gr.Dropdown(
-            list(CORPORA), value="bundled", allow_custom_value=True, label="Text", elem_id="corpus",
-            info="bundled and self, which the model writes itself, work offline; wikitext2 and c4 come from the Hub; or upload your own",
+            list(CORPORA), value=LearnJob().corpus, allow_custom_value=True, label="Text", elem_id="corpus",
+            info="self is written by the model, bundled comes along, mixed is both; wikitext2 and c4 come from the Hub; or upload your own",
         )  # fmt: skip
         self.evaluate_on = gr.Dropdown(
             list(TEXTS), value=list(LearnJob().judged_on), multiselect=True, allow_custom_value=True,

@@ -17,6 +17,7 @@ from proxsparse.config import (
     CORPUS,
     EVALUATE_ON,
     EXPORT_FORMATS,
+    JUDGED_BY_DEFAULT,
     JUDGED_ONLY,
     METHODS,
     PRESETS,
@@ -39,7 +40,10 @@ Learn which two of every four weights of a language model to keep, or any n of m
   proxsparse bench sparse                    time it dense and sparse on this machine's GPU
   proxsparse app                             see, tune and do all this in the browser
 """
-DEFAULT_TEXTS = f"default: {' '.join(JUDGED_ONLY)} where the corpus is bundled, else none; without a text: none"
+DEFAULT_TEXTS = (
+    "default: " + "; ".join(f"{' '.join(texts)} where the corpus is {corpus}" for corpus, texts in JUDGED_BY_DEFAULT.items())
+    + "; else none; without a text: none"
+)  # fmt: skip
 EXIT_CODES = (
     "Exit codes: 0 done; 1 not proven (verify), or not equal (bench); 2 bad input or a failed run, with one sentence; "
     "130 interrupted."
@@ -106,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     learn = add(
         "learn", commands.learn, "learn a mask, in a worker process that this command follows",
-        "proxsparse learn --model embedded --corpus bundled --steps 80 --lambda1 0.2 --out runs/first",
+        "proxsparse learn --model embedded --corpus mixed --steps 80 --lambda1 0.2 --out runs/first",
     )  # fmt: skip
     add_out(learn, "run")
     add_preset(learn)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from proxsparse import text
-from proxsparse.config import OWN_TEXT
+from proxsparse.config import MIXED, OWN_TEXT
 from proxsparse.errors import ProxSparseError
 from proxsparse.models.own_text import own_text_file
 from proxsparse.progress import Progress, no_progress
@@ -45,14 +45,13 @@ class LanguageModel:
     ) -> Text:  # fmt: skip
         """The windows of a corpus for this model; see `load_windows`, which it calls with what the model knows.
 
-        corpus: also `self`, the text that the model writes itself; progress is told how far it is, and the weights have to be
-        dense. bos: `every` begins each window with the BOS token, `once` leaves it where the tokenizer puts it, `auto` is `every`
-        for models that need it (`needs_bos`).
+        corpus: also `self`, the text that the model writes itself, and `mixed`, that and the bundled corpus; progress is told how far
+        the writing is, and the weights have to be dense. bos: `every` begins each window with the BOS token, `once` leaves it where
+        the tokenizer puts it, `auto` is `every` for models that need it (`needs_bos`).
         """
-        read = text.load_windows(
-            self._file_of(corpus, progress), self.tokenizer, length, context, self.context, **self._reading(bos)
+        return text.load_windows(
+            self._corpus(corpus, progress), self.tokenizer, length, context, self.context, **self._reading(bos)
         )
-        return dataclasses.replace(read, name=corpus) if corpus == OWN_TEXT else read
 
     def heldout(
         self, corpus: str, context: int, bos: str = "auto", learned_on: Corpus | None = None,
@@ -61,13 +60,20 @@ class LanguageModel:
         """Windows of a text that a mask is judged on; see `load_heldout`, which it calls with what the model knows. bos: as for
         `windows`."""
         known = {"learned_on": learned_on, "also_learned_on": also_learned_on}
-        file = self._file_of(corpus, progress)
-        read = text.load_heldout(file, self.tokenizer, context, self.context, **known, **self._reading(bos))
-        return dataclasses.replace(read, name=corpus) if corpus == OWN_TEXT else read
+        return text.load_heldout(
+            self._corpus(corpus, progress), self.tokenizer, context, self.context, **known, **self._reading(bos)
+        )
 
-    def _file_of(self, corpus: str, progress: Progress) -> str:
-        """The same corpus; for the model's own text the file that holds it."""
-        return str(own_text_file(self, fingerprint(self.model), progress)) if corpus == OWN_TEXT else corpus
+    def _corpus(self, name: str, progress: Progress) -> str | Corpus:
+        """The text itself where the model has written it, or a part of it; else the same name."""
+        if name not in (OWN_TEXT, MIXED):
+            return name
+        file = own_text_file(self, fingerprint(self.model), progress)
+        return (
+            text.mixed_with_bundled(file)
+            if name == MIXED
+            else dataclasses.replace(text.load_corpus(str(file)), name=name)
+        )
 
     def _reading(self, bos: str) -> dict:
         """How this model reads a text."""

@@ -178,8 +178,11 @@ def migrated(header: dict) -> dict:
     soft weights, with a constant strength. Of a fork's changes only the strength was written down.
     """
     for name in JOBS:  # of before there was a choice
-        if isinstance(header.get(name), dict):
-            header = header | {name: {"bos": "once"} | header[name]}
+        job = header.get(name)
+        if isinstance(job, dict):
+            header = header | {name: {"bos": "once"} | job}
+            if isinstance(job.get("learn"), dict):
+                header[name]["learn"] = {"distill": 0.0} | job["learn"]
     if header.get("version", 0) >= 1:
         return header
     header = header | {"version": 1}

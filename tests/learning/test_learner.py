@@ -289,7 +289,7 @@ def test_every_window_is_drawn_once_an_epoch():
 
 
 def test_what_cannot_be_learned_is_one_sentence():
-    with pytest.raises(ProxSparseError, match="1 windows and one step takes 2"):
+    with pytest.raises(ProxSparseError, match="1 windows and one step takes 3"):
         make(windows=random_windows(1))
     learner = make(learning_rate=1e30, steps=20, clip=0.0, loss_at="soft")
     with pytest.raises(ProxSparseError, match="lower the learning rate"):
@@ -303,7 +303,9 @@ def test_what_cannot_be_learned_is_one_sentence():
 def test_the_gradient_is_the_loss_s_where_the_configuration_takes_it(family, memory, loss_at):
     """Against plain autograd on a model that holds those weights."""
     precision = "fp32" if memory == "full" else "bf16"
-    learner = make(family, clip=0.0, memory=memory, loss_at=loss_at, precision=precision, lambda1=0.3)
+    learner = make(
+        family, clip=0.0, memory=memory, loss_at=loss_at, precision=precision, lambda1=0.3, distill=0.0, batch=2
+    )
     learner.step()
     masks, soft = learner.masks(), {parameter: parameter.data.clone() for parameter in learner.originals.values}
     before = {
@@ -349,7 +351,9 @@ def test_attention_is_written_out_for_short_windows_and_the_model_gets_its_own_b
     used = []
     for length in (16, 64):
         model = tiny_model("llama")
-        learner = MaskLearner(model, random_windows(4, length), LearnConfig(**(FAST | {"metric": "weight"})))
+        learner = MaskLearner(
+            model, random_windows(4, length), LearnConfig(**(FAST | {"metric": "weight", "distill": 0.0}))
+        )
         model.model.layers[0].register_forward_pre_hook(
             lambda block, _: used.append(block.self_attn.config._attn_implementation)
         )

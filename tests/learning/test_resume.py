@@ -69,7 +69,7 @@ def test_a_run_that_chose_its_memory_keeps_it():
 
 
 def test_layers_that_were_not_seen_stay_known():
-    windows = torch.full((2, 2), 5)
+    windows = torch.full((3, 2), 5)
     with pytest.warns(UserWarning, match="saw no token"):
         learner = MaskLearner(tiny_model("mixtral"), windows, settings())
     assert learner.unseen

@@ -42,7 +42,7 @@ def test_every_variant_learns_and_differs_from_the_base(name, base, monkeypatch)
 
 @pytest.mark.parametrize(("memory", "precision"), [("full", "fp32"), ("full", "bf16"), ("lean", "auto")])
 def test_a_loss_may_ask_the_dense_model_in_between(memory, precision):
-    config, asked = LearnConfig(**SETTINGS | {"memory": memory, "precision": precision}), []
+    config, asked = LearnConfig(**SETTINGS | {"memory": memory, "precision": precision, "distill": 0.0}), []
 
     def asks(learner, windows):
         with torch.no_grad(), learner.dense():

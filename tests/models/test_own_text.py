@@ -1,6 +1,7 @@
 """Text that a model writes itself: from its own distribution, once, and by itself a text to learn on."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -90,8 +91,22 @@ def test_without_a_token_between_documents_there_is_a_sentence(lm):
         list(write_own_text(lm, 1, 4))
 
 
-def test_by_itself_the_name_says_where_to_read_it(lm):
+def test_mixed_has_the_own_text_and_the_bundled_one_in_every_stretch_and_judges_on_text_that_people_wrote(lm, few):
+    own, bundled, mixed = lm.windows("self", 8, 16), lm.windows("bundled", 8, 16), lm.windows("mixed", 8, 16)
+    assert mixed.name == "mixed" and torch.equal(mixed.heldout, bundled.heldout)
+    text, pieces = mixed.corpus.calibration, [piece for piece in own.corpus.calibration.split("\n\n") if piece]
+    assert all(piece in text for piece in pieces), "all that was written to learn on"
+    written = [json.loads(line)["text"] for line in next(few.rglob("*.jsonl")).read_text("utf-8").splitlines()]
+    assert not any(piece in text for piece in written[-2:]), "and not what is held out"
+    assert len(text) == len(own.corpus.calibration) + len(bundled.corpus.calibration) + 2, "and all of the bundled text"
+    places = [0, *sorted(text.index(piece) for piece in pieces), len(text)]
+    assert max(later - earlier for earlier, later in pairwise(places)) < len(text) / 3
+    assert torch.equal(lm.heldout("mixed", 16).windows, bundled.heldout)
+
+
+@pytest.mark.parametrize("name", ["self", "mixed"])
+def test_by_itself_the_name_says_where_to_read_it(lm, name):
     from proxsparse import load_windows
 
     with pytest.raises(ProxSparseError, match=r"LanguageModel\.windows"):
-        load_windows("self", lm.tokenizer)
+        load_windows(name, lm.tokenizer)

@@ -119,7 +119,7 @@ def test_the_head_says_what_the_run_is_and_what_came_out(recorded, page):
         "steps": f"{STEPS} steps", "lambda1": "0.05", "metric windows": "4 windows", "learning rate": "0.02",
     }  # fmt: skip
     text = head_of(page)
-    for said in ("learned", "bundled", "2:4", f"done, step {STEPS} of {STEPS}", "metric windows", "51.0 ± 1.0"):
+    for said in ("learned", "mixed", "2:4", f"done, step {STEPS} of {STEPS}", "metric windows", "51.0 ± 1.0"):
         assert said in text, said
     (only,) = results(run)
     assert (only.mask, only.windows, only.context) == ("learned", 2, 512)

@@ -167,10 +167,11 @@ def test_a_newer_run_is_refused_and_an_older_one_migrated(run):
     with pytest.raises(ProxSparseError, match="has the format version 2 and this proxsparse reads versions up to 1"):
         run.job()
     del header["version"]
-    for name in ("loss_at", "ramp"):
+    for name in ("loss_at", "ramp", "distill"):
         del header["job"]["learn"][name]
     write_json(run.path / "run.json", header | {"parent": {"run": "a", "step": 2, "lambda1": 0.1}})
     assert (run.job().learn.loss_at, run.job().learn.ramp) == ("soft", 1.0), "as runs were before there was a choice"
+    assert run.job().learn.distill == 0.0
     assert run.header()["parent"] == {"run": "a", "step": 2, "changed": ["lambda1"]}
     assert json.loads((EXAMPLE / "run.json").read_text())["version"] == 1
 

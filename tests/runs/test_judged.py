@@ -168,7 +168,7 @@ def test_of_a_text_that_changed_only_the_newest_counts(compared, tmp_path):
 
 @pytest.mark.parametrize("make", [LearnJob, CompareJob])
 def test_nothing_learns_from_the_text_of_another_kind(make, learned):
-    with pytest.raises(ProxSparseError, match=r"corpus is 'bundled-other', a text .* give bundled, .*--evaluate-on"):
+    with pytest.raises(ProxSparseError, match=r"corpus is 'bundled-other', a text .* give mixed .*--evaluate-on"):
         make(corpus="bundled-other")
     before = read_json(learned.path / "run.json")
     with pytest.raises(ProxSparseError, match="nothing learns from"):
@@ -292,7 +292,7 @@ def test_runs_of_before_are_read(compared, tmp_path):
     write_json(run.path / "run.json", header)
     assert run.job().judged_on == ("bundled-other",) and run.table("judged").empty
     assert command_line(run).split()[:2] == ["proxsparse", "learn"] and "evaluate" not in command_line(run)
-    assert [each.text for each in results(run)] == ["bundled, held-out part"] * 3
+    assert [each.text for each in results(run)] == ["mixed, held-out part"] * 3
     job = {name: value for name, value in compared.header()["compare"].items() if name != "evaluate_on"}
     old = Run.create_kind("compare", {"compare": job | {"corpus": "bundled"}}, tmp_path / "compared")
     for name in ("dense", "magnitude"):

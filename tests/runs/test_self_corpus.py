@@ -33,6 +33,7 @@ def test_it_learns_says_so_and_reads_the_same_text_when_it_goes_on(job, tmp_path
 
 def test_what_is_learned_on_it_is_judged_on_the_bundled_texts():
     assert LearnJob(corpus="self").judged_on == ("bundled", "bundled-other")
+    assert PRESETS["Quick"].corpus == "mixed", "which is judged on the bundled text's held-out part, and this besides:"
     assert PRESETS["Quick"].judged_on == ("bundled-other",)
 
 
