@@ -41,7 +41,7 @@ PACES = {
 WHAT = """
 **2:4 sparsity** keeps two of every four neighbouring weights; other patterns keep n of every m. A **mask** says which. ProxSparse
 *learns* it: while the model reads text, a regularizer of strength **λ1** pulls every group towards as few nonzeros as its pattern
-keeps, and the language-model loss decides which.
+keeps, and the loss of the masked model decides which.
 """
 GLOSSARY = """
 - **Soft weights** are what is being learned. The **mask** keeps the n largest of each group of m, and is applied to the
