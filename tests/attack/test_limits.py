@@ -59,8 +59,8 @@ def learn_screen(runs, **limits):
     ("limits", "form", "words"),
     [
         ({"max_steps": 99}, {"steps": "100"}, "steps is 100 and a run may take 99 here"),
-        ({"max_step_tokens": 511}, {}, r"2 × 1 windows of 256 tokens reads 512 tokens and may read 511 here"),
-        ({"max_step_tokens": 2047}, {"accumulation": "4"}, "reads 2,048 tokens and may read 2,047 here"),
+        ({"max_step_tokens": 767}, {}, r"3 × 1 windows of 256 tokens reads 768 tokens and may read 767 here"),
+        ({"max_step_tokens": 3071}, {"accumulation": "4"}, "reads 3,072 tokens and may read 3,071 here"),
         ({"max_step_tokens": 10**6}, {"batch": "1000000", "length": "1048576"}, "reads 1,048,576,000,000 tokens"),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_fork_that_is_too_large_is_refused_like_a_run(runs):
 
 def test_what_is_within_the_limits_and_what_has_none_is_allowed(tmp_path):
     job = LearnJob(learn=LearnConfig(steps=100))
-    Limits(max_steps=100, max_step_tokens=512).check(job)
+    Limits(max_steps=100, max_step_tokens=768).check(job)
     Limits(**UNLIMITED).check(LearnJob(model="org/unknown", learn=LearnConfig(steps=1_000_000, batch=1_000_000)))
     Limits().check(LearnJob())
 
