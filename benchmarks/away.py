@@ -17,19 +17,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
-import queue
 import statistics
-import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock
 from levers import ONE_SHOT_WINDOWS, VARIANTS
+from pool import measured
 
 from proxsparse import LearnConfig, load_model, prunable_layers
 from proxsparse.evaluation.perplexity import window_losses
@@ -58,6 +55,17 @@ def windows_to_judge(lm, files: dict[str, str]) -> dict[str, dict[str, torch.Ten
     return found
 
 
+def judged(model, texts: dict[str, dict[str, torch.Tensor]]) -> dict[str, dict[str, list[float]]]:
+    """{text: {part: losses of its windows}} of the model as it is. texts: as `windows_to_judge` gives them."""
+    return {
+        text: {
+            part: [round(loss, 4) for loss in window_losses(model, windows, batch=16).tolist()]
+            for part, windows in parts.items()
+        }
+        for text, parts in texts.items()
+    }
+
+
 def write_own_text(lm, wanted: str) -> str:
     """A file of text that the dense model writes. wanted: own:PIECES:TOP_P:TEMPERATURE."""
     _, pieces, top_p, temperature = wanted.split(":")
@@ -78,16 +86,6 @@ class Bench:
         self.files = {Path(text).name: text for text in texts}
         self.texts = windows_to_judge(self.lm, self.files)
 
-    def judge(self) -> dict:
-        """{text: {part: losses of its windows}} of the model as it is."""
-        return {
-            text: {
-                part: [round(loss, 4) for loss in window_losses(self.lm.model, windows, batch=16).tolist()]
-                for part, windows in parts.items()
-            }
-            for text, parts in self.texts.items()
-        }
-
     def calibration(self, learned_on: str, length: int) -> torch.Tensor:
         parts = [
             write_own_text(self.lm, part) if part.startswith("own:") else self.files.get(part, part)
@@ -95,14 +93,15 @@ class Bench:
         ]
         return torch.cat([self.lm.windows(part, length).calibration for part in parts])
 
-    def measure(self, name: str, learned_on: str, seed: int) -> dict:
+    def measure(self, task: tuple[str, str, int]) -> dict:
+        name, learned_on, seed = task
         if name == "dense":
-            return {"losses": self.judge(), "seconds": 0}
+            return {"losses": judged(self.lm.model, self.texts), "seconds": 0}
         began = time.perf_counter()
         pruned = self.made(name, learned_on, seed)
         seconds = time.perf_counter() - began
         with pruned.placed_in(self.layers):
-            return {"losses": self.judge(), "seconds": round(seconds, 1)}
+            return {"losses": judged(self.lm.model, self.texts), "seconds": round(seconds, 1)}
 
     def made(self, name: str, learned_on: str, seed: int) -> Pruned:
         if name in ONE_SHOT:
@@ -123,20 +122,6 @@ class Bench:
             while not learner.done:
                 learner.step()
             return Pruned(learner.masks())
-
-
-def work(model: str, texts: list[str], tasks, found) -> None:
-    """Measure one task after the other; what fails is told and left out."""
-    bench = Bench(model, texts)
-    while True:
-        try:
-            task = tasks.get_nowait()
-        except queue.Empty:
-            break
-        try:
-            found.put((task, bench.measure(*task)))
-        except Exception:
-            found.put((task, traceback.format_exc()))
 
 
 def main() -> None:
@@ -160,7 +145,6 @@ def main() -> None:
 
 
 def run(arguments, results: dict) -> None:
-    began = time.monotonic()
     if arguments.plan:
         lines = [line.split("|") for line in arguments.plan.read_text().splitlines() if line.strip()]
         wanted = [(name, learned_on, int(seed)) for name, learned_on, seed in lines]
@@ -170,35 +154,13 @@ def run(arguments, results: dict) -> None:
             for seed in arguments.seeds for name in arguments.only for learned_on in arguments.learn_on
         ]  # fmt: skip
     wanted = [task for task in dict.fromkeys([("dense", "", 0), *wanted]) if key(task) not in results]
-    context = multiprocessing.get_context("spawn")
-    tasks, found = context.Queue(), context.Queue()
-    for task in wanted:
-        tasks.put(task)
-    workers = [
-        context.Process(target=work, args=(arguments.model, arguments.texts, tasks, found), daemon=True)
-        for _ in range(arguments.workers)
-    ]
-    for worker in workers:
-        worker.start()
-    missing = len(wanted)
-    while missing and (any(worker.is_alive() for worker in workers) or not found.empty()):
-        if time.monotonic() - began > 60 * arguments.minutes:
-            print(f"time is up, {missing} left", flush=True)
-            break
-        try:
-            task, result = found.get(timeout=1)
-        except queue.Empty:
-            continue
-        missing -= 1
-        if isinstance(result, str):
-            print(key(task), "FAILED", result, file=sys.stderr, flush=True)
-            continue
+    for task, result in measured(
+        Bench, (arguments.model, arguments.texts), wanted, arguments.workers, arguments.minutes
+    ):
         results[key(task)] = result
         arguments.results.write_text(json.dumps(results, sort_keys=True).replace('}, "', '},\n"') + "\n")
         told = {text: round(perplexity(parts["choose"]), 1) for text, parts in result["losses"].items()}
-        print(f"{time.monotonic() - began:.0f} s: {key(task)} {told} {result['seconds']} s", flush=True)
-    for worker in workers:
-        worker.terminate()
+        print(f"{key(task)} {told} {result['seconds']} s", flush=True)
 
 
 def key(task: tuple[str, str, int]) -> str:

@@ -14,20 +14,16 @@ import argparse
 import copy
 import json
 import math
-import multiprocessing
-import queue
-import sys
 import time
-import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from away import away, perplexity, windows_to_judge, write_own_text
+from away import away, judged, perplexity, windows_to_judge, write_own_text
+from pool import measured
 from torch import Tensor
 
 from proxsparse import LearnConfig, load_model, prunable_layers
-from proxsparse.evaluation.perplexity import window_losses
 from proxsparse.learning.schedule import learning_rate_at, passes_at
 from proxsparse.masks.groups import keep_largest
 from proxsparse.methods import METHODS
@@ -199,15 +195,12 @@ class Bench:
         kept, first = self.learned(Settings(**changes))
         seconds = time.perf_counter() - began
         self.hold(kept)
-        losses = {
-            text: {
-                part: [round(loss, 4) for loss in window_losses(self.model, windows, batch=16).tolist()]
-                for part, windows in parts.items()
-            }
-            for text, parts in self.texts.items()
-        }
         changed = (kept != first).view(-1, 4).any(1).float().mean().item()
-        return {"losses": losses, "groups_changed": round(changed, 4), "seconds": round(seconds, 1)}
+        return {
+            "losses": judged(self.model, self.texts),
+            "groups_changed": round(changed, 4),
+            "seconds": round(seconds, 1),
+        }
 
 
 def kept_of(ranking: Tensor) -> Tensor:
@@ -225,51 +218,15 @@ def ranked(sizes: Tensor, kept: Tensor, margin: float) -> Tensor:
     return torch.where(least <= most * (1 + margin), moved, sizes).view(-1)
 
 
-def work(model: str, texts: list[str], tasks, found) -> None:
-    bench = Bench(model, texts)
-    while True:
-        try:
-            changes = tasks.get_nowait()
-        except queue.Empty:
-            return
-        try:
-            found.put((changes, bench.measure(changes)))
-        except Exception:
-            found.put((changes, traceback.format_exc()))
-
-
 def run(arguments) -> None:
-    began = time.monotonic()
-    context = multiprocessing.get_context("spawn")
-    tasks, found = context.Queue(), context.Queue()
     wanted = [json.loads(line) for line in arguments.plan.read_text().splitlines() if line.strip()]
     for changes in wanted:
         Settings(**changes)  # refuses what it does not know before anything is loaded
-        tasks.put(changes)
-    workers = [
-        context.Process(target=work, args=(arguments.model, arguments.texts, tasks, found), daemon=True)
-        for _ in range(arguments.workers)
-    ]
-    for worker in workers:
-        worker.start()
-    missing = len(wanted)
-    while missing and (any(worker.is_alive() for worker in workers) or not found.empty()):
-        if time.monotonic() - began > 60 * arguments.minutes:
-            print(f"time is up, {missing} left", flush=True)
-            break
-        try:
-            changes, result = found.get(timeout=1)
-        except queue.Empty:
-            continue
-        missing -= 1
-        if isinstance(result, str):
-            print(changes, "failed:", result, file=sys.stderr, flush=True)
-            continue
+    about = (arguments.model, arguments.texts)
+    for changes, result in measured(Bench, about, wanted, arguments.workers, arguments.minutes):
         with open(arguments.results, "a") as file:
             file.write(json.dumps({"changes": changes, **result}) + "\n")
         print(f"{changes}: away {away(result['losses'], 'choose'):.2f}", flush=True)
-    for worker in workers:
-        worker.terminate()
 
 
 def table(path: Path) -> str:

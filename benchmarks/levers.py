@@ -128,14 +128,14 @@ class Remeasured(MaskLearner):
         return super().gradient_step()
 
 
-def starting_from(method: str, options: dict | None = None, margin: float = 0.0) -> type[MaskLearner]:
+def starting_from(method: str, margin: float = 0.0) -> type[MaskLearner]:
     """A learner whose first mask is that of a method: of each group, what it keeps is raised to a threshold, and what it drops
     lowered to it, which lies halfway (in logarithms) between the least that it keeps and the most that it drops."""
 
     class Started(MaskLearner):
         def __init__(self, model, windows, *about, **given):
             layers = about[1]
-            wanted = METHODS[method](model, windows[:ONE_SHOT_WINDOWS], layers=layers, **(options or {})).masks
+            wanted = METHODS[method](model, windows[:ONE_SHOT_WINDOWS], layers=layers).masks
             super().__init__(model, windows, *about, **given)
             with torch.no_grad():
                 for name, layer in self.layers.items():

@@ -129,11 +129,10 @@ def load_windows(
     >>> text = load_windows("bundled", lm.tokenizer, length=256, context=512)  # doctest: +SKIP
     """
     context = context or length
-    if isinstance(corpus, str):
-        check_learnable(corpus)
+    check_learnable(corpus if isinstance(corpus, str) else corpus.name)
     _check_lengths({"length": length, "context": context}, model_context)
     first = _first_token(tokenizer, bos)
-    text = load_corpus(corpus) if isinstance(corpus, str) else corpus
+    text = load_corpus(corpus)
     calibration, heldout = (
         _token_ids(part, tokenizer, vocabulary, text.name) for part in (text.calibration, text.heldout)
     )
@@ -192,7 +191,7 @@ def load_heldout(
     """
     _check_lengths({"context": context}, model_context)
     first = _first_token(tokenizer, bos)
-    text, judged, left_out = load_corpus(corpus) if isinstance(corpus, str) else corpus, None, 0
+    text, judged, left_out = load_corpus(corpus), None, 0
     is_file = isinstance(corpus, str) and corpus not in _NAMED
     if learned_on is not None and is_file and text.sha256 not in {learned_on.sha256, *also_learned_on}:
         judged, left_out = _not_learned_on(read_documents(local_path(corpus)), learned_on)
@@ -235,8 +234,10 @@ def _first_token(tokenizer, bos: bool) -> int | None:
     return tokenizer.bos_token_id if bos else None
 
 
-def load_corpus(corpus: str) -> Corpus:
-    """The text behind a name or a path; see `load_windows`."""
+def load_corpus(corpus: str | Corpus) -> Corpus:
+    """The text behind a name or a path, see `load_windows`; one that is read already as it is."""
+    if isinstance(corpus, Corpus):
+        return corpus
     if corpus in _NAMED:
         return _NAMED[corpus]()
     if corpus in (OWN_TEXT, MIXED):
