@@ -17,7 +17,7 @@ from app.screens.shown import Shown
 from app.views.listing import Listing, Row
 from proxsparse.runs import Comparison, Sweep
 from proxsparse.runs.manage import delete, rename
-from proxsparse.runs.readers.comparison import readable
+from proxsparse.runs.readers.comparison_words import readable
 
 COLUMNS = ("name", "kind", "state", "step", "age", "on disk", "result")
 

@@ -17,6 +17,7 @@ from proxsparse.config import CompareJob, LearnConfig, SweepPlan, absolute
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path
 from proxsparse.runs import Run, look_at_runs, new_run_path
+from proxsparse.runs.additions import ADDED, add_to_comparison
 from proxsparse.runs.commands import VALUES, require
 from proxsparse.runs.places import move
 from proxsparse.runs.readers.comparison import check_masks, check_runs
@@ -32,17 +33,19 @@ def learn(arguments: argparse.Namespace) -> int:
 def compare(arguments: argparse.Namespace) -> int:
     names = {field.name for field in dataclasses.fields(CompareJob)}
     values = {name: value for name, value in vars(arguments).items() if name in names}
-    if (values.get("runs") or values.get("masks")) and "methods" not in values:
-        values["methods"] = ()
     for name in ("runs", "masks"):
         values[name] = tuple(str(local_path(path).resolve()) for path in values.get(name, ()))
+    if "evaluate_on" in values:
+        values["evaluate_on"] = tuple(map(absolute, values["evaluate_on"]))
+    if arguments.add_to is not None:
+        return _add(arguments, values)
+    if (values["runs"] or values["masks"]) and "methods" not in values:
+        values["methods"] = ()
     values["tasks"] = tuple(
         str(local_path(task).resolve()) if task.endswith((".yaml", ".yml")) else task
         for task in values.get("tasks", ())
     )
     values |= {name: absolute(values[name]) for name in ("model", "corpus") if name in values}
-    if "evaluate_on" in values:
-        values["evaluate_on"] = tuple(map(absolute, values["evaluate_on"]))
     job = CompareJob(**values)
     check_runs(job, job.runs)  # the worker would only find out later
     check_masks(job.masks)
@@ -52,6 +55,19 @@ def compare(arguments: argparse.Namespace) -> int:
         check_tasks(job.tasks)
     path = arguments.out or new_run_path("runs", "compare")
     return _start(Run.create_kind("compare", {"compare": job.to_dict()}, path), arguments)
+
+
+def _add(arguments: argparse.Namespace, values: dict) -> int:
+    """Add to a comparison, whose settings stay what they are."""
+    fixed = [f"--{name.replace('_', '-')}" for name in values if name not in ADDED]
+    fixed += ["--out"] if arguments.out is not None else []
+    if fixed:
+        raise ProxSparseError(
+            f"{', '.join(fixed)} cannot change in a comparison that is added to: leave it out, or start a new comparison."
+        )
+    run = Run(arguments.add_to)
+    add_to_comparison(run, **values)
+    return _start(run, arguments)
 
 
 def sweep(arguments: argparse.Namespace) -> int:

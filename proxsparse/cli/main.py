@@ -126,6 +126,10 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_out(compare, "comparison")
     compare.add_argument(
+        "--add-to", metavar="RUN",
+        help="a comparison that ended: measure the --methods, --run, --masks and --evaluate-on given here as well, and nothing again",
+    )  # fmt: skip
+    compare.add_argument(
         "--methods", nargs="+", metavar="METHOD", default=argparse.SUPPRESS,
         help=f"of {', '.join(METHODS)} (default: {', '.join(CompareJob().methods)}; none with --run or --masks)",
     )  # fmt: skip

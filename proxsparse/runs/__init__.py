@@ -1,5 +1,6 @@
 """Runs: one directory each, the only thing that app, command line and notebooks share."""
 
+from proxsparse.runs.additions import add_to_comparison
 from proxsparse.runs.jobs.export import start_export
 from proxsparse.runs.readers.comparison import Comparison
 from proxsparse.runs.readers.probe import Probe
@@ -11,6 +12,7 @@ __all__ = [
     "Probe",
     "Run",
     "Sweep",
+    "add_to_comparison",
     "find_run",
     "list_runs",
     "look_at_runs",

@@ -31,7 +31,8 @@ def require(run: RunDirectory, action: str) -> None:
     """Raise ProxSparseError unless `action` can be done to `run` as it is: the run may be changed, is of the kind that
     can, and in a state that allows it.
 
-    action: one of COMMANDS, or `start` (also: go on from the last checkpoint), `fork`, `export`, `rename`, `delete`.
+    action: one of COMMANDS, or `start` (also: go on from the last checkpoint), `fork`, `export`, `add` (to a comparison), `rename`,
+    `delete`.
     """
     header, status = run.header(), run.state()["status"]
     reads_only = action == "fork"  # it copies
@@ -53,7 +54,7 @@ def require(run: RunDirectory, action: str) -> None:
         if run.is_alive():
             raise ProxSparseError(f"Run {run.id} is being worked on already.")
         refuse_what_is_done(run)
-    if action in ("rename", "delete") and (run.is_alive() or status in ACTIVE):
+    if action in ("add", "rename", "delete") and (run.is_alive() or status in ACTIVE):
         raise ProxSparseError(f"Run {run.id} is {status}: stop it first.")
 
 

@@ -41,7 +41,7 @@ class CompareJobWorker(Job):
         self.load()
         self.recorder.update(status="running")
         for name, path in self.job.mask_names().items():  # now, not after hours
-            self.take_in(name, path)
+            self.try_to_take_in(name, path)
         if self.job.tasks:
             from proxsparse.evaluation.zero_shot import check_data
 
@@ -90,6 +90,15 @@ class CompareJobWorker(Job):
         ]
         return {corpus["sha256"] for corpus in corpora if corpus}
 
+    def try_to_take_in(self, name: str, path: str) -> None:
+        """What is no mask of the model ends a comparison at its beginning; one that was added to goes on without it."""
+        try:
+            self.take_in(name, path)
+        except ProxSparseError as error:
+            if not self.is_measured("dense"):
+                raise
+            self.keep_failure(name, error)
+
     def take_in(self, name: str, path: str) -> None:
         """Keep the masks of a sparse checkpoint, once they are proven; a comparison that goes on has them already."""
         from proxsparse.masks.mask_set import MASKS_FILE
@@ -112,8 +121,11 @@ class CompareJobWorker(Job):
         except ProxSparseError as error:
             if name == "dense":
                 raise
-            write_json(self.directory(name) / "result.json", {"method": name, "error": str(error)})
-            self.recorder.event("gave no result", method=name, error=str(error))
+            self.keep_failure(name, error)
+
+    def keep_failure(self, name: str, error: ProxSparseError) -> None:
+        write_json(self.directory(name) / "result.json", {"method": name, "error": str(error)})
+        self.recorder.event("gave no result", method=name, error=str(error))
 
     def measure(self, name: str, make: Callable[[], Pruned | None]) -> None:
         from proxsparse.evaluation.perplexity import window_losses
@@ -226,7 +238,9 @@ class CompareJobWorker(Job):
 
         names = [name for name in Comparison(self.run).results() if name != "dense"]
         target = self.run.path / "layers_compared.json"
-        if target.is_file():
+        known = read_json(target, default={"overlap": {}, "output_error": {}})
+        new = [name for name in names if name not in known["output_error"]]
+        if not new:
             return
         self.label = "all masks"
         pruned = {name: self.kept(name) for name in names}
@@ -234,10 +248,13 @@ class CompareJobWorker(Job):
             f"{first} | {second}": [
                 pruned[first].masks[layer].overlap(pruned[second].masks[layer]) for layer in self.layers
             ]
-            for index, first in enumerate(names) for second in names[index + 1 :]
+            for index, first in enumerate(names) for second in names[index + 1 :] if first in new or second in new
         }  # fmt: skip
-        errors = output_errors(self.lm.model, self.heldout[:ERROR_WINDOWS], self.layers, pruned, progress=self.progress)
-        write_json(target, {"overlap": overlaps, "output_error": errors, "windows": len(self.heldout[:ERROR_WINDOWS])})
+        windows = self.heldout[:ERROR_WINDOWS]
+        added = {name: pruned[name] for name in new}
+        errors = output_errors(self.lm.model, windows, self.layers, added, progress=self.progress)
+        found = {"overlap": known["overlap"] | overlaps, "output_error": known["output_error"] | errors}
+        write_json(target, found | {"windows": len(windows)})
 
     def judge(self) -> None:
         """The losses of every method on every window of the further texts."""

@@ -10,25 +10,23 @@ table.csv, .parquet, .md    what `table` gives; layers.csv: what `layers` gives;
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tabulate import tabulate
 
-from proxsparse.config import LEARNED, CompareJob, absolute, text_name
+from proxsparse.config import CompareJob, absolute, text_name
 from proxsparse.errors import ProxSparseError
 from proxsparse.evaluation.zero_shot import Scores
 from proxsparse.files import local_path, read_json, written_whole
+from proxsparse.runs.readers.comparison_words import ON, in_markdown
 from proxsparse.runs.readers.judged import ratio, with_stderr
-from proxsparse.runs.readers.zero_shot import TASKS_FILE, about_accuracies, accuracy_columns, scores_in
+from proxsparse.runs.readers.zero_shot import TASKS_FILE, accuracy_columns, scores_in
 from proxsparse.runs.run import Run
 
 JUDGED_FILE = "judged.json"
-ON = "perplexity on "  # begins the names of the columns of further texts
 OURS = ("proxsparse", "proxsparse-paper")
 
 
@@ -50,15 +48,28 @@ class Comparison:
         """{method that gave no result: why}."""
         return {name: result["error"] for name, result in self._found().items() if "error" in result}
 
+    def progress(self) -> dict[str, str]:
+        """{dense, method, run or checkpoint: measured, failed, working or waiting}, in the order in which they are measured."""
+        found, working = self._found(), self.run.state()["status"] in ("running", "paused")
+        words = {}
+        for name in self._names():
+            if name in found:
+                words[name] = "failed" if "error" in found[name] else "measured"
+            else:
+                words[name], working = "working" if working else "waiting", False
+        return words
+
     def other_texts(self) -> dict[str, str]:
         """{run that learned on another text than this comparison's: that text's name}."""
         own = (self.run.corpus() or {}).get("sha256")
         texts = {name: result.get("corpus") for name, result in self.results().items()}
         return {name: text["name"] for name, text in texts.items() if text and text["sha256"] != own}
 
+    def _names(self) -> tuple[str, ...]:
+        return ("dense", *self.job.methods, *self.job.run_names(), *self.job.mask_names())
+
     def _found(self) -> dict[str, dict]:
-        names = ("dense", *self.job.methods, *self.job.run_names(), *self.job.mask_names())
-        found = {name: read_json(self.run.path / "results" / name / "result.json") for name in names}
+        found = {name: read_json(self.run.path / "results" / name / "result.json") for name in self._names()}
         return {name: result for name, result in found.items() if result is not None}
 
     def judged(self) -> dict[str, dict[str, list[float]]]:
@@ -145,6 +156,17 @@ class Comparison:
         columns = ["method", "name", "block", "projection", "output_error", "overlap"]
         return pd.concat(parts, ignore_index=True)[columns].astype({"output_error": float, "overlap": float})
 
+    def differing(self, first: str, second: str) -> pd.Series:
+        """Of every layer, by name, the share of the weights kept by the mask of `first` that the one of `second` drops. Empty while
+        the two are not compared."""
+        compared = read_json(self.run.path / "layers_compared.json", default={"output_error": {}})
+        if not {first, second} <= compared["output_error"].keys():
+            return pd.Series(dtype=float)
+        names = self.run.layers()["name"]
+        return pd.Series(
+            [0.0] * len(names) if first == second else 1 - np.array(_overlap(compared, first, second)), index=names
+        )
+
     def overlaps(self) -> pd.DataFrame:
         """Method by method: share of the kept weights that two masks have in common, over all layers."""
         compared = read_json(self.run.path / "layers_compared.json")
@@ -207,45 +229,7 @@ class Comparison:
 
     def markdown(self) -> str:
         """The table and the completions for people."""
-        job = self.job
-        windows = len(next(iter(self.results().values()))["losses"]) if self.results() else 0
-        about = (
-            f"{Path(job.model).name}, {job.n}:{job.m}; perplexity on {windows} held-out windows of {job.context} tokens of "
-            f"{Path(job.corpus).name}, ± standard error over windows."
-        )
-        for text, losses in self.judged().items():
-            count = len(next(iter(losses.values())))
-            about += f" On {text}: the same on {count} windows of that text."
-        about += (
-            " Seconds and memory: to make the mask. Output error: mean over layers of ‖WX − ŴX‖/‖WX‖ on held-out text."
-        )
-        if self.ours:
-            about += (
-                f" Over ours: perplexity over that of {self.ours}, ± standard error of the paired differences. Kept as ours: "
-                f"share of the kept weights that {self.ours} keeps too."
-            )
-        if tasks := {task for scores in self.accuracies().values() for task in scores}:
-            about += f" {about_accuracies(tasks)}"
-        learned = [name for name in job.methods if name in LEARNED]
-        if learned:
-            about += f" {', '.join(learned)}: {job.steps} steps of {job.batch} × {job.length} tokens."
-        if set(job.methods) - set(learned):
-            about += f" Calibrated on {job.calibration} windows of {job.length} tokens."
-        shown = readable(self.table())
-        parts = [about, tabulate(shown, headers="keys", tablefmt="github", showindex=False, disable_numparse=True)]
-        parts += [
-            f"{name}: the zeros of the checkpoint {path}, proven to be {job.n}:{job.m} in all {len(self.run.layers())} layers."
-            for name, path in job.mask_names().items() if name in self.results()
-        ]  # fmt: skip
-        parts += [f"{name} learned on another text: {text}." for name, text in self.other_texts().items()]
-        parts += [f"{name} gave no result. {why}" for name, why in self.failures().items()]
-        completions = self.completions()
-        for prompt in completions.index:
-            parts.append(f"**{prompt} …**")
-            parts.append(
-                "\n".join(f"- {name}: {' '.join(text.split())}" for name, text in completions.loc[prompt].items())
-            )
-        return "\n\n".join(parts) + "\n"
+        return in_markdown(self)
 
 
 def check_runs(job: CompareJob, paths: Iterable[str]) -> None:
@@ -279,48 +263,6 @@ def check_masks(paths: Iterable[str]) -> None:
             raise ProxSparseError(f"The directory {path!r} has no config.json: give --masks that of a sparse model.")
 
 
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns of `Comparison.table` as people read them: strings, with units in the names."""
-    shown = pd.DataFrame({"method": table["method"]}) if len(table) else pd.DataFrame(columns=["method"])
-    if not len(table):
-        return shown
-    shown["perplexity"] = _pairs_of(table, "perplexity", "stderr")
-    if "ratio" in table:
-        shown["over ours"] = _pairs_of(table, "ratio", "ratio_stderr")
-    texts = [column.removeprefix(ON) for column in table.columns if column.startswith(ON)]
-    for text in texts:
-        shown[f"on {text}"] = _pairs_of(table, f"{ON}{text}", f"stderr on {text}")
-        if f"ratio on {text}" in table:
-            shown[f"over ours on {text}"] = _pairs_of(table, f"ratio on {text}", f"ratio_stderr on {text}")
-    shown["weights"] = ["updated" if changed else "original" for changed in table["weights_changed"]]
-    shown["seconds"] = [_number(value, ".0f") for value in table["seconds"]]
-    shown["memory, GB"] = [_number(value, ".1f") for value in table["memory_GB"]]
-    known = {"method", "perplexity", "stderr", "ratio", "ratio_stderr", "weights_changed", "seconds", "memory_GB"}
-    known |= {f"{what} on {text}" for what in ("perplexity", "stderr", "ratio", "ratio_stderr") for text in texts}
-    names = {"overlap": "kept as ours", "output_error": "output error"}
-    for column in table.columns.drop(list(known & set(table.columns))):
-        form = ".2f" if column == "output_error" else ".1%"
-        shown[names.get(column, column)] = [_number(value, form) for value in table[column]]
-    return shown
-
-
 def _overlap(compared: dict, first: str, second: str) -> list[float]:
     pairs = compared["overlap"]
     return pairs[f"{first} | {second}"] if f"{first} | {second}" in pairs else pairs[f"{second} | {first}"]
-
-
-def _pairs_of(table: pd.DataFrame, values: str, errors: str) -> list[str]:
-    """Two columns as one of texts: empty where nothing was measured."""
-    return [
-        "" if math.isnan(value) else _with_error(value, error)
-        for value, error in zip(table[values], table[errors], strict=True)
-    ]
-
-
-def _with_error(value: float, error: float) -> str:
-    digits = ".2f" if value < 10 else ".1f" if value < 1e5 else ".1e"
-    return f"{value:{digits}}" if math.isnan(error) or error == 0 else f"{value:{digits}} ± {error:{digits}}"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:{form}}"
