@@ -227,10 +227,14 @@ EXPORT_FORMATS = ("dense", "compact")
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A way to choose a mask. function: its place under `proxsparse.methods`; options: what it is called with there.
-    learns: whether it takes steps, from a budget. each_pattern: whether it has a number for every pattern of a group."""
+    """A way to choose a mask.
+
+    function: its place under `proxsparse.methods`. about: which weights it keeps, in one line. options: what it is called with there.
+    learns: whether it takes steps, from a budget. each_pattern: whether it has a number for every pattern of a group.
+    """
 
     function: str
+    about: str
     options: dict = dataclasses.field(default_factory=dict)
     learns: bool = False
     each_pattern: bool = False
@@ -238,23 +242,30 @@ class Method:
 
 # Every method by the name that tables, commands and files call it; the functions are loaded by `proxsparse.methods`.
 METHODS = {
-    "random": Method("random.random_mask"),
-    "magnitude": Method("magnitude.magnitude"),
-    "wanda": Method("wanda.wanda"),
-    "ria": Method("ria.ria"),
-    "fisher": Method("fisher.fisher"),
-    "sparsegpt": Method("sparsegpt.sparsegpt", {"update": False}),
-    "sparsegpt-update": Method("sparsegpt.sparsegpt"),
-    "admm": Method("admm.admm"),
-    "swaps": Method("swaps.swaps", each_pattern=True),
-    "maskllm": Method("maskllm.maskllm", learns=True, each_pattern=True),
+    "random": Method("random.random_mask", "weights chosen at random, the baseline of no method at all"),
+    "magnitude": Method("magnitude.magnitude", "the largest weights of each group; no text is read"),
+    "wanda": Method("wanda.wanda", "the largest |weight| × ‖input‖ (Sun et al. 2024)"),
+    "ria": Method("ria.ria", "weights relative to their row and column, times activations (Zhang et al. 2024)"),
+    "fisher": Method("fisher.fisher", "the largest weight² × mean gradient², an estimate of what the loss rises by"),
+    "sparsegpt": Method(
+        "sparsegpt.sparsegpt", "SparseGPT's mask alone, on the original weights (Frantar & Alistarh 2023)", {"update": False}
+    ),
+    "sparsegpt-update": Method("sparsegpt.sparsegpt", "SparseGPT's mask and its update of the weights that are kept"),
+    "admm": Method("admm.admm", "mask and weights by ADMM, layer by layer (Boža 2024)"),
+    "swaps": Method(
+        "swaps.swaps", "Wanda's mask, refined by swaps that lower the layer's output error", each_pattern=True
+    ),
+    "maskllm": Method(
+        "maskllm.maskllm", "learned: a probability for each pattern, by Gumbel softmax (Fang et al. 2024)", learns=True,
+        each_pattern=True,
+    ),
     "proxsparse-paper": Method(
-        "learned.learned",
+        "learned.learned", "learned, as in the paper: loss at the soft weights (Liu et al. 2025)",
         {"metric": "weight", "loss_at": "soft", "distill": 0.0, "lambda1": 0.02, "ramp": 1.0},
         learns=True,
     ),
-    "proxsparse": Method("learned.learned", learns=True),
-}
+    "proxsparse": Method("learned.learned", "learned, as the Learn screen does by default", learns=True),
+}  # fmt: skip
 LEARNED = tuple(name for name, method in METHODS.items() if method.learns)
 MOST_PATTERNS = 100  # where each has a number of its own in every group: 6 for 2:4, 70 for 4:8, 12,870 for 8:16
 PROMPTS = (

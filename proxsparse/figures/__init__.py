@@ -14,12 +14,14 @@ from proxsparse.figures.regularizer import (
 )
 from proxsparse.figures.run import QUANTITIES, composition, flips, layer_heatmap, layer_values, learning_curve, strength
 from proxsparse.figures.tiles import COLORINGS, mask_tile
+from proxsparse.figures.tradeoffs import against_perplexity
 from proxsparse.figures.whole_masks import agreement, layer_map, layer_picture, pattern_shares
 
 __all__ = [
     "COLORINGS",
     "QUANTITIES",
     "Course",
+    "against_perplexity",
     "agreement",
     "best_by_nonzeros",
     "composition",

@@ -76,6 +76,8 @@ def perplexities(table: pd.DataFrame) -> go.Figure:
         ticks = one_two_five(pd.concat([table["perplexity"], *(rows[f"{ON}{text}"] for text, _, rows in known)]))
     return made(
         data, "Perplexity, ± standard error over windows", 140 + (50 if texts else 32) * max(len(table), 4),
+        "A row is a method, the best at the top; further left is better. A bar spans one standard error over the windows to each side: it "
+        "says how hard the windows are, and is mostly shared by all methods, so compare two by the paired ratio in the table.",
         margin=MARGIN | {"r": 70},  # for the numbers beside the marks
         xaxis=axis("perplexity (lower is better)", type="log", tickvals=ticks),
         yaxis=axis(type="category", categoryorder="array", categoryarray=methods[::-1], automargin=True),
@@ -107,6 +109,8 @@ def overlap_matrix(overlaps: pd.DataFrame, chance: float = 0.5) -> go.Figure:
     names = {"showgrid": False, "type": "category", "automargin": True}
     return made(
         data, f"Kept weights in common (two random masks: {chance:.0%})", 180 + 36 * max(len(overlaps), 4),
+        "A cell is a pair of methods: the share of the weights kept by one that the other keeps too. Two masks may be equally good and "
+        "have little in common.",
         xaxis=axis(**names), yaxis=axis(autorange="reversed", **names),
     )  # fmt: skip
 
@@ -126,7 +130,8 @@ def overlap_by_layer(layers: pd.DataFrame, ours: str) -> go.Figure:
     plotly Figure
     """
     others = layers[layers["method"] != ours] if len(layers) else layers
-    return _by_block(others, "overlap", f"Kept weights in common with {ours}", ".0%")
+    read = f"A line is a method: how much of what its mask keeps in a block is kept by {ours} too, as a mean over the block's layers."
+    return _by_block(others, "overlap", f"Kept weights in common with {ours}", ".0%", read)
 
 
 def output_errors(layers: pd.DataFrame) -> go.Figure:
@@ -141,7 +146,11 @@ def output_errors(layers: pd.DataFrame) -> go.Figure:
     -------
     plotly Figure
     """
-    return _by_block(layers, "output_error", "Output error of the layers: ‖WX − ŴX‖ / ‖WX‖", ".2f")
+    read = (
+        "A line is a method: how far the outputs of a block's layers are off under its mask, each layer fed with the inputs of the dense "
+        "model. Lower is closer to the dense layer, which need not be a better model."
+    )
+    return _by_block(layers, "output_error", "Output error of the layers: ‖WX − ŴX‖ / ‖WX‖", ".2f", read)
 
 
 def sweep(trials: pd.DataFrame) -> go.Figure:
@@ -186,7 +195,7 @@ def sweep(trials: pd.DataFrame) -> go.Figure:
     )  # fmt: skip
 
 
-def _by_block(layers: pd.DataFrame, column: str, title: str, form: str) -> go.Figure:
+def _by_block(layers: pd.DataFrame, column: str, title: str, form: str, read: str) -> go.Figure:
     colors, dashes = (
         itertools.cycle((BLUE, ORANGE, GREEN, RED, SKY, PURPLE, INK)),
         itertools.cycle(["solid"] * 7 + ["dash"] * 7),
@@ -200,7 +209,7 @@ def _by_block(layers: pd.DataFrame, column: str, title: str, form: str) -> go.Fi
             "hovertemplate": "block %{x}: %{y:" + form + "}<extra>" + str(method) + "</extra>",
         })  # fmt: skip
     return made(
-        data, title, 360, xaxis=axis("decoder block"),
+        data, title, 360, read, xaxis=axis("decoder block"),
         yaxis=axis(tickformat=form, rangemode="tozero" if column == "output_error" else "normal"),
         legend=LEGEND | {"orientation": "v", "x": 1.01, "y": 1, "yanchor": "top"},  # names are many
     )  # fmt: skip

@@ -227,6 +227,30 @@ def test_sweep_is_a_line_a_learning_rate_and_the_last_rung_stands_out():
     assert figures.sweep(with_zero).layout.xaxis.type != "log", "a logarithmic axis has no zero"
 
 
+def test_methods_lie_at_their_cost_and_perplexity():
+    table = COMPARED.assign(
+        seconds=[np.nan, 40.0, 300.0, 0.0], output_error=[np.nan, 0.2, 0.24, 0.25], memory_GB=np.nan
+    )
+    figure = figures.against_perplexity(table, "seconds")
+    points = {
+        name: (x, y)
+        for trace in figure.data
+        if trace.text
+        for name, x, y in zip(trace.text, trace.x, trace.y, strict=True)
+    }
+    assert points == {"sparsegpt-update": (40.0, 89.0), "proxsparse": (300.0, 90.5)}, (
+        "what took no time has no place on a log axis"
+    )
+    base = next(trace for trace in figure.data if trace.name == "dense")
+    assert list(base.y) == [25.0, 25.0] and list(base.x) == [40.0, 300.0] and figure.layout.xaxis.type == "log"
+    errors = figures.against_perplexity(table, "output_error")
+    assert (
+        sum(len(trace.x) for trace in errors.data if trace.text is not None) == 3 and errors.layout.xaxis.type != "log"
+    )
+    for empty in (table[:0], table.drop(columns="memory_GB"), table):
+        assert not figures.against_perplexity(empty, "memory_GB").data
+
+
 def test_comparisons_and_sweeps_are_drawn_before_they_have_values():
     empty = pd.DataFrame()
     drawn = [

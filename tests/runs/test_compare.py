@@ -241,7 +241,7 @@ def test_files_agree_with_the_tables(compared):
     assert cells[0][:2] == ["method", "perplexity"] and {len(row) for row in cells} == {len(cells[0])}
     assert cells[2][:2] == [best["method"], f"{best['perplexity']:.1f} ± {best['stderr']:.1f}"]
     assert "2:4; perplexity on 6 held-out windows of 32 tokens of text.txt" in words and "**hello …**" in words
-    figures = {"perplexity", "overlap", "output_error", "overlap_by_layer"}
+    figures = {"perplexity", "cost", "overlap", "output_error", "error_and_perplexity", "overlap_by_layer"}
     assert {file.stem for file in (path / "figures").glob("*.html")} == figures == set(comparison.figures())
     assert (path / "figures" / "plotly.min.js").is_file(), "the figures open without a network"
 

@@ -219,10 +219,15 @@ class Comparison:
         """{name: plotly figure} of what is known so far."""
         from proxsparse import figures
 
-        layers, found = self.layers(), {"perplexity": figures.perplexities(self.table())}
+        layers, table = self.layers(), self.table()
+        found = {
+            "perplexity": figures.perplexities(table),
+            "cost": figures.against_perplexity(table, "seconds", self.base),
+        }
         if len(layers):
             found["overlap"] = figures.overlap_matrix(self.overlaps(), self.job.n / self.job.m)
             found["output_error"] = figures.output_errors(layers)
+            found["error_and_perplexity"] = figures.against_perplexity(table, "output_error", self.base)
         if len(layers) and self.ours is not None and layers["method"].nunique() > 1:
             found["overlap_by_layer"] = figures.overlap_by_layer(layers, self.ours)
         return found
