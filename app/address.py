@@ -36,7 +36,15 @@ watch('value', () => {
   if (address.href !== window.location.href) window.history[push ? 'pushState' : 'replaceState'](null, '', address);
 });
 """
+# A link to another view of this page changes the address alone: the page is filled anew as if somebody had gone back to it.
 READ = """
+document.addEventListener('click', (event) => {
+  const link = event.target.closest("a[href^='?']:not([download])");
+  if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  window.history.pushState(null, '', link.href);
+  window.dispatchEvent(new PopStateEvent('popstate'));
+});
 let visits = 0;
 window.addEventListener('popstate', () => {
   visits += 1;

@@ -36,7 +36,7 @@ window.livePlot = ({element, props, watch, select}) => {
     const margin = {...layout.margin, t: 34};
     if (narrow.matches) {
       margin.r = 8;
-      layout.legend = {...layout.legend, x: -0.15, entrywidth: 0.5, entrywidthmode: 'fraction', font: {size: 10}};
+      layout.legend = {...layout.legend, orientation: 'h', x: -0.15, y: 1, yanchor: 'bottom', entrywidth: 0.5, entrywidthmode: 'fraction', font: {size: 10}};
       for (const [name, axis] of Object.entries(layout)) {
         if (/^yaxis/.test(name) && axis.title?.text) axis.title.font = {size: 10};
         if (/^xaxis/.test(name) && axis.type === 'category') Object.assign(axis, {tickangle: 0, nticks: 8});

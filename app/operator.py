@@ -20,6 +20,13 @@ from proxsparse.runs.disk import require_room
 EXAMPLE = ROOT / "assets" / "example-run"
 EXAMPLE_ID = "example"
 HAS_EXAMPLE = (EXAMPLE / "run.json").is_file()
+EXAMPLE_COMPARISON = ROOT / "assets" / "example-comparison"
+EXAMPLE_COMPARISON_ID = "example-comparison"
+RECORDED = {
+    id: path
+    for id, path in ((EXAMPLE_ID, EXAMPLE), (EXAMPLE_COMPARISON_ID, EXAMPLE_COMPARISON))
+    if (path / "run.json").is_file()
+}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -47,9 +54,7 @@ class Operator:
         """The same, comparisons and sweeps included. Raises ProxSparseError where none is named."""
         if not id:
             raise ProxSparseError("No run is chosen: choose one in the list.")
-        if id == EXAMPLE_ID and HAS_EXAMPLE:
-            return Run(EXAMPLE)
-        return find_run(self.runs, id)
+        return Run(RECORDED[id]) if id in RECORDED else find_run(self.runs, id)
 
     def find_to_change(self, id: str | None) -> Run:
         """A run of any kind, for who may change it. Raises ProxSparseError for others."""
@@ -88,6 +93,10 @@ class Operator:
     def check_texts(self, names: list[str] | None) -> tuple[str, ...]:
         """The same, of several."""
         return tuple(map(self.check_corpus, names or []))
+
+    def check_masks(self, path: str) -> str:
+        """A directory with a sparse checkpoint, in an allowed folder."""
+        return self._inside(path, "sparse checkpoint", self.allowed)
 
     def keep_upload(self, path: str) -> str:
         """Keep an uploaded text for who acts; returns the name to choose it by."""

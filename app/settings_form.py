@@ -37,12 +37,7 @@ def job_from(model: str, corpus: str, evaluate_on: tuple[str, ...], values: dict
         if name == "pattern":
             learn["n"], _, learn["m"] = value.partition(":")
             continue
-        setting = _SETTINGS[name]
-        if isinstance(value, str) and not value.strip():
-            if not setting.optional:
-                raise ProxSparseError(f"{setting.flag} is empty: the default is {_shown(setting.default)}.")
-            value = None
-        (learn if name in _LEARNER else job)[name] = value.strip() if isinstance(value, str) else value
+        (learn if name in _LEARNER else job)[name] = meant(_SETTINGS[name], value)
     return LearnJob.from_dict(job | {"learn": learn})
 
 
@@ -94,18 +89,35 @@ def _text(value) -> str:
 
 
 def _input(name: str) -> gr.components.Component:
-    if name == "pattern":
-        info = f"how many weights are kept of how many neighbours; GPUs run 2:4; default {PATTERNS[0]}"
-        return gr.Dropdown(
-            list(PATTERNS), value=PATTERNS[0], label=name, info=info, elem_id="setting-pattern", allow_custom_value=True
-        )
-    setting = _SETTINGS[name]
-    common = {"label": _label(setting), "info": _info(setting), "elem_id": f"setting-{name}"}
+    return pattern_input("setting-pattern") if name == "pattern" else input_of(_SETTINGS[name], f"setting-{name}")
+
+
+def pattern_input(elem_id: str) -> gr.Dropdown:
+    """n and m, chosen together."""
+    info = f"how many weights are kept of how many neighbours; GPUs run 2:4; default {PATTERNS[0]}"
+    return gr.Dropdown(
+        list(PATTERNS), value=PATTERNS[0], label="pattern", info=info, elem_id=elem_id, allow_custom_value=True
+    )
+
+
+def input_of(setting: Setting, elem_id: str) -> gr.components.Component:
+    """What a setting is typed into or chosen with."""
+    common = {"label": _label(setting), "info": _info(setting), "elem_id": elem_id}
     if setting.kind == "switch":
         return gr.Checkbox(value=setting.default, **common)
     if setting.kind == "choice":
         return gr.Dropdown(list(setting.choices), value=setting.default, **common)
     return gr.Textbox(value=_shown(setting.default), max_lines=1, **common)
+
+
+def meant(setting: Setting, value):
+    """What stands in an input, as the configuration takes it. Raises ProxSparseError where a setting that has to be given is
+    empty."""
+    if isinstance(value, str) and not value.strip():
+        if not setting.optional:
+            raise ProxSparseError(f"{setting.flag} is empty: the default is {_shown(setting.default)}.")
+        return None
+    return value.strip() if isinstance(value, str) else value
 
 
 def _label(setting: Setting) -> str:

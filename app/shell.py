@@ -14,6 +14,7 @@ from app import address, keyboard, live_plot, pulse, tour
 from app.keyboard import Key
 from app.messages import refusal, warn
 from app.operator import EXAMPLE_ID, HAS_EXAMPLE, Operator
+from app.screens.compare import CompareScreen
 from app.screens.export import ExportScreen
 from app.screens.learn import LearnScreen
 from app.screens.masks import MasksScreen
@@ -37,6 +38,7 @@ def screens(operator: Operator, listing: Listing) -> tuple[Screen, ...]:
         MasksScreen(operator, listing),
         RegularizerScreen(),
         TryItScreen(operator),
+        CompareScreen(operator, listing),
         RunsScreen(operator, listing),
         ExportScreen(operator),
     )

@@ -12,22 +12,26 @@ from gradio.components import Component
 
 from app import html, scrubber
 from app.address import Entry
+from app.clicks import clicked
 from app.keyboard import Key, scrubbing
 from app.live_plot import as_value, live_plot
 from app.operator import Operator
 from app.screens.shown import Shown
 from app.views import mask_charts
 from app.views.branches import learned_beside
+from app.views.comparison import methods_beside
 from app.views.listing import Listing
 from app.views.mask_charts import REFERENCES
 from app.views.masks import MasksView, masks_of
 from proxsparse import ProxSparseError, figures
+from proxsparse.runs import Comparison
+from proxsparse.runs.readers.known_masks import method_mask
 
 INTRODUCTION = """
 A **mask** keeps two of every group of four neighbouring weights. Below is every mask of the run shown, at every step: **click** a cell
 of the map to open a layer, a weight of the tile to follow its group, a point of a curve to go to its step.
 """
-OTHER_STEP, OTHER_RUN = "another step", "another run"
+OTHER_STEP, OTHER_RUN, OTHER_METHOD = "another step", "another run", "a method of a comparison"
 OTHER = "otherstep"  # in the address
 PLAY_SECONDS = 0.7
 
@@ -64,11 +68,14 @@ class MasksScreen:
                 min_width=300,
             )
             self.against = gr.Dropdown(
-                [*REFERENCES, OTHER_STEP, OTHER_RUN], value="magnitude", label="Compared with the mask of",
+                [*REFERENCES, OTHER_STEP, OTHER_RUN, OTHER_METHOD], value="magnitude", label="Compared with the mask of",
                 elem_id="masks-against", info="in the map, the tile and the picture of the layer", min_width=280,
             )  # fmt: skip
             self.other_run = gr.Dropdown(
                 [], label="Run compared with", allow_custom_value=True, elem_id="masks-other-run", visible=False
+            )
+            self.other_method = gr.Dropdown(
+                [], label="Comparison and method", allow_custom_value=True, elem_id="masks-other-method", visible=False
             )
             self.other_step = gr.Slider(
                 0, 1, value=0, step=1, label="Step compared with", elem_id="masks-other-step", visible=False
@@ -101,15 +108,19 @@ class MasksScreen:
         self.group = gr.Textbox(visible="hidden", elem_id="masks-group")  # "row.group" in the layer
         self.clock = gr.Timer(PLAY_SECONDS, active=False)
 
-        self.inputs = [self.layer, self.against, self.other_run, self.other_step, self.step, self.coloring, self.group]
+        self.inputs = [
+            self.layer, self.against, self.other_run, self.other_method, self.other_step, self.step, self.coloring, self.group,
+        ]  # fmt: skip
         self.outputs = [
-            self.note, self.facts, self.layer, self.against, self.other_run, self.other_step, self.step, *self.charts.values(),
+            self.note, self.facts, self.layer, self.against, self.other_run, self.other_method, self.other_step, self.step,
+            *self.charts.values(),
         ]  # fmt: skip
         self.address = {
             "layer": self.layer,
             scrubber.NAME: scrubber.entry(self.step),
             "against": self.against,
             "otherrun": self.other_run,
+            "othermask": self.other_method,
             OTHER: Entry(self.other_step, scrubber.asked_step, _kept_other, fills=False),
             "colour": self.coloring,
             "group": Entry(self.group, _asked_group),
@@ -118,8 +129,8 @@ class MasksScreen:
     def wire(self, shell) -> None:
         """Every choice renders; a click on a chart is a choice."""
         gr.on(
-            [self.layer.input, self.against.input, self.other_run.input, self.other_step.input, self.step.input,
-             self.coloring.input],
+            [self.layer.input, self.against.input, self.other_run.input, self.other_method.input, self.other_step.input,
+             self.step.input, self.coloring.input],
             **shell.looking(self),
         )  # fmt: skip
         for name, handler, target in (
@@ -153,8 +164,8 @@ class MasksScreen:
         name, other_step = self._compared(shown, masks, updates)
         other, said = None, ""
         chosen = _group_in_tile(shown.values[self.group], masks, layer)
-        look = (shown.id, shown.view.created, layer, step, name, other_step)
-        coloring = shown.values[self.coloring]
+        look = (shown.id, shown.view.created, layer, step, name, other_step, shown.values[self.other_method])
+        coloring, called = shown.values[self.coloring], self._called(shown, name, other_step)
         try:
             other = self._other_mask(shown, masks, layer, name, other_step)
         except ProxSparseError as error:
@@ -164,15 +175,17 @@ class MasksScreen:
         if shown.changed("map", (shown.id, step, name, layer)):
             updates[self.charts["map"]] = as_value(mask_charts.network(shown.view, masks, step, name))
         if shown.changed("tile", (look, coloring, chosen, other is None)):
-            updates[self.charts["tile"]] = as_value(mask_charts.tile(masks, layer, step, coloring, other, name, chosen))
+            updates[self.charts["tile"]] = as_value(
+                mask_charts.tile(masks, layer, step, coloring, other, called, chosen)
+            )
         if shown.changed("group", (look[:4], chosen, len(masks.steps))):
             updates[self.charts["group"]] = as_value(mask_charts.group(masks, layer, step, chosen))
         if shown.changed("layer", (look, other is None)):
             mine = masks.mask(layer, step)
             updates[self.charts["layer"]] = (
-                "" if other is None else as_value(mask_charts.whole(mine, other, step, name))
+                "" if other is None else as_value(mask_charts.whole(mine, other, step, called))
             )
-            updates[self.facts] = mask_charts.facts(masks, layer, step, mine, other, name)
+            updates[self.facts] = mask_charts.facts(masks, layer, step, mine, other, called)
         if shown.changed("curves", (look[:4], len(masks.steps))):
             drawn = mask_charts.curves(shown.view, masks, layer, step)
             updates |= {self.charts[each]: as_value(figure) for each, figure in drawn.items()}
@@ -206,13 +219,34 @@ class MasksScreen:
             chosen = chosen if chosen in runs else runs[0] if runs else None
             if shown.changed("runs", (runs, chosen)):
                 updates[self.other_run] = gr.update(choices=runs, value=chosen)
+        if name == OTHER_METHOD:
+            self._methods(shown, updates)
         steps = (self._masks(chosen) if name == OTHER_RUN and chosen else masks).steps
         end = max(steps[-1] if steps else 0, at, 1)
         if shown.changed("against", (name, end)) or shown.asked is not None:
-            shown_run = updates.get(self.other_run, {})
-            updates[self.other_run] = gr.update(**{**shown_run, "visible": name == OTHER_RUN})
+            for control, of in ((self.other_run, OTHER_RUN), (self.other_method, OTHER_METHOD)):
+                updates[control] = gr.update(**{**updates.get(control, {}), "visible": name == of})
             updates[self.other_step] = gr.update(visible=name in (OTHER_STEP, OTHER_RUN), maximum=end, value=at)
         return name, at
+
+    def _methods(self, shown: Shown, updates: dict) -> None:
+        """Which masks of comparisons can be laid beside those of the run shown."""
+        choices = methods_beside(shown.view.job, self.listing.rows(), self.operator.find_any)
+        given = shown.values[self.other_method]
+        chosen = given if given in choices else choices[0] if choices else None
+        if shown.changed("methods", (choices, chosen)) or chosen != given:
+            updates[self.other_method] = gr.update(choices=choices, value=chosen)
+
+    def _called(self, shown: Shown, name: str, other_step: int) -> str:
+        """What titles call the mask compared with."""
+        if name == OTHER_STEP:
+            return f"step {other_step}"
+        if name == OTHER_RUN:
+            return f"run {shown.values[self.other_run]}, step {other_step}"
+        if name == OTHER_METHOD and shown.values[self.other_method]:
+            id, _, method = shown.values[self.other_method].partition("/")
+            return f"{method} ({id})"
+        return name
 
     def _other_mask(self, shown: Shown, masks: MasksView, layer: str, name: str, at: int) -> np.ndarray | None:
         """The mask compared with, None where it is still to be chosen. Raises ProxSparseError where it is not known."""
@@ -220,6 +254,8 @@ class MasksScreen:
             return masks.reference_mask(layer, REFERENCES[name])
         if name == OTHER_STEP:
             return masks.mask(layer, masks.recorded_step(at))
+        if name == OTHER_METHOD:
+            return self._method_mask(masks, layer, shown.values[self.other_method])
         id = shown.values[self.other_run]
         if not id:
             return None
@@ -231,24 +267,37 @@ class MasksScreen:
             raise ProxSparseError(f"Run {id} has another model or pattern: its {layer} has the shape {mask.shape}.")
         return mask
 
+    def _method_mask(self, masks: MasksView, layer: str, given: str | None) -> np.ndarray | None:
+        """That of a method of a comparison, given as comparison/method."""
+        if not given:
+            return None
+        id, _, method = given.partition("/")
+        comparison = Comparison(self.operator.find_any(id))
+        mask = method_mask(comparison, method, layer)
+        if mask.shape != masks.mask(layer, 0).shape or comparison.job.m != masks.history.m:
+            raise ProxSparseError(
+                f"Comparison {id} has another model or pattern: its {layer} has the shape {mask.shape}."
+            )
+        return mask
+
 
 def picked_layer(event: gr.EventData) -> str:
     """The layer of the cell that was clicked."""
-    return str(_clicked(event, "customdata"))
+    return str(clicked(event, "customdata"))
 
 
 def picked_group(event: gr.EventData) -> str:
     """The group of the weight that was clicked."""
-    return f"{int(_number_clicked(event, 'y'))}.{int(_number_clicked(event, 'customdata'))}"
+    return f"{int(_numberclicked(event, 'y'))}.{int(_numberclicked(event, 'customdata'))}"
 
 
 def picked_step(event: gr.EventData) -> int:
     """The step of the point that was clicked."""
-    return math.ceil(_number_clicked(event, "x"))
+    return math.ceil(_numberclicked(event, "x"))
 
 
-def _number_clicked(event: gr.EventData, name: str) -> float:
-    value = _clicked(event, name)
+def _numberclicked(event: gr.EventData, name: str) -> float:
+    value = clicked(event, name)
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -256,14 +305,6 @@ def _number_clicked(event: gr.EventData, name: str) -> float:
     if not math.isfinite(number):
         raise ProxSparseError(f"{str(value)[:40]!r} is no place in a chart: click it again.")
     return number
-
-
-def _clicked(event: gr.EventData, name: str) -> Any:
-    """What the page says of the click. Raises ProxSparseError where it says nothing."""
-    try:
-        return getattr(event, name)
-    except (AttributeError, TypeError):  # TypeError: of an event without any data
-        raise ProxSparseError("The page does not say what was clicked: click it again.") from None
 
 
 def _group_in_tile(text: str | None, masks: MasksView, layer: str) -> tuple[int, int]:

@@ -97,6 +97,17 @@ def test_what_is_added_ends_as_if_it_had_been_asked_for_at_once(compared, learne
     assert "wanda" in (run.path / "table.md").read_text()
 
 
+def test_a_run_that_was_added_and_is_not_yet_laid_beside_the_others_has_a_row(compared, learned_run):
+    run = compared("between")
+    table = (run.path / "layers_compared.json").read_bytes()
+    add_to_comparison(run, runs=[str(learned_run.path)])
+    assert work(run.path) == 0
+    (run.path / "layers_compared.json").write_bytes(table)  # as it was between the two
+    found = Comparison(run)
+    assert found.ours == "learned" and set(found.table()["method"]) == {"dense", "magnitude", "learned"}
+    assert found.layers()["overlap"].isna().all() and found.layers()["output_error"].notna().all()
+
+
 def test_two_masks_differ_where_their_masks_do(compared, lm):
     found = Comparison(compared("differing", methods=("magnitude", "wanda")))
     masks = {"magnitude": magnitude(lm.model).masks}

@@ -101,15 +101,14 @@ class CompareJobWorker(Job):
 
     def take_in(self, name: str, path: str) -> None:
         """Keep the masks of a sparse checkpoint, once they are proven; a comparison that goes on has them already."""
-        from proxsparse.masks.mask_set import MASKS_FILE
         from proxsparse.methods.checkpoint import from_checkpoint
 
-        if (self.directory(name) / MASKS_FILE).is_file():
+        if Comparison(self.run).masks_file(name).is_file():
             return
         check_masks([path])
         self.label, job = name, self.job
         found = from_checkpoint(path, self.lm.model, job.n, job.m, layers=self.layers, progress=self.progress)
-        self.keep(self.directory(name), found)
+        self.keep(name, found)
         self.recorder.event("masks read", method=name, layers=len(found.masks), pattern=found.masks.pattern)
 
     # One method
@@ -152,7 +151,7 @@ class CompareJobWorker(Job):
         if name == "dense":
             result |= {"seconds": None, "peak_bytes": None, "sparsity": self.sparsity()}
         if pruned is not None and name not in self.job.mask_names():
-            self.keep(directory, pruned)
+            self.keep(name, pruned)
         with pruned.placed_in(self.layers) if pruned else nullcontext():
             result["losses"] = window_losses(self.lm.model, self.heldout, progress=self.progress).tolist()
             result["completions"] = self.complete()
@@ -203,27 +202,25 @@ class CompareJobWorker(Job):
         self.progress(0, 1, "completing the prompts")
         return complete(self.lm, self.job.prompts, self.job.new_tokens)
 
-    def keep(self, directory: Path, pruned: Pruned) -> None:
+    def keep(self, name: str, pruned: Pruned) -> None:
         """Masks, and weights where they were changed: what has to be known again when all methods are there."""
         from safetensors.torch import save_file
 
-        from proxsparse.masks.mask_set import MASKS_FILE
-
         if pruned.weights is not None:
-            with written_whole(directory / "weights.safetensors") as temporary:
+            with written_whole(self.directory(name) / "weights.safetensors") as temporary:
                 save_file({name: weight.cpu().contiguous() for name, weight in pruned.weights.items()}, temporary)
-        with written_whole(directory / MASKS_FILE) as temporary:
+        with written_whole(Comparison(self.run).masks_file(name)) as temporary:
             pruned.masks.save(temporary)
 
     def kept(self, name: str) -> Pruned:
         from safetensors.torch import load_file
 
-        from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
+        from proxsparse.masks.mask_set import MaskSet
         from proxsparse.methods import Pruned
 
         weights = self.directory(name) / "weights.safetensors"
         return Pruned(
-            MaskSet.load(self.directory(name) / MASKS_FILE), load_file(weights) if weights.is_file() else None
+            MaskSet.load(Comparison(self.run).masks_file(name)), load_file(weights) if weights.is_file() else None
         )
 
     def placed(self, name: str) -> AbstractContextManager:

@@ -48,11 +48,19 @@ class Comparison:
         """{method that gave no result: why}."""
         return {name: result["error"] for name, result in self._found().items() if "error" in result}
 
+    def masks_file(self, name: str) -> Path:
+        """Where the masks of a method, run or checkpoint lie once it is measured. Raises ProxSparseError for one that is not compared."""
+        if name == "dense" or name not in self.names():
+            raise ProxSparseError(
+                f"Comparison {self.run.id} compares no {name[:80]!r}: choose among {', '.join(self.names()[1:])}."
+            )
+        return self.run.path / "results" / name / "masks.safetensors"
+
     def progress(self) -> dict[str, str]:
         """{dense, method, run or checkpoint: measured, failed, working or waiting}, in the order in which they are measured."""
         found, working = self._found(), self.run.state()["status"] in ("running", "paused")
         words = {}
-        for name in self._names():
+        for name in self.names():
             if name in found:
                 words[name] = "failed" if "error" in found[name] else "measured"
             else:
@@ -65,11 +73,12 @@ class Comparison:
         texts = {name: result.get("corpus") for name, result in self.results().items()}
         return {name: text["name"] for name, text in texts.items() if text and text["sha256"] != own}
 
-    def _names(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
+        """All that are compared, in the order in which they are measured: dense, methods, runs, sparse checkpoints."""
         return ("dense", *self.job.methods, *self.job.run_names(), *self.job.mask_names())
 
     def _found(self) -> dict[str, dict]:
-        found = {name: read_json(self.run.path / "results" / name / "result.json") for name in self._names()}
+        found = {name: read_json(self.run.path / "results" / name / "result.json") for name in self.names()}
         return {name: result for name, result in found.items() if result is not None}
 
     def judged(self) -> dict[str, dict[str, list[float]]]:
@@ -150,7 +159,7 @@ class Comparison:
         parts = []
         for method, errors in compared["output_error"].items():
             overlap = None
-            if ours is not None:
+            if ours in compared["output_error"]:  # what was added to a comparison is laid beside the others at the end
                 overlap = [1.0] * len(errors) if method == ours else _overlap(compared, method, ours)
             parts.append(described.assign(method=method, output_error=errors, overlap=overlap))
         columns = ["method", "name", "block", "projection", "output_error", "overlap"]

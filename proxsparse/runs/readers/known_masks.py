@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs.history.reader import History
+from proxsparse.runs.readers.comparison import Comparison
 from proxsparse.runs.run import Run
 
 if TYPE_CHECKING:
@@ -69,3 +70,19 @@ def kept_in_group(run: Run, step: int, layer: str, row: int, group: int) -> list
         packed = file.get_slice(layer)[row : row + 1]
     bits = np.unpackbits(packed[0], bitorder="little")
     return np.flatnonzero(bits[group * m : (group + 1) * m]).tolist()
+
+
+def method_mask(comparison: Comparison, method: str, layer: str) -> np.ndarray:
+    """The mask of a layer that a method of a comparison made: bool (rows, columns); without torch.
+
+    Raises ProxSparseError where the comparison keeps no mask of that method and layer.
+    """
+    file, layers = comparison.masks_file(method), comparison.run.layers().set_index("name")
+    if layer not in layers.index or not file.is_file():
+        raise ProxSparseError(
+            f"Comparison {comparison.run.id} keeps no mask of {method} for {layer}: choose another method."
+        )
+    with safe_open(file, "np") as masks:
+        packed = masks.get_tensor(layer)
+    columns = layers.loc[layer, "columns"]
+    return np.unpackbits(packed, axis=1, bitorder="little")[:, :columns].astype(bool)

@@ -1,0 +1,315 @@
+"""The Compare screen: start a comparison, watch it, and decide between masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+import plotly.graph_objects as go
+from gradio.components import Component
+
+from app import comparison_page
+from app.address import Entry
+from app.clicks import clicked_text
+from app.live_plot import live_plot
+from app.operator import EXAMPLE_COMPARISON_ID, RECORDED, Operator
+from app.screens.compare_form import CompareForm
+from app.screens.compare_row import CompareRow
+from app.screens.shown import Shown
+from app.views.comparison import Compared, compared
+from app.views.drawn import SHARED
+from app.views.listing import Listing
+from proxsparse import LearnConfig, LearnJob, figures
+from proxsparse.config import CompareJob
+from proxsparse.runs import Run, add_to_comparison, new_run_path
+from proxsparse.runs.directory import ACTIVE
+
+INTRODUCTION = """
+**Which mask is best?** Every method makes a mask of the same model from the same text, and all are judged on the same held-out windows,
+also of texts of another kind. **Click a name** in the table for what can be done with its mask, **a heading** to sort by it.
+"""
+COSTS = {"seconds": "seconds", "peak memory": "memory_GB"}
+CHARTS = {"perplexity": 420, "cost": 420, "error": 420, "overlap": 420, "network": 320, "errors": 360, "common": 360}
+FIRST_ORDER = "perplexity"
+CLICKS = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button');
+  if (button) trigger('select', {method: button.dataset.method ?? null, sort: button.dataset.sort ?? null});
+});
+"""
+
+
+class CompareScreen:
+    """Starts comparisons, and shows the one chosen."""
+
+    name, title, keys = "compare", "Compare", ()
+    css = (
+        """
+.stages { display: flex; flex-wrap: wrap; gap: 4px 8px; list-style: none; margin: 8px 0 0; padding: 0; font-size: .85em; }
+.stages li { border: 1px solid var(--border-color-primary); border-radius: 4px; padding: 0 8px; margin: 0; }
+.stages li.working { border-color: #0072B2; font-weight: 650; } .stages li.failed { border-color: #D55E00; }
+.stages li.waiting { opacity: .75; }
+#compare-table :is(th, td) button { font: inherit; color: inherit; background: none; text-align: left; cursor: pointer; padding: 2px 0; }
+#compare-table td button { text-decoration: underline; } #compare-table tr.chosen { background: rgba(0, 114, 178, .14); }
+#compare-table th button { white-space: nowrap; } #compare-table :is(th, td) { white-space: nowrap; }
+#compare-methods .wrap { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); gap: 4px; }
+.completions { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px; font-size: .92em; }
+.completions .said-by { font-weight: 600; } .completions .said { overflow-wrap: anywhere; min-height: 0; margin: 0; }
+#compare-words { font-size: .88em; }
+@media (max-width: 640px) { .completions { grid-template-columns: 1fr; } .completions .said { margin-bottom: 8px; } }
+"""
+        + CompareRow.css
+    )
+
+    def __init__(self, operator: Operator, listing: Listing):
+        self.operator, self.listing = operator, listing
+        self.form, self.row = CompareForm(operator), CompareRow(operator, listing)
+
+    # The page
+
+    def build(self, shell) -> None:
+        gr.Markdown(INTRODUCTION)
+        with gr.Accordion("New comparison", open=False, elem_id="compare-new"):
+            self.form.build()
+            with gr.Row():
+                self.start = gr.Button("Compare them", variant="primary", elem_id="compare-start")
+                self.add = gr.Button("Add to the comparison shown", interactive=False, elem_id="compare-add")
+            gr.Markdown(
+                "*Add* measures the methods, runs, masks and further texts chosen here that the comparison shown lacks, and nothing again; "
+                "its model, text and settings stay as they are."
+            )
+        with gr.Row(equal_height=False):
+            self.chosen = gr.Dropdown(
+                [], label="Comparison shown", allow_custom_value=True, elem_id="compare-chosen", scale=3, min_width=260
+            )
+            self.buttons = {
+                name: gr.Button(label, size="sm", interactive=False, min_width=90, elem_id=f"compare-{name}")
+                for name, label in (("pause", "Pause"), ("resume", "Resume"), ("stop", "Stop"))
+            }
+        self.banner = gr.HTML(elem_id="compare-banner")
+        self.table = gr.HTML(elem_id="compare-table", js_on_load=CLICKS)
+        self.words = gr.HTML(elem_id="compare-words")
+        self.row.build()
+        self.charts: dict[str, gr.HTML] = {}
+        self.charts["perplexity"] = live_plot("chart-compare-perplexity", CHARTS["perplexity"])
+        with gr.Row():
+            with gr.Column(min_width=320):
+                self.cost = gr.Radio(list(COSTS), value="seconds", label="Cost", elem_id="compare-cost")
+                self.charts["cost"] = live_plot("chart-compare-cost", CHARTS["cost"])
+            with gr.Column(min_width=320):
+                self.charts["error"] = live_plot("chart-compare-error", CHARTS["error"])
+        gr.Markdown("## Where masks differ")
+        with gr.Row():
+            self.first = gr.Dropdown([], label="Kept by", allow_custom_value=True, elem_id="compare-first")
+            self.second = gr.Dropdown(
+                [],
+                label="and dropped by",
+                allow_custom_value=True,
+                elem_id="compare-second",
+                info="or click a cell of the matrix",
+            )
+        with gr.Row():
+            for name in ("network", "overlap"):
+                with gr.Column(min_width=320):
+                    self.charts[name] = live_plot(f"chart-compare-{name}", CHARTS[name])
+        with gr.Row():
+            for name in ("errors", "common"):
+                with gr.Column(min_width=320):
+                    self.charts[name] = live_plot(f"chart-compare-{name}", CHARTS[name])
+        self.completions = gr.HTML(elem_id="compare-completions")
+        # Clicked in the table: hidden, and in the address.
+        self.method, self.order = (
+            gr.Textbox(visible="hidden", elem_id=f"compare-{name}") for name in ("method", "order")
+        )
+        self.inputs = [self.chosen, self.cost, self.first, self.second, self.method, self.order, self.form.runs]
+        self.outputs = [
+            self.chosen, self.banner, self.table, self.words, self.completions, self.first, self.second, self.form.runs, self.add,
+            *self.buttons.values(), *self.charts.values(), *self.row.outputs,
+        ]  # fmt: skip
+        self.address = {
+            "comparison": Entry(self.chosen, self._asked),
+            "method": self.method, "sort": self.order, "cost": self.cost, "first": self.first, "second": self.second,
+        }  # fmt: skip
+
+    def wire(self, shell) -> None:
+        """Buttons start and steer; what is clicked in the table or a chart is a choice."""
+        shell.on(self.start.click, self.begin, self.form.values, [self.chosen])
+        addable = [self.form.methods, self.form.runs, self.form.masks, self.form.evaluate_on]
+        shell.on(self.add.click, self.grow, [self.chosen, *addable])
+        for command, button in self.buttons.items():
+            shell.on(button.click, lambda id, command=command: self.send(command, id), [self.chosen])
+        shell.on(self.table.select, chosen_in_table, [self.method, self.order], [self.method, self.order])
+        for name, handler in (("perplexity", chosen_row), ("cost", chosen_point), ("error", chosen_point)):
+            shell.on(self.charts[name].select, handler, None, [self.method])
+        shell.on(self.charts["overlap"].select, chosen_pair, None, [self.first, self.second])
+        gr.on([self.chosen.input, self.cost.input, self.first.input, self.second.input], **shell.looking(self))
+        self.row.wire(shell, self.chosen, self.method)
+
+    # Looking
+
+    def render(self, shown: Shown) -> dict[Component, Any]:
+        """Each part when what it shows has changed."""
+        rows = self.listing.rows()
+        updates: dict[Component, Any] = {}
+        offered = self.form.offered(rows)
+        if shown.changed("offered", offered):
+            updates[self.form.runs] = gr.update(choices=offered)
+        choices = [(row.label, row.id) for row in rows if row.kind == "compare"]
+        choices += [("recorded example", EXAMPLE_COMPARISON_ID)] if EXAMPLE_COMPARISON_ID in RECORDED else []
+        chosen, known = shown.values[self.chosen], [id for _, id in choices]
+        chosen = chosen if chosen in known else known[0] if known else None
+        if shown.changed("choices", (choices, chosen)) or chosen != shown.values[self.chosen]:
+            updates[self.chosen] = gr.update(choices=choices, value=chosen)
+        if chosen is None:
+            return updates | self._nothing(shown)
+        run = self.operator.find_any(chosen)
+        found, state = compared(run), run.state()
+        asked = tuple(command["command"] for _, command in run.commands()) if state["status"] in ACTIVE else ()
+        if shown.changed("state", (chosen, state, asked, found.signature)):
+            updates[self.banner] = comparison_page.banner(found, state, asked)
+            updates |= self._buttons(run, state["status"], asked)
+        method, order = shown.values[self.method] or "", shown.values[self.order] or FIRST_ORDER
+        if shown.changed("table", (chosen, found.signature, method, order)):
+            updates[self.table] = comparison_page.table(found, order, method)
+        if shown.changed("words", (chosen, found.signature)):
+            updates |= {self.words: comparison_page.words(found), self.completions: comparison_page.completions(found)}
+        updates |= self.row.render(shown, found, method, rows)
+        return updates | self._charts(shown, chosen, found)
+
+    def _charts(self, shown: Shown, chosen: str, found: Compared) -> dict[Component, Any]:
+        updates: dict[Component, Any] = {}
+
+        def draw(name: str, figure: Callable[[], go.Figure], *look) -> None:
+            key = (name, chosen, found.signature, *look)
+            if shown.changed(f"chart {name}", key):
+                updates[self.charts[name]] = SHARED.chart(("compare", *key), figure)
+
+        cost = COSTS.get(shown.values[self.cost], "seconds")
+        draw("perplexity", lambda: figures.perplexities(found.table))
+        draw("cost", lambda: figures.against_perplexity(found.table, cost, found.base), cost)
+        draw("error", lambda: figures.against_perplexity(found.table, "output_error", found.base))
+        names = found.compared
+        if len(names) < 2:
+            later = ("overlap", "network", "errors", "common")
+            return updates | (
+                {self.charts[name]: "" for name in later} if shown.changed("pairs", (chosen, None)) else {}
+            )
+        first, second = self._pair(shown, found, names, updates)
+        draw("overlap", lambda: figures.overlap_matrix(found.overlaps, found.job.n / found.job.m))
+        draw("network", lambda: self._network(found, first, second), first, second)
+        draw("errors", lambda: figures.output_errors(found.layers))
+        if found.ours is not None:
+            draw("common", lambda: figures.overlap_by_layer(found.layers, found.ours))
+        elif shown.changed("chart common", (chosen, None)):
+            updates[self.charts["common"]] = ""
+        return updates
+
+    def _pair(self, shown: Shown, found: Compared, names: list[str], updates: dict) -> tuple[str, str]:
+        """The two masks whose difference is drawn: those chosen, else ours and the best other one."""
+        ours = found.ours if found.ours in names else names[-1]
+        best = next((name for name in found.table["method"] if name in names and name != ours), names[0])
+        first, second = shown.values[self.first], shown.values[self.second]
+        first = first if first in names else ours
+        second = second if second in names else best if best != first else ours
+        given = (shown.values[self.first], shown.values[self.second])
+        if shown.changed("pairs", (shown.values[self.chosen], names)) or given != (first, second):
+            updates |= {
+                self.first: gr.update(choices=names, value=first), self.second: gr.update(choices=names, value=second)
+            }  # fmt: skip
+        return first, second
+
+    @staticmethod
+    def _network(found: Compared, first: str, second: str) -> go.Figure:
+        values = found.comparison.differing(first, second)
+        title = f"Kept by {first} and dropped by {second}: at most {values.max():.0%} of a layer's kept weights"
+        read = (
+            "A cell is a layer: a decoder block from left to right, a linear map in it from top to bottom. The brighter, the more of the "
+            f"weights that {first} keeps are dropped by {second}."
+        )
+        return figures.layer_map(found.run.layers(), values, f"dropped by {second}", title, read)
+
+    def _buttons(self, run: Run, status: str, asked: tuple[str, ...]) -> dict[Component, Any]:
+        recorded = bool(run.header().get("recorded"))
+        enabled = {
+            "pause": status == "running" and "pause" not in asked,
+            "resume": status in ("paused", "stopped", "interrupted", "failed", "new"),
+            "stop": status in ACTIVE and "stop" not in asked,
+        }
+        updates = {
+            self.buttons[name]: gr.update(interactive=value and not recorded, **self._label(name, status))
+            for name, value in enabled.items()
+        }
+        return updates | {self.add: gr.update(interactive=status not in ACTIVE and not recorded)}
+
+    @staticmethod
+    def _label(name: str, status: str) -> dict[str, str]:
+        return {"value": "Withdraw" if status == "waiting" else "Stop"} if name == "stop" else {}
+
+    def _nothing(self, shown: Shown) -> dict[Component, Any]:
+        if not shown.changed("state", None):
+            return {}
+        empty = dict.fromkeys((self.table, self.words, self.completions, *self.charts.values()), "")
+        off = {button: gr.update(interactive=False) for button in (*self.buttons.values(), self.add)}
+        return {self.banner: comparison_page.EMPTY} | empty | off | self.row.nothing()
+
+    def _asked(self, id: str):
+        """A comparison that an address names. Raises ProxSparseError where there is none."""
+        compared(self.operator.find_any(id))
+        return gr.update(choices=[id], value=id)
+
+    # Doing
+
+    def begin(self, *values) -> Any:
+        """Start a comparison of what stands in the form; returns which one is shown from now on."""
+        self.operator.rights.require_acting()
+        job = self.form.job(*values)
+        self.operator.require_room(_as_a_run(job))
+        self.form.check(job)
+        path = new_run_path(self.operator.runs, "compare")
+        run = Run.create_kind("compare", {"compare": job.to_dict()}, path, self.operator.rights.owner)
+        run.start()
+        return gr.update(choices=[run.id], value=run.id)
+
+    def grow(self, id: str, methods, runs, masks, evaluate_on) -> None:
+        """Measure what is chosen in the form and the comparison lacks."""
+        run = self.operator.find_to_change(id)
+        given = self.form.added(methods, runs, masks, evaluate_on)
+        own = compared(run).job.corpus
+        given["evaluate_on"] = tuple(text for text in given["evaluate_on"] if text != own)
+        add_to_comparison(run, **given)
+        run.start()
+
+    def send(self, command: str, id: str) -> None:
+        """Pause, resume, stop."""
+        run = self.operator.find_to_change(id)
+        if command == "resume" and run.state()["status"] != "paused":
+            run.start()
+        else:
+            run.send(command)
+
+
+def _as_a_run(job: CompareJob) -> LearnJob:
+    """A run as large as the largest method of a comparison, for the operator's limits."""
+    learn = LearnConfig(steps=job.steps, batch=job.batch, n=job.n, m=job.m)
+    return LearnJob(job.model, length=job.length, context=job.context, learn=learn)
+
+
+def chosen_in_table(event: gr.EventData, method: str, order: str) -> tuple[str, str]:
+    """What was clicked in the table: a name, or a heading; the other stays."""
+    return clicked_text(event, "method") or method or "", clicked_text(event, "sort") or order or ""
+
+
+def chosen_row(event: gr.EventData) -> str:
+    """The method of the row of a chart that was clicked."""
+    return clicked_text(event, "y")
+
+
+def chosen_point(event: gr.EventData) -> str:
+    """The method of the point that was clicked."""
+    return clicked_text(event, "customdata")
+
+
+def chosen_pair(event: gr.EventData) -> tuple[str, str]:
+    """The two masks of the cell that was clicked."""
+    return clicked_text(event, "y"), clicked_text(event, "x")
