@@ -8,6 +8,7 @@ from html import escape
 from app import html
 from app.operator import EXAMPLE_ID
 from app.views.run import RunSnapshot
+from proxsparse import LearnConfig
 from proxsparse.config import JUDGED_ONLY
 from proxsparse.learning.report import pattern_share
 
@@ -97,12 +98,21 @@ def tiles(view: RunSnapshot | None) -> str:
         else html.tile(
             "given model", _perplexity(dense), f"as it came: {given.removeprefix('given model, ')}; same windows"
         ),
-        html.tile("training loss", loss, f"nats a token, {view.job.learn.loss_at} weights"),
+        html.tile("training loss", loss, _loss_words(view.job.learn)),
         html.tile(strength[0], f"{view.strength:.3g}", strength[1]),
         html.tile(f"groups already {n}:{m}", sparse, f"at most {n} nonzero soft weights of {m}"),
         html.tile("weights flipped", flipped, "kept now and dropped at the start, or the reverse"),
     )
     return f"<div class='tiles'>{''.join(tiles)}</div>"
+
+
+def _loss_words(learn: LearnConfig) -> str:
+    """What the training loss is made of: only the language-model loss is the logarithm of a perplexity."""
+    at = f"at the {learn.loss_at} weights"
+    if not learn.distill:
+        return f"next-token loss, nats a token, {at}"
+    rest = "" if learn.distill == 1 else f", {1 - learn.distill:.0%} next-token loss"
+    return f"{learn.distill:.0%} divergence from the dense model's predictions{rest}; nats a token, {at}"
 
 
 def _elsewhere(view: RunSnapshot) -> list[str]:

@@ -114,7 +114,8 @@ def learning_curve(
     read = (
         "Above, how badly the original weights under the mask predict text that nothing was learned from: lower is better, "
         "equal distances are equal factors, and the dense model is the floor to approach. The curve is measured on few windows, so that "
-        "learning waits little; the diamond is the final measurement, on many. Below, the loss on the text of each step."
+        "learning waits little; the diamond is the final measurement, on many. Below, the loss on the text of each step: as far as it is "
+        "the divergence from the dense model's predictions (`distill`), it is no logarithm of the perplexity above."
     )
     if len(elsewhere):
         read += " Open marks: the mask at the end, and the model without it, on text that the mask was not made on."

@@ -15,7 +15,7 @@ from app.views.ahead import planned_strengths, strengths_to_come
 from app.views.branches import family, names
 from app.views.listing import Listing
 from app.views.run import snapshot_of
-from proxsparse import PRESETS, LearnConfig, LearnJob, ProxSparseError
+from proxsparse import PRESETS, LearnConfig, LearnJob, ProxSparseError, Run
 from proxsparse.config import METHODS, PRESET_NOTES
 from proxsparse.files import append_record, read_json, write_json
 
@@ -260,3 +260,20 @@ def test_where_the_paper_has_two_scripts_they_differ_in_the_frozen_weight_penalt
     full, prox_only = PRESETS[f"Paper: {model}"], PRESETS[f"Paper: {model} (prox only)"]
     assert differences(values_of(prox_only), full).keys() - {"epsilon"} == {"lambda2"}
     assert full.learn.lambda2 > 0 == prox_only.learn.lambda2
+
+
+@pytest.mark.parametrize(
+    ("distill", "words"),
+    (
+        (0.0, "next-token loss, nats a token, at the masked weights"),
+        (
+            0.75,
+            "75% divergence from the dense model's predictions, 25% next-token loss; nats a token, at the masked weights",
+        ),
+        (1.0, "100% divergence from the dense model's predictions; nats a token, at the masked weights"),
+    ),
+    ids=("next token", "mixed", "divergence"),
+)
+def test_the_training_loss_says_what_it_is_made_of(tmp_path, distill, words):
+    job = LearnJob(learn=LearnConfig(distill=distill))
+    assert words in status.tiles(snapshot_of(Run.create(job, tmp_path / "run")))
