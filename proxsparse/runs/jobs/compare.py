@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from proxsparse.config import LEARNED, CompareJob, LearnConfig
 from proxsparse.errors import DivergedError, ProxSparseError
-from proxsparse.files import read_json, write_json, written_whole
+from proxsparse.files import MASKS_FILE, read_json, write_json, written_whole
 from proxsparse.memory import begin_peak, peak_bytes
 from proxsparse.runs.jobs.base import Job
 from proxsparse.runs.readers.comparison import JUDGED_FILE, Comparison, check_masks, check_runs
@@ -92,7 +92,6 @@ class CompareJobWorker(Job):
 
     def take_in(self, name: str, path: str) -> None:
         """Keep the masks of a sparse checkpoint, once they are proven; a comparison that goes on has them already."""
-        from proxsparse.masks.mask_set import MASKS_FILE
         from proxsparse.methods.checkpoint import from_checkpoint
 
         if (self.directory(name) / MASKS_FILE).is_file():
@@ -195,8 +194,6 @@ class CompareJobWorker(Job):
         """Masks, and weights where they were changed: what has to be known again when all methods are there."""
         from safetensors.torch import save_file
 
-        from proxsparse.masks.mask_set import MASKS_FILE
-
         if pruned.weights is not None:
             with written_whole(directory / "weights.safetensors") as temporary:
                 save_file({name: weight.cpu().contiguous() for name, weight in pruned.weights.items()}, temporary)
@@ -206,7 +203,7 @@ class CompareJobWorker(Job):
     def kept(self, name: str) -> Pruned:
         from safetensors.torch import load_file
 
-        from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
+        from proxsparse.masks.mask_set import MaskSet
         from proxsparse.methods import Pruned
 
         weights = self.directory(name) / "weights.safetensors"

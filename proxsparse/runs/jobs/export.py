@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from proxsparse.config import CompareJob, LearnJob, absolute, check_format, text_name
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import write_json
+from proxsparse.files import MASKS_FILE, write_json
 from proxsparse.progress import Progress, no_progress
 from proxsparse.runs.commands import in_words, require
 from proxsparse.runs.directory import ACTIVE
@@ -98,7 +98,7 @@ def export_masks(
     rows = [entry | {"judged_on": f"{own}, held-out part"} for entry in measured.to_dict("records")]
     rows += [_judged(row) for row in elsewhere.to_dict("records")]
     perplexity = [entry | {"made_on": own if entry["mask"] == "learned" else None} for entry in rows]
-    about = {"method": "ProxSparse", "step": step, "perplexity": perplexity}
+    about = {"method": "ProxSparse", "mask": "learned", "step": step, "perplexity": perplexity}
     return _export(run, job, run.masks()[step], about, directory, progress, format, model)
 
 
@@ -110,8 +110,6 @@ def export_method(
 
     Raises ProxSparseError for a method that has no result, or updates weights: those of an export are the original ones.
     """
-    from proxsparse.masks.mask_set import MASKS_FILE
-
     comparison = Comparison(run)
     job, results = comparison.job, comparison.results()
     exportable = [name for name in results if name != "dense" and not results[name]["weights_changed"]]
@@ -124,7 +122,7 @@ def export_method(
         )
     learned = method in OURS or method in job.run_names()
     perplexity = _measured_in(comparison, method)
-    about = {"method": "ProxSparse" if learned else method, "perplexity": perplexity}
+    about = {"method": "ProxSparse" if learned else method, "mask": method, "perplexity": perplexity}
     masks = run.path / "results" / method / MASKS_FILE
     return _export(run, job, masks, about, directory, progress, format, model)
 
