@@ -10,6 +10,7 @@ from proxsparse.cli import auth, commands
 from proxsparse.cli.app import app
 from proxsparse.cli.bench import bench
 from proxsparse.cli.output import write_in_any_encoding
+from proxsparse.cli.push import add_push, push
 from proxsparse.cli.report import report
 from proxsparse.cli.settings import Parser, add_further_texts, add_settings
 from proxsparse.config import (
@@ -250,6 +251,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--format", choices=EXPORT_FORMATS, default="dense",
         help="dense: with zeros, transformers loads it; compact: without them, load_compact does (default dense)",
     )  # fmt: skip
+    export.add_argument("--push", metavar="ORG/NAME", help="push it to the Hugging Face Hub, once it is proven")
+    add_push(export)
     add_json(export)
 
     tried = add(
@@ -273,6 +276,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--original", metavar="MODEL", help="the model it came from (default: what its provenance says)"
     )
     add_json(verify)
+
+    pushed = add(
+        "push", push, "push an export that lies on disk to the Hugging Face Hub, once it is proven again",
+        "proxsparse push sparse org/model",
+    )  # fmt: skip
+    pushed.add_argument("directory", metavar="DIR")
+    pushed.add_argument("repo", metavar="ORG/NAME", help="a model repository; it is made, private, where there is none")
+    pushed.add_argument(
+        "--original", metavar="MODEL", help="the model it came from (default: what its provenance says)"
+    )
+    add_push(pushed)
+    add_json(pushed)
 
     timed = add(
         "bench", bench, "time a 2:4 model dense and sparse, layer by layer and whole; without a GPU: what arithmetic says",

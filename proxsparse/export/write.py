@@ -18,10 +18,9 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.export.card import CARD_FILE, model_card, what_runs_it
 from proxsparse.export.compact import stored_tensors, write_compact
 from proxsparse.export.verification import verify
-from proxsparse.files import MASKS_FILE, PROVENANCE_FILE, local_path, why_not_written, write_json
+from proxsparse.files import COMPACT_FILE, MASKS_FILE, PROVENANCE_FILE, local_path, why_not_written, write_json
 from proxsparse.layers import prunable_layers
 from proxsparse.masks.mask_set import MaskSet
-from proxsparse.models.compact import COMPACT_FILE
 from proxsparse.models.language_model import LanguageModel, dtype_name
 from proxsparse.models.origin import origin_of
 from proxsparse.progress import Progress, no_progress
