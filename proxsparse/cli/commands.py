@@ -20,10 +20,13 @@ from proxsparse.runs.commands import VALUES, require
 from proxsparse.runs.places import move
 from proxsparse.runs.readers.comparison import check_masks, check_runs
 from proxsparse.runs.readers.sweep import check_plan
+from proxsparse.runs.tracking import require_tracker
 
 
 def learn(arguments: argparse.Namespace) -> int:
     job = job_from(arguments)
+    if job.track is not None:
+        require_tracker(job.track)
     run = Run.create(job, arguments.out or new_run_path("runs", job.model))
     return _start(run, arguments)
 

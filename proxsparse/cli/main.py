@@ -22,6 +22,7 @@ from proxsparse.config import (
     JUDGED_ONLY,
     METHODS,
     PRESETS,
+    TRACKERS,
     CompareJob,
     LearnConfig,
     LearnJob,
@@ -118,6 +119,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_worker(learn)
     add_json(learn)
     add_further_texts(learn, f"{EVALUATE_ON} ({DEFAULT_TEXTS})")
+    learn.add_argument(
+        "--track", choices=TRACKERS, default=argparse.SUPPRESS,
+        help="also write what the run records to this tracker, on this machine (pip install 'proxsparse[NAME]'; see the README)",
+    )  # fmt: skip
     add_settings(learn, LearnJob, "the job")
     add_settings(learn, LearnConfig, "the learner")
 

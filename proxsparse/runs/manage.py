@@ -83,7 +83,7 @@ def command_line(run: Run) -> str:
             words = ["fork", str(run.path.parent / parent["run"]), "--step", parent["step"], *_flags(changed, {})]
             return _command([*words, "--out", "DIR"])
         usual = _values(LearnJob()) | {"evaluate_on": LearnJob(corpus=job.corpus).judged_on}
-        return _command(["learn", *_flags(_values(job) | {"evaluate_on": job.judged_on}, usual)])
+        return _command(["learn", *_flags(_values(job) | {"evaluate_on": job.judged_on, "track": job.track}, usual)])
     if kind == "compare":
         from proxsparse.config import CompareJob
 
