@@ -138,7 +138,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from proxsparse.runs.jobs.export import export_masks, export_method, require_masks
+    from proxsparse.runs.jobs.export import export_masks, export_method, require_masks, require_no_method
 
     check_push(arguments)
     run = Run(arguments.directory)
@@ -150,8 +150,7 @@ def export(arguments: argparse.Namespace) -> int:
         write, what = export_method, arguments.method
     else:
         require_masks(run)
-        if arguments.method is not None:
-            raise ProxSparseError(f"Run {run.id} is no comparison and has one method: leave --method out.")
+        require_no_method(run, arguments.method)
         write, what = export_masks, max(run.masks()) if arguments.step is None else arguments.step
         if what not in run.masks():
             raise ProxSparseError(
