@@ -25,10 +25,10 @@ def routes(operator: Operator) -> list[Route]:
 
     one_at_a_time = threading.Lock()  # a report takes some seconds of a core
 
-    def files_of(request: Request) -> tuple[Path, list[Path]]:
-        run = operator.find(request.path_params["run"])
-        folder = run.path / "export" / "model"
-        return folder, sorted(path for path in folder.glob("*") if path.is_file() and not path.is_symlink())
+    def files_of(request: Request) -> list[Path]:
+        run, method = operator.find_any(request.path_params["run"]), request.path_params.get("method")
+        folder = run.export_path(method) / "model"
+        return sorted(path for path in folder.glob("*") if path.is_file() and not path.is_symlink())
 
     def said(answer):
         async def endpoint(request: Request):
@@ -40,17 +40,16 @@ def routes(operator: Operator) -> list[Route]:
         return endpoint
 
     def one_file(request: Request):
-        _, files = files_of(request)
-        for path in files:  # compared with what is there, never joined to a path
+        for path in files_of(request):  # compared with what is there, never joined to a path
             if path.name == request.path_params["name"]:
                 return FileResponse(path, filename=path.name)
         raise ProxSparseError("There is no such file in this export.")
 
     def archive(request: Request):
-        _, files = files_of(request)
+        files = files_of(request)
         if not files:
             raise ProxSparseError("This run has no finished export: export it first.")
-        name = request.path_params["run"]
+        name = "-".join(request.path_params.values())
         stream = ZipStream(compress_type=ZIP_STORED, sized=True)
         for path in files:
             stream.add_path(path, f"{name}/{path.name}")
@@ -71,5 +70,7 @@ def routes(operator: Operator) -> list[Route]:
         Route("/plotly.min.js", chart_library),
         Route("/download/{run}.zip", said(archive)),
         Route("/download/{run}/{name}", said(one_file)),
+        Route("/download/{run}/of/{method}.zip", said(archive)),
+        Route("/download/{run}/of/{method}/{name}", said(one_file)),
         Route("/report/{run}.html", said(report)),
     ]

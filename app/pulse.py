@@ -24,7 +24,6 @@ from app.views.listing import Listing
 from proxsparse import ProxSparseError
 
 PATH = "changed"
-NAMES = ("run", "comparison")  # in the address, of what is looked at
 LEAST, MOST = 0.5, 10.0  # seconds that an answer stands
 EACH = 1.0 / (os.cpu_count() or 1)  # seconds that each viewer adds to it: to draw for one takes some 0.04 of a core
 DEEPEST = 3  # folders below a run's, in which changes are seen
@@ -35,9 +34,8 @@ const every = 1000, anyway = 15000;  // ms; and after how long the screen is ask
 const screens = SCREENS;  // each is an event: Gradio looks for the names of events in the script
 let known = null, drawn = null, looked = 0, next = 0;
 const ask = async () => {
-  const here = new URLSearchParams(window.location.search), given = new URLSearchParams();
-  for (const name of NAMES) given.set(name, here.get(name) ?? '');
-  const answer = await fetch(`PATH?${given}`);
+  const run = new URLSearchParams(window.location.search).get('run') ?? '';
+  const answer = await fetch(`PATH?run=${encodeURIComponent(run)}`);
   if (!answer.ok) return every;
   const [now, stands] = (await answer.text()).split(' '), soon = Math.max(every, 1000 * stands);
   if (now === known && props.value === drawn && Date.now() < looked + anyway) return soon;
@@ -63,7 +61,6 @@ watch('value', () => { clearTimeout(next); next = setTimeout(again, every); });
 def pulse(screens: Sequence[str]) -> gr.HTML:
     """What asks. screens: their names, each of which is an event of it; the first is in sight at first."""
     script = SCRIPT.replace("PATH", PATH).replace("SCREENS", json.dumps([*screens]))
-    script = script.replace("NAMES", json.dumps(NAMES))
     return gr.HTML(value=f"{screens[0]} 0", js_on_load=script, elem_id="pulse", visible="hidden")
 
 
@@ -73,7 +70,7 @@ def next_value(value: str, screen: str) -> str:
 
 
 class Changes:
-    """One answer for all who look at the same run, or at the same run and comparison: a text that differs when anything changed."""
+    """One answer for all who look at the same run: a text that differs when anything changed."""
 
     def __init__(self, operator: Operator, listing: Listing):
         self.operator, self.listing = operator, listing
@@ -82,10 +79,7 @@ class Changes:
         self._asked: dict[str, int] = {}
 
     def of(self, id: str) -> str:
-        """A text that changes when the run, or the list of all runs, looks different, and how many seconds it stands.
-
-        id: of the run, or those of several with spaces between them.
-        """
+        """A text that changes when the run, or the list of all runs, looks different, and how many seconds it stands."""
         return self.standing(id) or self.look(id)
 
     def standing(self, id: str) -> str | None:
@@ -102,9 +96,8 @@ class Changes:
             until, since, _ = self._known.get(id, (now, now, ""))
             # Each asks once while an answer stands, or once a second where that is shorter.
             viewers = self._asked.pop(id, 1) * max(until - since, 1.0) / max(now - since, 1.0)
-            looked = [self._run(each) for each in id.split(" ") if each]
-            files, awaited = [files for files, _ in looked], any(awaited for _, awaited in looked)
-            text = f"{hash((tuple(files), self.listing.rows())):x}"
+            files, awaited = self._run(id)
+            text = f"{hash((files, self.listing.rows())):x}"
             if len(self._known) > 1000:
                 self._known.clear()
             seconds = LEAST if awaited else min(max(EACH * viewers, LEAST), MOST)
@@ -132,8 +125,8 @@ class Changes:
         """Where pages ask."""
 
         async def endpoint(request: Request) -> PlainTextResponse:
-            ids = " ".join(request.query_params.get(name, "") for name in NAMES)
-            return PlainTextResponse(self.standing(ids) or await run_in_threadpool(self.look, ids))
+            id = request.query_params.get("run", "")
+            return PlainTextResponse(self.standing(id) or await run_in_threadpool(self.look, id))
 
         return Route(f"/{PATH}", endpoint)
 

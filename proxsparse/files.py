@@ -22,6 +22,8 @@ from safetensors import SafetensorError
 from proxsparse.errors import ProxSparseError
 
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, as on Linux and macOS
+MASKS_FILE, PROVENANCE_FILE = "masks.safetensors", "provenance.json"  # beside the weights of an exported model
+COMPACT_FILE = "compact.json"  # of one without its zeros: which tensor lies where
 
 
 def cache_dir() -> Path:

@@ -128,7 +128,7 @@ class CompareScreen:
             *self.buttons.values(), *self.charts.values(), *self.row.outputs,
         ]  # fmt: skip
         self.address = {
-            "comparison": Entry(self.chosen, self._asked),
+            self.name: Entry(self.chosen, self._asked),  # by this name the page asks whether it changed
             "method": self.method, "sort": self.order, "cost": self.cost, "first": self.first, "second": self.second,
         }  # fmt: skip
 

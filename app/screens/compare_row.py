@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from html import escape
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import gradio as gr
 from gradio.components import Component
 
+from app import html
 from app.operator import EXAMPLE_ID, HAS_EXAMPLE, Operator
 from app.screens.masks import OTHER_METHOD
 from app.screens.shown import Shown
 from app.views.comparison import Compared, compared, run_beside
 from app.views.listing import Listing, Row
 from proxsparse import LearnConfig, LearnJob, ProxSparseError
-from proxsparse.config import METHODS, CompareJob
-from proxsparse.runs import Run, new_run_path
+from proxsparse.config import EXPORT_FORMATS, METHODS, CompareJob
+from proxsparse.files import read_json
+from proxsparse.runs import Run, new_run_path, start_export
+from proxsparse.runs.directory import ACTIVE
 
 # Where learning starts at the mask of a method: the metric in which it ranks the weights.
 STARTS_AT = {"magnitude": "weight", "wanda": "activation", "proxsparse-paper": "weight", "proxsparse": "activation"}
@@ -40,20 +43,33 @@ class CompareRow:
     def build(self) -> None:
         with gr.Row(visible=False, elem_id="compare-row") as self.place:
             self.about = gr.HTML(elem_id="compare-about", min_height=20)
-            self.learn = gr.Button("Learn from it", size="sm", scale=0, min_width=150, elem_id="compare-learn")
-        self.outputs = [self.place, self.about, self.learn]
+            with gr.Column(scale=0, min_width=180):
+                self.learn = gr.Button("Learn from it", size="sm", elem_id="compare-learn")
+                self.export = gr.Button("Export it", size="sm", elem_id="compare-export")
+            self.format = gr.Radio(
+                list(EXPORT_FORMATS),
+                value="dense",
+                label="Format of the export",
+                scale=0,
+                min_width=200,
+                elem_id="compare-format",
+            )
+        self.outputs = [self.place, self.about, self.learn, self.export, self.format]
 
     def wire(self, shell, chosen: gr.Dropdown, method: gr.Textbox) -> None:
         shell.on(self.learn.click, self.learn_from, [chosen, method], [shell.id, shell.tabs])
+        shell.on(self.export.click, self.export_it, [chosen, method, self.format])
 
     # Looking
 
     def render(self, shown: Shown, found: Compared, method: str, rows: tuple[Row, ...]) -> dict[Component, Any]:
         """Shown while a method of the table is chosen."""
-        if not shown.changed("row", (found.run.path, found.signature, method, tuple(row.id for row in rows))):
-            return {}
         if method not in found.comparison.results() or method == "dense":
-            return self.nothing()
+            return self.nothing() if shown.changed("row", None) else {}
+        export = found.run.export(method)
+        state = export and export.state()
+        if not shown.changed("row", (found.run.id, found.signature, method, tuple(row.id for row in rows), state)):
+            return {}
         run = self._run_of(found, method)
         links = [self._masks(found, method, run, shown.id, rows)]
         if run is not None:
@@ -62,10 +78,15 @@ class CompareRow:
             METHODS[method].about if method in METHODS else "a run" if run else "a sparse checkpoint of another tool"
         )
         words = f"<h3>{escape(method)}</h3><p class='note'>{escape(about)}</p><p>{' · '.join(filter(None, links))}</p>"
-        possible = method in STARTS_AT and run is None
+        words += _exported(found, method, export)
+        possible, recorded = method in STARTS_AT and run is None, bool(found.run.header().get("recorded"))
+        busy = state is not None and state["status"] in ACTIVE
+        exportable = method in found.masks() and not _changes_weights(found, method) and not recorded
         return {
             self.place: gr.update(visible=True), self.about: words,
             self.learn: gr.update(visible=run is None, interactive=possible, value=_label(method)),
+            self.export: gr.update(interactive=exportable and not busy),
+            self.format: gr.update(visible=exportable),
         }  # fmt: skip
 
     def nothing(self) -> dict[Component, Any]:
@@ -94,6 +115,10 @@ class CompareRow:
 
     # Doing
 
+    def export_it(self, id: str, method: str, format: str) -> None:
+        """Write the model under the mask of this method, and prove it."""
+        start_export(self.operator.find_to_change(id), format, method)
+
     def learn_from(self, id: str, method: str) -> tuple[str, Any]:
         """Start a run with the settings of this method; returns which run is shown from now on, and where."""
         self.operator.rights.require_acting()
@@ -102,6 +127,32 @@ class CompareRow:
         run = Run.create(job, new_run_path(self.operator.runs, job.model), self.operator.rights.owner)
         run.start()
         return run.id, gr.update(selected="learn")
+
+
+def _changes_weights(found: Compared, method: str) -> bool:
+    return bool(found.table.set_index("method")["weights_changed"].get(method, False))
+
+
+def _exported(found: Compared, method: str, export: Run | None) -> str:
+    """How far the export of the method's mask is, and where it can be had."""
+    if _changes_weights(found, method):
+        return "<p class='note'>It updates the weights that it keeps. An export is the original weights under a mask, so it has none.</p>"
+    if export is None:
+        return ""
+    state, report = export.state(), read_json(export.path / "report.json")
+    if state["status"] in ("failed", "interrupted"):
+        return html.failure(state.get("error") or state["doing"])
+    if report is None:
+        return (
+            f"<p><span class='status running'>exporting</span> <span class='doing'>{escape(state['doing'])}</span></p>"
+        )
+    verdict, word = ("done", "proven") if report["verification"]["ok"] else ("failed", "not proven")
+    address = f"download/{quote(found.run.id)}/of/{quote(method)}.zip"
+    about = f"Download the {escape(report['format'])} export ({html.size(report['bytes'])})"
+    return (
+        f"<p><span class='status {verdict}'>{word}</span> {escape(report['verification']['summary'])}</p>"
+        f"<p><a class='download' href='{address}' download>{about}</a></p>"
+    )
 
 
 def learning_from(job: CompareJob, method: str) -> LearnJob:

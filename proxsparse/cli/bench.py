@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 
-from proxsparse.cli.commands import _bar
+from proxsparse.cli.bar import Bar
 
 
 def bench(arguments: argparse.Namespace) -> int:
     from proxsparse.export.benchmark import bench_model
 
-    with _bar("bench") as progress:
+    with Bar("bench") as progress:
         found = bench_model(
             arguments.model, arguments.rows, arguments.context, arguments.new_tokens, arguments.device, progress
         )

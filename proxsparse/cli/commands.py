@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
+from proxsparse.cli.bar import Bar
 from proxsparse.cli.follow import follow
 from proxsparse.cli.prune import prune_runs, refuse_without_prune
+from proxsparse.cli.push import check_push, push_export, say_pushed
 from proxsparse.cli.settings import job_from
 from proxsparse.config import CompareJob, LearnConfig, SweepPlan, absolute
 from proxsparse.errors import ProxSparseError
@@ -22,10 +21,13 @@ from proxsparse.runs.commands import VALUES, require
 from proxsparse.runs.places import move
 from proxsparse.runs.readers.comparison import check_masks, check_runs
 from proxsparse.runs.readers.sweep import check_plan
+from proxsparse.runs.tracking import require_tracker
 
 
 def learn(arguments: argparse.Namespace) -> int:
     job = job_from(arguments)
+    if job.track is not None:
+        require_tracker(job.track)
     run = Run.create(job, arguments.out or new_run_path("runs", job.model))
     return _start(run, arguments)
 
@@ -128,7 +130,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         sparsity = str(sparsity_of(layer.matrix for layer in prunable_layers(lm.model, 1).values()))
     except ProxSparseError as error:  # what cannot be pruned can be measured all the same
         sparsity = f"of unknown sparsity ({str(error).rstrip('.')})"
-    with _bar("perplexity") as progress:
+    with Bar("perplexity") as progress:
         found = perplexity(lm.model, windows, arguments.batch, arguments.precision, progress)
         effect = bos_effect(lm.model, windows, arguments.precision) if text.bos else None
     if arguments.json:
@@ -152,8 +154,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from proxsparse.runs.jobs.export import export_masks, export_method, require_masks
+    from proxsparse.runs.jobs.export import export_masks, export_method, require_masks, require_no_method
 
+    check_push(arguments)
     run = Run(arguments.directory)
     if run.kind == "compare":
         if arguments.step is not None:
@@ -163,23 +166,25 @@ def export(arguments: argparse.Namespace) -> int:
         write, what = export_method, arguments.method
     else:
         require_masks(run)
-        if arguments.method is not None:
-            raise ProxSparseError(f"Run {run.id} is no comparison and has one method: leave --method out.")
+        require_no_method(run, arguments.method)
         write, what = export_masks, max(run.masks()) if arguments.step is None else arguments.step
         if what not in run.masks():
             raise ProxSparseError(
                 f"Run {run.id} has no masks of step {what}: choose {', '.join(map(str, run.masks()))}."
             )
-    with _bar("export") as progress:
+    with Bar("export") as progress:
         report = write(run, what, Path(arguments.to), progress, arguments.format, arguments.model)
+    pushed = {} if arguments.push is None else {"pushed": push_export(report, arguments)}
     if arguments.json:
-        print(json.dumps(report))
+        print(json.dumps(report | pushed))
         return 0
     for file in report["files"]:
         print(f"{file['bytes']:>13,}  {file['name']:<24} {file['about']}")
     print(f"{report['bytes']:>13,}  bytes in {report['directory']}")
     print(report["size"]["summary"])
     print(report["verification"]["summary"])
+    if pushed:
+        say_pushed(pushed["pushed"])
     return 0
 
 
@@ -193,7 +198,7 @@ def try_prompt(arguments: argparse.Namespace) -> int:
     from proxsparse.runs.jobs.loaded_run import LoadedRun  # here: a wrong request is refused without loading anything
 
     lines: list[dict] = []
-    with _bar("try") as progress:
+    with Bar("try") as progress:
         LoadedRun(run).answer(request, lines.append, progress)
     answer = Answer("", request, "done", tuple(lines))
     tables, texts = answer.next_tokens(), answer.texts()
@@ -220,7 +225,7 @@ def try_prompt(arguments: argparse.Namespace) -> int:
 def verify(arguments: argparse.Namespace) -> int:
     from proxsparse.export.verification import verify as prove
 
-    with _bar("verify") as progress:
+    with Bar("verify") as progress:
         found = prove(arguments.directory, arguments.original, progress)
     if arguments.json:
         print(json.dumps(found.to_dict()))
@@ -270,21 +275,3 @@ def _start(run: Run, arguments: argparse.Namespace) -> int:
         print(json.dumps({"run": str(run.path)}) if arguments.json else run.path)
         return 0
     return follow(run, process, as_json=arguments.json)
-
-
-class _bar:
-    """A tqdm bar behind the library's progress(done, total, what) calls; on stderr, where that is a terminal."""
-
-    def __init__(self, what: str):
-        self.bar = tqdm(desc=what, unit="", leave=False, file=sys.stderr, disable=None)
-
-    def __enter__(self):
-        return self.show
-
-    def __exit__(self, *_):
-        self.bar.close()
-
-    def show(self, done: int, total: int, what: str) -> None:
-        self.bar.total = total
-        self.bar.set_description(what, refresh=False)
-        self.bar.update(done - self.bar.n)  # drawn at most ten times a second

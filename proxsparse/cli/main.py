@@ -10,6 +10,7 @@ from proxsparse.cli import auth, commands
 from proxsparse.cli.app import app
 from proxsparse.cli.bench import bench
 from proxsparse.cli.output import write_in_any_encoding
+from proxsparse.cli.push import add_push, push
 from proxsparse.cli.report import report
 from proxsparse.cli.settings import Parser, add_further_texts, add_settings
 from proxsparse.config import (
@@ -21,6 +22,7 @@ from proxsparse.config import (
     JUDGED_ONLY,
     METHODS,
     PRESETS,
+    TRACKERS,
     CompareJob,
     LearnConfig,
     LearnJob,
@@ -117,6 +119,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_worker(learn)
     add_json(learn)
     add_further_texts(learn, f"{EVALUATE_ON} ({DEFAULT_TEXTS})")
+    learn.add_argument(
+        "--track", choices=TRACKERS, default=argparse.SUPPRESS,
+        help="also write what the run records to this tracker, on this machine (pip install 'proxsparse[NAME]'; see the README)",
+    )  # fmt: skip
     add_settings(learn, LearnJob, "the job")
     add_settings(learn, LearnConfig, "the learner")
 
@@ -254,6 +260,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--format", choices=EXPORT_FORMATS, default="dense",
         help="dense: with zeros, transformers loads it; compact: without them, load_compact does (default dense)",
     )  # fmt: skip
+    export.add_argument("--push", metavar="ORG/NAME", help="push it to the Hugging Face Hub, once it is proven")
+    add_push(export)
     add_json(export)
 
     tried = add(
@@ -277,6 +285,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--original", metavar="MODEL", help="the model it came from (default: what its provenance says)"
     )
     add_json(verify)
+
+    pushed = add(
+        "push", push, "push an export that lies on disk to the Hugging Face Hub, once it is proven again",
+        "proxsparse push sparse org/model",
+    )  # fmt: skip
+    pushed.add_argument("directory", metavar="DIR")
+    pushed.add_argument("repo", metavar="ORG/NAME", help="a model repository; it is made, private, where there is none")
+    pushed.add_argument(
+        "--original", metavar="MODEL", help="the model it came from (default: what its provenance says)"
+    )
+    add_push(pushed)
+    add_json(pushed)
 
     timed = add(
         "bench", bench, "time a 2:4 model dense and sparse, layer by layer and whole; without a GPU: what arithmetic says",

@@ -10,12 +10,11 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from proxsparse.files import write_json
+from proxsparse.files import COMPACT_FILE, MASKS_FILE, write_json
 from proxsparse.layers import PrunableLayer
 from proxsparse.masks.mask import Mask
-from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
+from proxsparse.masks.mask_set import MaskSet
 from proxsparse.models.compact import (
-    COMPACT_FILE,
     FORMAT,
     VERSION,
     digest_of,

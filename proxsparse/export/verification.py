@@ -9,15 +9,13 @@ import torch
 from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import local_path
+from proxsparse.files import MASKS_FILE, PROVENANCE_FILE, local_path, read_json
 from proxsparse.layers import PrunableLayers, prunable_layers
 from proxsparse.masks.groups import in_planes
-from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
+from proxsparse.masks.mask_set import MaskSet
 from proxsparse.models.language_model import dtype_name
 from proxsparse.models.load import load_model
 from proxsparse.progress import Progress, no_progress
-
-PROVENANCE_FILE = "provenance.json"
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,6 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
     >>> verify("sparse").ok  # doctest: +SKIP
     True
     """
-    from proxsparse.files import read_json
-
     directory = local_path(directory)
     if not (directory / MASKS_FILE).is_file():
         raise ProxSparseError(f"{directory} holds no {MASKS_FILE}: give a directory that `export` wrote.")

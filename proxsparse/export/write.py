@@ -3,6 +3,7 @@ it, or compact, without the zeros."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import re
 import shutil
@@ -14,17 +15,16 @@ from safetensors import SafetensorError
 from proxsparse import __version__
 from proxsparse.config import check_format
 from proxsparse.errors import ProxSparseError
-from proxsparse.export.card import model_card, what_runs_it
+from proxsparse.export.card import CARD_FILE, model_card, what_runs_it
 from proxsparse.export.compact import stored_tensors, write_compact
-from proxsparse.export.verification import PROVENANCE_FILE, verify
-from proxsparse.files import local_path, why_not_written, write_json
+from proxsparse.export.verification import verify
+from proxsparse.files import COMPACT_FILE, MASKS_FILE, PROVENANCE_FILE, local_path, why_not_written, write_json
 from proxsparse.layers import prunable_layers
-from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
-from proxsparse.models.compact import COMPACT_FILE
+from proxsparse.masks.mask_set import MaskSet
 from proxsparse.models.language_model import LanguageModel, dtype_name
+from proxsparse.models.origin import origin_of
 from proxsparse.progress import Progress, no_progress
 
-CARD_FILE = "README.md"
 ABOUT_FILES = {
     "config.json": "architecture",
     "generation_config.json": "generation defaults",
@@ -106,8 +106,13 @@ def export_model(
         if not verification.ok:
             raise ProxSparseError(f"The export was not kept. {verification.summary}")
         size = sizes(lm.model, masks, format)
-        card = model_card(lm, masks, provenance, verification.summary, format, size["summary"])
-        (temporary / CARD_FILE).write_text(card, encoding="utf-8")
+        origin = origin_of(lm.name, network=True)
+        n, m = masks.n, masks.m
+        proof = dataclasses.replace(
+            verification, original=origin.title
+        ).summary  # a path of this machine is nobody's business
+        card = model_card(origin, n, m, len(masks), provenance, proof, format, size["summary"])
+        card.save(temporary / CARD_FILE)
         for file in temporary.iterdir():
             file.chmod(0o644)
         temporary.chmod(0o755)
@@ -128,7 +133,7 @@ def export_model(
     ]
     return {
         "directory": str(directory), "bytes": sum(file["bytes"] for file in files), "files": files,
-        "format": format, "size": size, "speed": what_runs_it(masks), "verification": verification.to_dict(),
+        "format": format, "size": size, "speed": what_runs_it(n, m), "verification": verification.to_dict(),
     }  # fmt: skip
 
 

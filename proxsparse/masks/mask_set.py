@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from proxsparse.layers import PrunableLayer
 
 VERSION = 1  # of the file format
-MASKS_FILE = "masks.safetensors"  # beside the weights of an exported model
 
 
 class MaskSet(dict[str, Mask]):

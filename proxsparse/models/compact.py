@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import local_path
+from proxsparse.files import COMPACT_FILE, MASKS_FILE, local_path
 from proxsparse.layers import PrunableLayer, prunable_layers
 from proxsparse.masks.mask import Mask
-from proxsparse.masks.mask_set import MASKS_FILE, MaskSet
+from proxsparse.masks.mask_set import MaskSet
 from proxsparse.models.checks import check_causal, check_directory, check_tokenizer, drop_quantization_mark
 from proxsparse.models.language_model import (
     LanguageModel,
@@ -30,7 +30,6 @@ from proxsparse.models.language_model import (
     resolve_device,
 )
 
-COMPACT_FILE = "compact.json"
 FORMAT, VERSION = "proxsparse-compact", 1
 
 

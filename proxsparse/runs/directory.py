@@ -12,6 +12,7 @@ checkpoints/      step-000040.safetensors: everything needed to go on exactly
 masks/            step-000040.safetensors: packed masks
 history/          every change of the masks, tracked tiles, summaries: see `proxsparse.runs.history`  (append-only)
 export/           a run directory of its own (kind "export"); its model/ is the download
+tracking/         what a tracker was told, if one was asked for (`--track`), and how far
 probe/            a run directory of its own (kind "probe"): answers questions about the model, see readers/probe.py
 worker.log        what the worker process printed
 lock              held by the worker as long as it lives

@@ -59,8 +59,7 @@ def require_unused(run: Run, action: str) -> None:
     """Raise ProxSparseError while a process writes into the run's directory: its worker, that of an export, or that
     which answers questions about its model."""
     require(run, action)
-    export = run.export()
-    if export is not None and (export.is_alive() or export.state()["status"] in ACTIVE):
+    if any(export.is_alive() or export.state()["status"] in ACTIVE for export in run.exports()):
         raise ProxSparseError(f"An export of run {run.id} is being written: wait until it is done.")
     if run.kind == "learn" and Probe(run).is_there():
         raise ProxSparseError(f"The model of run {run.id} is in memory to be asked: end it on the Try it screen first.")
@@ -83,7 +82,7 @@ def command_line(run: Run) -> str:
             words = ["fork", str(run.path.parent / parent["run"]), "--step", parent["step"], *_flags(changed, {})]
             return _command([*words, "--out", "DIR"])
         usual = _values(LearnJob()) | {"evaluate_on": LearnJob(corpus=job.corpus).judged_on}
-        return _command(["learn", *_flags(_values(job) | {"evaluate_on": job.judged_on}, usual)])
+        return _command(["learn", *_flags(_values(job) | {"evaluate_on": job.judged_on, "track": job.track}, usual)])
     if kind == "compare":
         from proxsparse.config import CompareJob
 

@@ -103,9 +103,20 @@ class Run(RunDirectory):
         """The mask `start`, `magnitude` or `wanda` of a layer: bool (rows, columns). See `History.reference_mask`."""
         return self.history().reference_mask(layer, name)
 
-    def export(self) -> Run | None:
-        """The run's export, itself a run directory; its `model/` is what can be downloaded."""
-        return readable_run(self.path / "export")
+    def export(self, method: str | None = None) -> Run | None:
+        """The run's export, or of a comparison that of a method; itself a run directory, whose `model/` is what can be downloaded."""
+        return readable_run(self.export_path(method))
+
+    def export_path(self, method: str | None = None) -> Path:
+        """Where an export of the run, or of a method that it compares, lies. Raises ProxSparseError for what names no method."""
+        if method is not None and not re.fullmatch(r"[^./\0][^/\0]*", method):
+            raise ProxSparseError(f"There is no method {method[:80]!r} in run {self.id}: choose one that it compares.")
+        return self.path / "export" if method is None else self.path / "exports" / method
+
+    def exports(self) -> list[Run]:
+        """All exports that are written or being written: its own, and those of methods."""
+        paths = [self.export_path(), *sorted((self.path / "exports").glob("*"))]
+        return [export for export in map(readable_run, paths) if export is not None]
 
 
 def readable_run(path: Path) -> Run | None:

@@ -16,7 +16,7 @@ from proxsparse.runs.queue import device_of, turn
 from proxsparse.runs.recorder import Recorder
 from proxsparse.runs.run import Run
 
-OTHERS = ("export", "probe", "commands")  # folders of a run into which others than its worker write
+OTHERS = ("export", "exports", "probe", "commands")  # folders of a run into which others than its worker write
 
 
 def work(path: str | Path, lock: int | None = None) -> int:

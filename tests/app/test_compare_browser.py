@@ -1,11 +1,13 @@
 """The Compare screen in a real browser, with a real worker: started, watched, reloaded, paused, added to, sorted."""
 
+import zipfile
+
 import pytest
 from explorer import serve
 from playwright.sync_api import expect
 from waiting import until
 
-from proxsparse import Comparison, LearnConfig, LearnJob, Run, list_runs
+from proxsparse import Comparison, LearnConfig, LearnJob, MaskSet, Run, list_runs, verify
 from proxsparse.runs.worker import work
 
 pytestmark = pytest.mark.browser
@@ -141,6 +143,25 @@ def test_a_mask_is_opened_beside_a_run_and_learned_from(page, site):
     assert (job.model, job.corpus, job.learn.metric, job.learn.steps) == (site[2], site[3], "activation", 400)
     page.locator("#stop").click()
     until(lambda: started.state()["status"] in ("stopped", "done"))
+
+
+def test_the_mask_of_a_row_is_exported_and_downloaded(page, site, tmp_path):
+    _, runs, *_ = site
+    run = next(run for run in list_runs(runs, "compare"))
+    expect(page.locator("#compare-table")).to_contain_text("wanda")
+    page.locator("#compare-table").get_by_role("button", name="wanda").click()
+    page.locator("#compare-format").get_by_label("compact").check()
+    page.locator("#compare-export").click()
+    expect(page.locator("#compare-about")).to_contain_text("proven", timeout=120_000)
+    with page.expect_download(timeout=120_000) as kept:
+        page.locator("#compare-about a.download").click()
+    assert kept.value.suggested_filename == f"{run.id}-wanda.zip"
+    with zipfile.ZipFile(kept.value.path()) as archive:
+        archive.extractall(tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert verify(folder).ok
+    given, made = (MaskSet.load(path / "masks.safetensors") for path in (folder, run.path / "results" / "wanda"))
+    assert given.keys() == made.keys() and not any(given.flips(made).values())
 
 
 def test_a_stopped_comparison_goes_on_where_it_was(page, site):

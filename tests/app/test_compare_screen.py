@@ -63,7 +63,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def page(run):
-    page = Page(run.path.parent, comparison="compared")
+    page = Page(run.path.parent, compare="compared")
     page.first = dict(page.sent)
     page.look()  # what was filled in has come back
     return page
@@ -110,7 +110,7 @@ def test_names_from_outside_are_escaped(tmp_path):
 def test_what_did_not_change_is_not_sent_again_and_what_was_measured_is(tmp_path, monkeypatch):
     monkeypatch.setattr("proxsparse.runs.directory.is_held", lambda path: True)
     run = made_comparison(tmp_path / "compared", METHODS_SHOWN, status="running", measured=2)
-    page = Page(tmp_path, comparison="compared")
+    page = Page(tmp_path, compare="compared")
     stages = page.sent[page.compare.banner]
     for name, word in (
         ("dense", "measured"),
@@ -132,7 +132,7 @@ def test_what_did_not_change_is_not_sent_again_and_what_was_measured_is(tmp_path
 def test_the_row_says_what_can_be_done_with_a_mask(tmp_path, monkeypatch):
     made_comparison(tmp_path / "compared", METHODS_SHOWN, masks=True)
     learned = made_run(tmp_path / "learned", steps=2)
-    page = Page(tmp_path, comparison="compared", method="wanda")
+    page = Page(tmp_path, compare="compared", method="wanda")
     row = page.compare.row
     assert "Open its mask, beside that of the recorded example" in page.sent[row.about], (
         "a run without history shows none"
@@ -145,11 +145,11 @@ def test_the_row_says_what_can_be_done_with_a_mask(tmp_path, monkeypatch):
     assert page.sent[row.place]["visible"] is False
     made_comparison(tmp_path / "of-runs", ("magnitude",), runs=(str(learned.path),))
     add_result(Run(tmp_path / "of-runs"), "learned", 3.0)
-    page = Page(tmp_path, comparison="of-runs", method="learned")
+    page = Page(tmp_path, compare="of-runs", method="learned")
     assert (
         "?run=learned&amp;screen=masks" in page.sent[row_of(page).about] and "fork it" in page.sent[row_of(page).about]
     )
-    page = Page(tmp_path, comparison="of-runs", method="magnitude")
+    page = Page(tmp_path, compare="of-runs", method="magnitude")
     assert "Its mask is not on disk." in page.sent[row_of(page).about]
 
 
@@ -232,7 +232,7 @@ def test_a_comparison_that_is_recorded_or_gone_is_not_changed(page, run):
 
 
 def test_a_read_only_page_starts_nothing(run):
-    screen = Page(run.path.parent, comparison="compared").compare
+    screen = Page(run.path.parent, compare="compared").compare
     object.__setattr__(screen.operator, "rights", Rights(read_only=True))
     for act in (
         lambda: screen.begin(*values(SimpleNamespace(compare=screen))),
@@ -247,7 +247,7 @@ def test_a_read_only_page_starts_nothing(run):
 def test_a_comparison_belongs_to_who_started_it(run, monkeypatch):
     monkeypatch.setattr(Run, "start", lambda self: None)
     monkeypatch.setattr("app.visitors.Rights.owner", property(lambda self: "ann"))
-    page = Page(run.path.parent, comparison="compared")
+    page = Page(run.path.parent, compare="compared")
     shown = page.compare.begin(*values(page, methods=["magnitude"]))
     assert Run(run.path.parent / shown["value"]).header()["owner"] == "ann"
     learned, _ = page.compare.row.learn_from("compared", "wanda")

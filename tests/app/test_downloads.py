@@ -1,7 +1,7 @@
 """What can be downloaded; who may, tests/attack/test_login.py asks."""
 
 import pytest
-from made_runs import made_run
+from made_runs import made_comparison, made_run
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -17,6 +17,26 @@ def operator(tmp_path):
     (run.path / "export" / "model" / "config.json").write_text("{}")
     (run.path / "export" / "model" / "link").symlink_to("/etc/passwd")
     return Operator(tmp_path)
+
+
+@pytest.fixture
+def compared(tmp_path):
+    run = made_comparison(tmp_path / "compared", ("magnitude", "wanda"))
+    (run.path / "exports" / "wanda" / "model").mkdir(parents=True)
+    (run.path / "exports" / "wanda" / "model" / "config.json").write_text("{}")
+    (run.path / "secret").write_text("secret")
+    return Operator(tmp_path)
+
+
+def test_the_exports_of_methods_are_downloaded_and_nothing_beside_them(compared):
+    for address in ("/download/compared/of/wanda.zip", "/download/compared/of/wanda/config.json"):
+        assert client(compared).get(address).status_code == 200
+    for address in (
+        "/download/compared/of/magnitude.zip", "/download/compared/of/magnitude/config.json", "/download/compared/of/..%2f..%2f/secret",
+        "/download/compared/of/../secret", "/download/compared/of/%2e%2e/config.json", "/download/compared/of/.wanda/config.json",
+        "/download/compared/of/wanda/..%2f..%2f..%2fsecret", "/download/none/of/wanda.zip", "/download/compared.zip",
+    ):  # fmt: skip
+        assert client(compared).get(address).status_code == 404
 
 
 def client(operator):

@@ -36,9 +36,12 @@ from proxsparse import (
 )
 from proxsparse.cli import main
 from proxsparse.evaluation.output_error import output_errors
-from proxsparse.files import write_json
+from proxsparse.files import read_json, write_json
 from proxsparse.models.forward import autocast
+from proxsparse.runs import start_export
 from proxsparse.runs.jobs.compare import CompareJobWorker
+from proxsparse.runs.lock import held
+from proxsparse.runs.manage import require_unused
 from proxsparse.runs.readers.zero_shot import about_accuracies
 from proxsparse.runs.recorder import Recorder
 from proxsparse.runs.worker import work
@@ -260,6 +263,31 @@ def test_a_comparison_is_no_run_that_learned(compared, learned_run, capsys):
     assert "is done" in capsys.readouterr().err
     assert main(["runs", "--root", str(root)]) == 0
     assert "compare" in capsys.readouterr().out
+
+
+def test_a_method_is_exported_into_the_comparison_s_directory(compared):
+    export = start_export(compared, "compact", "magnitude")
+    assert export.path == compared.path / "exports" / "magnitude"
+    until(lambda: not export.is_alive(), 120)
+    assert export.state()["status"] == "done", (export.path / "worker.log").read_text()
+    report, proof = read_json(export.path / "report.json"), verify(export.path / "model")
+    assert report["format"] == "compact" and report["verification"]["ok"] and proof.ok
+    provenance = read_json(export.path / "model" / "provenance.json")
+    assert (provenance["run"], provenance["mask"], provenance["method"]) == (compared.id, "magnitude", "magnitude")
+    assert compared.export() is None and compared.export("magnitude").path == export.path
+    assert [each.path for each in compared.exports()] == [export.path]
+    write_json(export.path / "state.json", export.state() | {"status": "running"})
+    with held(export.path / "lock"), pytest.raises(ProxSparseError, match=r"export of run .* is being written"):
+        require_unused(compared, "delete")
+    write_json(export.path / "state.json", export.state() | {"status": "done"})
+    for method, words in (
+        (None, "none was given: give --method"), ("sparsegpt-update", "no mask on the original weights here"),
+        ("../magnitude", "no mask on the original weights here"),
+    ):  # fmt: skip
+        with pytest.raises(ProxSparseError, match=words):
+            start_export(compared, method=method)
+    with pytest.raises(ProxSparseError, match="There is no method"):
+        compared.export("../../elsewhere")
 
 
 def test_the_mask_of_a_method_is_exported(compared, tmp_path, lm, capsys):

@@ -26,29 +26,34 @@ WITHOUT_TEXT = ("random", "magnitude")  # methods that make their mask without a
 START_TIMEOUT = 10.0  # seconds that a second request waits for the first one to have started its export
 
 
-def start_export(run: Run, format: str = "dense") -> Run:
+def start_export(run: Run, format: str = "dense", method: str | None = None) -> Run:
     """Export `run` in a worker process of its own, into `export/` of the run; an earlier export is replaced.
 
     An export in the same format that is being written is returned as it is. Asking twice at once starts one. format: see
-    `export_model`. Raises ProxSparseError for another format, for a run without masks, and while an export in the other
-    format is being written.
+    `export_model`. method: of a comparison, which goes into `exports/<method>/`. Raises ProxSparseError for another format, for a
+    run without masks, for a method without a mask on the original weights, and while an export in the other format is being
+    written.
     """
     check_format(format)
     require(run, "export")
-    require_masks(run)
+    if run.kind == "compare":
+        require_method(run, method)
+    else:
+        require_masks(run)
+        require_no_method(run, method)
     with in_words(run):
         try:
             with held(run.path / "export.lock", timeout=START_TIMEOUT):
-                return _start_export(run, format)
+                return _start_export(run, format, method)
         except BlockingIOError:
             raise ProxSparseError(
                 f"An export of run {run.id} is just being started: wait a moment, then try again."
             ) from None
 
 
-def _start_export(run: Run, format: str) -> Run:
+def _start_export(run: Run, format: str, method: str | None) -> Run:
     """The same, while nobody else starts one."""
-    earlier = run.export()
+    earlier, path = run.export(method), run.export_path(method)
     if earlier is not None and earlier.state()["status"] in ACTIVE:
         writing = earlier.header()["format"]
         if writing != format:
@@ -56,10 +61,10 @@ def _start_export(run: Run, format: str) -> Run:
                 f"The {writing} export of run {run.id} is being written: wait until it is done, then ask for {format}."
             )
         return earlier
-    if (run.path / "export").exists():
-        shutil.rmtree(run.path / "export")
-    content = {"run": str(run.path.resolve()), "step": max(run.masks()), "format": format}
-    job = Run.create_kind("export", content, run.path / "export")
+    if path.exists():
+        shutil.rmtree(path)
+    what = {"step": max(run.masks())} if method is None else {"method": method}
+    job = Run.create_kind("export", {"run": str(run.path.resolve()), "format": format} | what, path)
     job.start()
     return job
 
@@ -67,12 +72,16 @@ def _start_export(run: Run, format: str) -> Run:
 def export_run(job: Run, recorder: Recorder) -> int:
     """The work of an export's own process."""
     header = job.header()
-    recorder.update(status="running", doing="loading the model", step=header["step"])
+    recorder.update(status="running", doing="loading the model", step=header.get("step", 0))
 
     def tell(done: int, total: int, what: str) -> None:
         recorder.update(doing=f"{what} {done + 1}/{total}" if total > 1 else what)
 
-    report = export_masks(Run(header["run"]), header["step"], job.path / "model", tell, header["format"])
+    run, to = Run(header["run"]), job.path / "model"
+    if "method" in header:
+        report = export_method(run, header["method"], to, tell, header["format"])
+    else:
+        report = export_masks(run, header["step"], to, tell, header["format"])
     write_json(job.path / "report.json", report)
     recorder.update(status="done", doing="done")
     return 0
@@ -87,6 +96,12 @@ def export_masks(
     model: str | None = None,
 ) -> dict:
     """Write the model of `run` under its masks of `step`; see `export_model`. model: where it lies now, if it was moved."""
+    provenance = learned_provenance(run, step)
+    return _export(run, run.job(), run.masks()[step], provenance, directory, progress, format, model)
+
+
+def learned_provenance(run: Run, step: int) -> dict:
+    """What an export of the masks of a step says of how they were made, and of how good they are."""
     job, measured = run.job(), run.table("perplexity")
     if not measured.empty:
         scope = "final" if (measured["scope"] == "final").any() else "live"
@@ -98,8 +113,8 @@ def export_masks(
     rows = [entry | {"judged_on": f"{own}, held-out part"} for entry in measured.to_dict("records")]
     rows += [_judged(row) for row in elsewhere.to_dict("records")]
     perplexity = [entry | {"made_on": own if entry["mask"] == "learned" else None} for entry in rows]
-    about = {"method": "ProxSparse", "step": step, "perplexity": perplexity}
-    return _export(run, job, run.masks()[step], about, directory, progress, format, model)
+    about = {"method": "ProxSparse", "mask": "learned", "step": step, "perplexity": perplexity}
+    return _provenance(run, job, about)
 
 
 def export_method(
@@ -110,23 +125,15 @@ def export_method(
 
     Raises ProxSparseError for a method that has no result, or updates weights: those of an export are the original ones.
     """
-    from proxsparse.masks.mask_set import MASKS_FILE
-
+    require_method(run, method)
     comparison = Comparison(run)
-    job, results = comparison.job, comparison.results()
-    exportable = [name for name in results if name != "dense" and not results[name]["weights_changed"]]
-    if method not in exportable:
-        given = "none was given" if method is None else f"{method!r} has no mask on the original weights here"
-        raise ProxSparseError(
-            f"Run {run.id} compares methods, and {given}: give --method and one of {', '.join(exportable)}."
-            if exportable
-            else f"Run {run.id} has no mask on the original weights yet: go on with it, or compare a method that gives one."
-        )
+    job = comparison.job
     learned = method in OURS or method in job.run_names()
     perplexity = _measured_in(comparison, method)
-    about = {"method": "ProxSparse" if learned else method, "perplexity": perplexity}
-    masks = run.path / "results" / method / MASKS_FILE
-    return _export(run, job, masks, about, directory, progress, format, model)
+    about = {"method": "ProxSparse" if learned else method, "mask": method, "perplexity": perplexity}
+    return _export(
+        run, job, comparison.masks_file(method), _provenance(run, job, about), directory, progress, format, model
+    )
 
 
 def _measured_in(comparison: Comparison, method: str) -> list[dict]:
@@ -159,8 +166,13 @@ def _judged(row: dict) -> dict:
     return {name: value for name, value in row.items() if name != "text"} | {"judged_on": row["text"]}
 
 
+def _provenance(run: Run, job: LearnJob | CompareJob, about: dict) -> dict:
+    sha256 = (run.corpus() or {}).get("sha256")
+    return {"run": run.id, "job": job.to_dict(), "corpus": job.corpus, "corpus_sha256": sha256} | about
+
+
 def _export(
-    run: Run, job: LearnJob | CompareJob, masks: Path, about: dict, directory: Path, progress: Progress, format: str,
+    run: Run, job: LearnJob | CompareJob, masks: Path, provenance: dict, directory: Path, progress: Progress, format: str,
     model: str | None,
 ) -> dict:  # fmt: skip
     from proxsparse.export.write import export_model
@@ -171,15 +183,28 @@ def _export(
         check_places(run, ("model",))
     else:
         job = dataclasses.replace(job, model=absolute(model))
-    lm, text = load_model(job.model, "cpu"), run.corpus() or {}
+    lm = load_model(job.model, "cpu")
     check_weights(run, lm.model)
-    provenance = {
-        "run": run.id,
-        "job": job.to_dict(),
-        "corpus": job.corpus,
-        "corpus_sha256": text.get("sha256"),
-    } | about
+    provenance = provenance | {"job": job.to_dict()}
     return export_model(lm, MaskSet.load(masks), directory, provenance, progress, format)
+
+
+def require_method(run: Run, method: str | None) -> None:
+    """Raise ProxSparseError for a method of a comparison that has no result, or updates weights."""
+    results = Comparison(run).results()
+    exportable = [name for name in results if name != "dense" and not results[name]["weights_changed"]]
+    if method not in exportable:
+        given = "none was given" if method is None else f"{method!r} has no mask on the original weights here"
+        raise ProxSparseError(
+            f"Run {run.id} compares methods, and {given}: give --method and one of {', '.join(exportable)}."
+            if exportable
+            else f"Run {run.id} has no mask on the original weights yet: go on with it, or compare a method that gives one."
+        )
+
+
+def require_no_method(run: Run, method: str | None) -> None:
+    if method is not None:
+        raise ProxSparseError(f"Run {run.id} is no comparison and has one method: leave --method out.")
 
 
 def require_masks(run: Run) -> None:

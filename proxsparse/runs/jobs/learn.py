@@ -16,6 +16,7 @@ from proxsparse.runs.disk import room_left
 from proxsparse.runs.jobs.base import Job
 from proxsparse.runs.recorder import CHECKPOINTS_KEPT, Recorder, describe_device
 from proxsparse.runs.run import Run
+from proxsparse.runs.tracking import Tracking
 
 WITH_MOMENTS = 3  # numbers that a checkpoint holds for each weight that is learned
 
@@ -26,13 +27,19 @@ class LearnJobWorker(Job):
     def __init__(self, run: Run, recorder: Recorder):
         super().__init__(run, recorder)
         self.job, self.learner = run.job(), None
+        self.tracking = Tracking(run, recorder)
         self.allowed = None  # the one half or step that may be taken although the run is paused
         self.delay = recorder.state.get("delay", 0.0)  # slow motion: seconds between two halves
         self.half_ended = -math.inf
 
+    def run_to_the_end(self) -> int:
+        with self.tracking:  # which is told of the last step, too, that a run takes when it is stopped
+            return super().run_to_the_end()
+
     def work(self) -> None:
         self.load()
         self.recorder.update(status="running", doing="measuring where it starts")
+        self.tracking.open()
         self.learn()
         self.finish()
 
@@ -127,6 +134,7 @@ class LearnJobWorker(Job):
         report = self.learner.prox_step()
         self.recorder.record("layers", report.layer_record())
         self.recorder.record("steps", report.record() | {"time": time.time()})
+        self.tracking.follow()
         if self.history:
             self.history.after_prox()
         self._show_position()
@@ -177,6 +185,7 @@ class LearnJobWorker(Job):
                     "tokens": found.tokens, "windows": found.windows, "context": found.context, "seconds": found.seconds,
                 },
             )  # fmt: skip
+        self.tracking.follow()
         self.recorder.save_masks(step, self.learner.masks())
 
     def judge(self) -> None:

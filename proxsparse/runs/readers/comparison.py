@@ -20,7 +20,7 @@ import pandas as pd
 from proxsparse.config import CompareJob, absolute, text_name
 from proxsparse.errors import ProxSparseError
 from proxsparse.evaluation.zero_shot import Scores
-from proxsparse.files import local_path, read_json, written_whole
+from proxsparse.files import MASKS_FILE, local_path, read_json, written_whole
 from proxsparse.runs.readers.comparison_words import ON, in_markdown
 from proxsparse.runs.readers.judged import ratio, with_stderr
 from proxsparse.runs.readers.zero_shot import TASKS_FILE, accuracy_columns, scores_in
@@ -54,7 +54,7 @@ class Comparison:
             raise ProxSparseError(
                 f"Comparison {self.run.id} compares no {name[:80]!r}: choose among {', '.join(self.names()[1:])}."
             )
-        return self.run.path / "results" / name / "masks.safetensors"
+        return self.run.path / "results" / name / MASKS_FILE
 
     def progress(self) -> dict[str, str]:
         """{dense, method, run or checkpoint: measured, failed, working or waiting}, in the order in which they are measured."""
