@@ -11,7 +11,16 @@ from proxsparse import ProxSparseError
 from proxsparse.runs import Comparison, Run, Sweep, look_at_runs
 from proxsparse.runs.manage import command_line, size_on_disk
 
-WATCHED = ("run.json", "state.json", "perplexity.jsonl", "trials.jsonl", "layers_compared.json", "results", "export")
+WATCHED = (
+    "run.json",
+    "state.json",
+    "perplexity.jsonl",
+    "trials.jsonl",
+    "trials.json",
+    "layers_compared.json",
+    "results",
+    "export",
+)
 
 
 @dataclass(frozen=True)
