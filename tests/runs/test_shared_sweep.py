@@ -70,7 +70,7 @@ def test_a_worker_that_joins_tries_what_nobody_tries(storage, create, join, tmp_
             assert trial.number == 1, "the first is being tried"
             joined.append(study.values_of(trial))
             study.report(trial, 2, 1.0, {"stderr": 0.1, "seconds": 1.0})  # the best of all
-            assert not trial.should_prune()
+            assert not study.is_worse(trial)
             study.report(trial, 4, 1.0, {"stderr": 0.1, "seconds": 1.0})
             study.end(trial, 1.0)
         return measure(self, config)

@@ -19,6 +19,7 @@ from proxsparse.config import SweepPlan
 from proxsparse.files import append_record
 from proxsparse.methods import METHODS
 from proxsparse.methods.result import Pruned
+from proxsparse.runs.jobs.study import Study
 from proxsparse.runs.jobs.sweep import SweepJobWorker
 from proxsparse.runs.presets import read_preset
 from proxsparse.runs.worker import work
@@ -151,6 +152,23 @@ def test_stopped_and_resumed_it_repeats_nothing_and_never_reads_the_held_out_tex
     assert len(Sweep(run).table()) == 4
     assert work(run.path) == 0 and run.state()["status"] == "done"
     assert len(taken) == len(set(taken)) + 2, "only the two that were cut off are taken again"
+    pd.testing.assert_frame_equal(without_seconds(run), without_seconds(swept))
+
+
+def test_killed_between_the_pruner_s_note_and_its_answer_it_decides_the_same(create, swept, tmp_path, monkeypatch):
+    run, is_worse, lost = create(tmp_path / "killed"), Study.is_worse, set()
+
+    def answer_lost(self, trial, cut_off):
+        answer, asked = is_worse(self, trial, cut_off), (trial.number, len(self.known(trial)))
+        if asked not in lost:
+            lost.add(asked)
+            raise RuntimeError("the power fails")
+        return answer
+
+    monkeypatch.setattr(Study, "is_worse", answer_lost)
+    while run.state()["status"] != "done":
+        work(run.path)
+    assert len(lost) >= 4, "at every trial"
     pd.testing.assert_frame_equal(without_seconds(run), without_seconds(swept))
 
 

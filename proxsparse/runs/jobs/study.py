@@ -47,6 +47,7 @@ from proxsparse.runs.readers.sweep import Sweep
 VERSION = 1
 BEAT_SECONDS, GRACE_SECONDS = 20.0, 120.0
 ASKED, PLANNED, WORKER, BEAT = "proxsparse", "planned", "worker", "beat"  # user attributes
+NOTED = "completed_rung_"  # begins the names of what Optuna's pruners note of a trial
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -215,6 +216,20 @@ class Study:
         """Tell a rung's result. about: what the table says besides; it is there before the result is."""
         trial.set_user_attr(f"after {steps} steps", about)
         trial.report(perplexity, steps)
+
+    def is_worse(self, trial: Trial, cut_off: bool = False) -> bool:
+        """Whether the pruner ends a trial after what was reported last. cut_off: whether it was reported by somebody who then died.
+
+        The pruner notes a perplexity before it answers, and asked again about what it has noted says no. After a trial that was cut off
+        in between we look ourselves at what all have noted; of Hyperband, which compares within brackets, at all brackets.
+        """
+        now = self._frozen(trial)
+        noted = [name for name in now.system_attrs if name.startswith(NOTED)]
+        last, value = f"{NOTED}{len(noted) - 1}", now.intermediate_values[now.last_step]
+        if not cut_off or now.system_attrs.get(last) != value:
+            return trial.should_prune()
+        rivals = sorted(each.system_attrs[last] for each in self.trials() if last in each.system_attrs)
+        return value > rivals[max(1, len(rivals) // 2) - 1]
 
     def end(self, trial: Trial, perplexity: float | None) -> None:
         """Tell that a trial is complete, or with None that it was pruned."""

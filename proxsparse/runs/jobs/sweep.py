@@ -95,6 +95,7 @@ class SweepJobWorker(Job):
         """A run of each rung that it has not reached yet, as long as it is not pruned."""
         lambda1, learning_rate = self.study.values_of(trial)
         known, rungs = self.study.known(trial), self.sweep.steps()
+        before = {*known}
         for steps, following in zip(rungs, [*rungs[1:], None], strict=True):
             if steps not in known:
                 config = dataclasses.replace(
@@ -115,7 +116,7 @@ class SweepJobWorker(Job):
                 self.write_down()
             if following is None and known[steps] < math.inf:
                 self.study.end(trial, known[steps])
-            elif known[steps] == math.inf or (following not in known and trial.should_prune()):
+            elif known[steps] == math.inf or (following not in known and self.study.is_worse(trial, steps in before)):
                 self.study.end(trial, None)
                 return
 
