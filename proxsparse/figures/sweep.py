@@ -19,14 +19,12 @@ from proxsparse.figures.look import (
     RED,
     SKY,
     axis,
-    color_bar,
     made,
     one_two_five,
 )
 
 INFINITE = 1.09  # where an axis that ends at 1 shows what is not finite
-SCALE = "Viridis"
-BRIGHTEST = 0.85  # of its colours, the last ones do not stand out from white
+SCALE = [[0.0, BLUE], [0.5, SKY], [1.0, ORANGE]]  # stands out from white and from black
 AXES = {"lambda1": "λ1", "learning_rate": "learning<br>rate", "steps": "steps", "perplexity": "perplexity"}
 
 
@@ -51,7 +49,7 @@ def sweep(trials: pd.DataFrame) -> go.Figure:
     colors = dict(zip(rates, itertools.cycle((BLUE, ORANGE, GREEN, RED, SKY, PURPLE)), strict=False))
     for (rung, rate), rows in finite.groupby(["rung", "learning_rate"] if is_grid else ["rung", lambda _: 0.0]):
         rows, steps, last = rows.sort_values("lambda1"), rows["steps"].iloc[0], rung == rungs[-1]
-        name = f"learning rate {rate:g}, {steps} steps" if is_grid else f"{steps} steps"
+        name = f"rate {rate:g}, {steps} steps" if is_grid else f"{steps} steps"
         color = colors[rate] if is_grid else BLUE
         data.append({
             "type": "scatter", "x": rows["lambda1"], "y": rows["perplexity"], "name": name,
@@ -67,7 +65,7 @@ def sweep(trials: pd.DataFrame) -> go.Figure:
     return made(
         data, "Perplexity over λ1", 420,
         "A point is a whole run of a trial, measured on calibration windows set apart, ± standard error over windows; pale: a shorter "
-        "run, of a lower rung. Lines join trials of one learning rate.",
+        "run, of a lower rung. Lines join trials of one learning rate (rate).",
         xaxis=axis("λ1", **({"type": "log", "tickvals": ticks} if is_log else {})),
         yaxis=axis(
             "perplexity under the learned mask", type="log",
@@ -94,7 +92,7 @@ def sweep_trials(trials: pd.DataFrame) -> go.Figure:
         return made([], title, 440)
     places, notes = {}, []
     for position, name in enumerate(AXES):
-        places[name], ticks = _placed(trials[name], log=name != "steps")
+        places[name], ticks = _placed(trials[name], name != "steps", ".4g" if name == "perplexity" else ".3g")
         if name == "perplexity" and np.isinf(trials[name]).any():
             ticks[INFINITE] = "not finite"
         notes += [_tick(position, height, text) for height, text in ticks.items()]
@@ -105,7 +103,7 @@ def sweep_trials(trials: pd.DataFrame) -> go.Figure:
     data = []
     for index in [*trials.index[~complete], *heights.sort_values(ascending=False).index]:  # the best ones on top
         row = trials.loc[index]
-        color = sample_colorscale(SCALE, float(shares[index]) * BRIGHTEST)[0] if complete[index] else INK
+        color = sample_colorscale(SCALE, float(shares[index]))[0] if complete[index] else INK
         data.append({
             "type": "scatter", "mode": "lines+markers", "x": [*range(len(AXES))], "y": [places[name][index] for name in AXES],
             "name": f"trial {row['trial']}", "showlegend": False, "customdata": [int(row["trial"])] * len(AXES),
@@ -116,26 +114,32 @@ def sweep_trials(trials: pd.DataFrame) -> go.Figure:
             "marker": {"size": 9 if index == best else 6, "color": color}, "opacity": 1 if complete[index] else 0.7,
             "text": [_said(row)] * len(AXES), "hovertemplate": "%{text}<extra></extra>",
         })  # fmt: skip
-    if complete.sum() > 1:
-        data.append(_colors(trials.loc[complete, "perplexity"]))
-    return made(
+    figure = made(
         data, title, 440,
-        "A line is a trial. Coloured: it took all steps; dark is better, the thickest is best. Grey and dotted: it was pruned after the "
-        "steps shown, with the perplexity it had there, or is not at its end.",
+        "A line is a trial. Coloured: it took all steps; blue is better than orange, and the thickest is best. Grey and dotted: it was "
+        "pruned after the steps shown, with the perplexity it had there, or is not at its end.",
         margin={"l": 48, "r": 24, "t": 84, "b": 24}, annotations=notes,
         shapes=[
             {"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "line": {"color": INK, "width": 1}, "layer": "below"}
             for at in range(len(AXES))
         ],
         xaxis=axis(
-            side="top", tickvals=[*range(len(AXES))], ticktext=[*AXES.values()], range=[-0.35, len(AXES) - 0.55],
+            side="top", tickangle=0, tickvals=[*range(len(AXES))], ticktext=[*AXES.values()], range=[-0.35, len(AXES) - 0.55],
             showgrid=False, fixedrange=True,
         ),
         yaxis=axis(range=[-0.05, INFINITE + 0.05], visible=False, fixedrange=True),
     )  # fmt: skip
+    shown = trials[["trial", "state", *AXES]].replace([np.inf], None)
+    figure.layout.meta = figure.layout.meta | {  # what a page shows as the chart's numbers, in place of heights
+        "table": {
+            "header": [name.replace("_", " ") for name in shown.columns],
+            "rows": shown.astype(object).to_numpy().tolist(),
+        }
+    }
+    return figure
 
 
-def _placed(values: pd.Series, log: bool) -> tuple[pd.Series, dict[float, str]]:
+def _placed(values: pd.Series, log: bool, form: str) -> tuple[pd.Series, dict[float, str]]:
     """Where values stand on an axis from 0 to 1, and its ticks {place: text}."""
     finite = values[np.isfinite(values.astype(float))].astype(float)
     log = log and len(finite) > 0 and finite.min() > 0
@@ -151,7 +155,7 @@ def _placed(values: pd.Series, log: bool) -> tuple[pd.Series, dict[float, str]]:
     if len(distinct) > 6:
         inner = one_two_five(finite) if log else None
         distinct = [distinct[0], *(tick for tick in inner or () if 0.08 < place(tick) < 0.92), distinct[-1]]
-    return placed, {float(place(tick)): f"{tick:.3g}" for tick in distinct}
+    return placed, {float(place(tick)): f"{tick:{form}}" for tick in distinct}
 
 
 def _tick(position: int, height: float, text: str) -> dict:
@@ -168,17 +172,3 @@ def _said(row: pd.Series) -> str:
         f"trial {row['trial']}, {row['state']}<br>λ1 {row['lambda1']:.3g}, learning rate {row['learning_rate']:.3g}<br>"
         f"after {row['steps']} steps: perplexity {perplexity}"
     )
-
-
-def _colors(perplexities: pd.Series) -> dict:
-    """What draws nothing but the scale of the colours."""
-    logs = np.log10(perplexities)
-    ends = [perplexities.min(), perplexities.max()]
-    colors = [[share, sample_colorscale(SCALE, share * BRIGHTEST)[0]] for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    return {
-        "type": "scatter", "x": [None], "y": [None], "mode": "markers", "showlegend": False, "hoverinfo": "skip",
-        "marker": {
-            "color": [logs.min()], "cmin": logs.min(), "cmax": logs.max(), "colorscale": colors, "showscale": True,
-            "colorbar": color_bar("", tickvals=np.log10(ends), ticktext=[f"{end:.4g}" for end in ends], x=1.0),
-        },
-    }  # fmt: skip

@@ -34,9 +34,9 @@ class Run(RunDirectory):
         return cls(path)
 
     @classmethod
-    def create_kind(cls, kind: str, content: dict, path: str | Path) -> Run:
-        """Make the directory of a run of any kind; content: what its `run.json` holds besides."""
-        launch.create(path, kind, content)
+    def create_kind(cls, kind: str, content: dict, path: str | Path, owner: str | None = None) -> Run:
+        """Make the directory of a run of any kind; content: what its `run.json` holds besides; owner: see `create`."""
+        launch.create(path, kind, content, owner)
         return cls(path)
 
     def send(self, command: str, **values) -> None:

@@ -10,6 +10,7 @@ SCREENS = {
     "masks": "#chart-masks-composition .main-svg",
     "regularizer": "#reg-slice .main-svg",
     "try": "#try-cards .bars .point",
+    "sweep": "#sweep-elsewhere",
     "runs": "#runs-list",
     "export": "#export-code .cm-line span",
 }  # name: what is drawn last on it

@@ -218,9 +218,9 @@ def test_sweep_is_a_line_a_learning_rate_and_the_last_rung_stands_out():
     figure = figures.sweep(TRIALS)
     lines = {trace.name: trace for trace in figure.data}
     assert set(lines) == {
-        "learning rate 0.001, 20 steps", "learning rate 0.01, 20 steps", "learning rate 0.001, 40 steps",
+        "rate 0.001, 20 steps", "rate 0.01, 20 steps", "rate 0.001, 40 steps",
     }  # fmt: skip
-    last, first, other = (lines[f"learning rate {name} steps"] for name in ("0.001, 40", "0.001, 20", "0.01, 20"))
+    last, first, other = (lines[f"rate {name} steps"] for name in ("0.001, 40", "0.001, 20", "0.01, 20"))
     assert list(last.x) == [0.01, 0.04] and list(last.y) == [60.0, 65.0] and list(last.error_y.array) == [2.0, 2.0]
     assert list(first.y) == [70.0, 80.0], "in the order of λ1"
     assert list(other.y) == [95.0], "what diverged is not drawn"
@@ -252,6 +252,8 @@ def test_all_trials_of_a_sweep_are_lines_through_parallel_axes():
     assert lines["trial 2"].line.dash == "dot" != lines["trial 1"].line.dash
     assert all(set(trace.customdata) == {int(name.split()[1])} for name, trace in lines.items())
     notes = {(note.x, note.text): note.y for note in figure.layout.annotations}
+    assert figure.layout.meta["table"]["rows"][0] == [0, "complete", 0.04, 1e-3, 40, 65.0], "its numbers, not heights"
+    assert figure.layout.meta["table"]["rows"][3][-1] is None
     assert notes[0, "0.01"] == 0 and notes[0, "0.04"] == 1 and (3, "not finite") in notes and (2, "20") in notes
 
 

@@ -19,6 +19,7 @@ import importlib.util
 import itertools
 import random
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
@@ -27,6 +28,7 @@ from proxsparse.config import LearnJob, SweepPlan
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import Tail, read_json, written_whole
 from proxsparse.runs.presets import PRESET_FILE, write_preset
+from proxsparse.runs.records import is_number, is_step
 from proxsparse.runs.run import Run
 
 TRIALS_FILE, FORMER_FILE, STUDY_FILE = "trials.json", "trials.jsonl", "study.log"
@@ -60,7 +62,7 @@ class Sweep:
         """One row for every rung that a trial has reached: trial (its number), state (running, complete or pruned), rung, steps,
         lambda1, learning_rate, perplexity, stderr, seconds. A trial whose loss was not finite has the perplexity inf."""
         rows = self._former_rows() if self.is_former else read_json(self.run.path / TRIALS_FILE, default=[])
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        if not isinstance(rows, list) or not all(map(_fits, rows)):
             raise ProxSparseError(
                 f"{TRIALS_FILE} of run {self.run.id} is damaged: resume the sweep, which writes it anew."
             )
@@ -70,10 +72,10 @@ class Sweep:
 
     def _former_rows(self) -> list[dict]:
         """The trials of a former sweep, of which each rung was one of its own, as those of today: a setting is a trial."""
-        found = Tail(self.run.path / FORMER_FILE).read()
-        settings = list(dict.fromkeys((row.get("lambda1"), row.get("learning_rate")) for row in found))
-        rows = [row | {"trial": settings.index((row.get("lambda1"), row.get("learning_rate")))} for row in found]
-        full = {row["trial"] for row in rows if row.get("rung") == self.plan.rungs - 1}
+        found = Tail(self.run.path / FORMER_FILE, lambda row: _fits(row, ("rung", "steps"))).read()
+        settings = list(dict.fromkeys((row["lambda1"], row["learning_rate"]) for row in found))
+        rows = [row | {"trial": settings.index((row["lambda1"], row["learning_rate"]))} for row in found]
+        full = {row["trial"] for row in rows if row["rung"] == self.plan.rungs - 1}
         return [row | {"state": "complete" if row["trial"] in full else "pruned"} for row in rows]
 
     def trials(self) -> pd.DataFrame:
@@ -162,6 +164,14 @@ class Sweep:
             for name, draw in FIGURES.items():
                 with written_whole(self.run.path / name) as temporary:
                     getattr(self, draw)().write_html(temporary, include_plotlyjs=True)
+
+
+def _fits(row: Any, steps: tuple[str, ...] = ("trial", "rung", "steps")) -> bool:
+    """Whether a row holds what the table needs."""
+    if not isinstance(row, dict) or not all(is_step(row.get(name)) for name in steps):
+        return False
+    settings = all(row.get(name) is not None and is_number(row[name]) for name in ("lambda1", "learning_rate"))
+    return settings and all(is_number(row.get(name)) for name in ("perplexity", "stderr", "seconds"))
 
 
 def check_plan(plan: SweepPlan, job: LearnJob) -> None:
