@@ -9,13 +9,15 @@ from pathlib import Path
 import plotly
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from zipstream import ZIP_STORED, ZipStream
 
 from app.operator import Operator
 from proxsparse import ProxSparseError
 from proxsparse.report import report_page
+from proxsparse.runs import Sweep
+from proxsparse.runs.presets import preset_of
 
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
@@ -63,6 +65,11 @@ def routes(operator: Operator) -> list[Route]:
         headers = {"Content-Disposition": f'attachment; filename="{request.path_params["run"]}.html"'}
         return Response(page, media_type="text/html", headers=headers)
 
+    def preset(request: Request):
+        found = Sweep(operator.find_any(request.path_params["sweep"])).job(request.path_params["trial"])
+        name = f"{request.path_params['sweep']}-trial-{request.path_params['trial']}.json"
+        return JSONResponse(preset_of(found), headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
     async def chart_library(request: Request):
         return FileResponse(PLOTLY, media_type="text/javascript", headers={"Cache-Control": "max-age=86400"})
 
@@ -73,4 +80,5 @@ def routes(operator: Operator) -> list[Route]:
         Route("/download/{run}/of/{method}.zip", said(archive)),
         Route("/download/{run}/of/{method}/{name}", said(one_file)),
         Route("/report/{run}.html", said(report)),
+        Route("/preset/{sweep}/{trial:int}.json", said(preset)),
     ]

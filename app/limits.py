@@ -4,6 +4,7 @@ limits are the operator's, for the page only: what is started on the command lin
 from __future__ import annotations
 
 from proxsparse import LearnJob, ProxSparseError
+from proxsparse.config import SweepPlan
 from proxsparse.models.weight_files import weight_bytes
 from proxsparse.settings import setting, settings
 
@@ -18,6 +19,7 @@ class Limits:
     max_step_tokens: int = setting(
         131_072, f"most tokens that a step reads, batch × accumulation × length{NONE}", "tokens", ge=0
     )
+    max_trials: int = setting(100, f"most trials of a sweep{NONE}", "trials", ge=0)
     max_model_gb: float = setting(60, f"largest model, as its weights lie on disk{NONE}", "GB", ge=0)
     max_run_gb: float = setting(
         200, f"most disk that a run takes, its checkpoints, history and export included{NONE}", "GB", ge=0
@@ -26,6 +28,13 @@ class Limits:
     max_uploads: int = setting(20, f"most texts that a visitor keeps{NONE}", "texts", ge=0)
     max_uploads_mb: float = setting(200, f"most disk that the texts of a visitor take{NONE}", "MB", ge=0)
     upload_days: float = setting(30, "how long a text is kept that no run was started with; 0: for good", "days", ge=0)
+
+    def check_sweep(self, plan: SweepPlan) -> None:
+        """Raise ProxSparseError where a sweep would try more than the operator allows."""
+        if 0 < self.max_trials < plan.count:
+            raise ProxSparseError(
+                f"The sweep has {plan.count:,} trials and may have {self.max_trials:,} here: give fewer values, or fewer trials."
+            )
 
     def check(self, job: LearnJob) -> None:
         """Raise ProxSparseError where a run would be larger than the operator allows."""

@@ -34,7 +34,9 @@ const every = 1000, anyway = 15000;  // ms; and after how long the screen is ask
 const screens = SCREENS;  // each is an event: Gradio looks for the names of events in the script
 let known = null, drawn = null, looked = 0, next = 0;
 const ask = async () => {
-  const run = new URLSearchParams(window.location.search).get('run') ?? '';
+  // A screen that shows runs of a kind of its own names the one in sight in the address by its own name.
+  const view = new URLSearchParams(window.location.search);
+  const run = view.get(props.value.split(' ')[0]) ?? view.get('run') ?? '';
   const answer = await fetch(`PATH?run=${encodeURIComponent(run)}`);
   if (!answer.ok) return every;
   const [now, stands] = (await answer.text()).split(' '), soon = Math.max(every, 1000 * stands);

@@ -22,6 +22,7 @@ from app.screens.regularizer import RegularizerScreen
 from app.screens.runs import RunsScreen
 from app.screens.screen import Screen
 from app.screens.shown import Shown
+from app.screens.sweep import SweepScreen
 from app.screens.try_it import TryItScreen
 from app.views.listing import Listing
 from app.visitors import acting_as
@@ -33,12 +34,14 @@ KEYS = (Key("/", "choose another run", "#runs input", "focus"),)
 
 def screens(operator: Operator, listing: Listing) -> tuple[Screen, ...]:
     """All screens in the order of their tabs: a new one is one more line."""
+    learn = LearnScreen(operator, listing)
     return (
-        LearnScreen(operator, listing),
+        learn,
         MasksScreen(operator, listing),
         RegularizerScreen(),
         TryItScreen(operator),
         CompareScreen(operator, listing),
+        SweepScreen(operator, listing, learn.form),
         RunsScreen(operator, listing),
         ExportScreen(operator),
     )

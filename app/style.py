@@ -44,6 +44,7 @@ table.plain, table.plain :is(thead, tbody, tr) { border: 0 !important; }
 table.plain :is(td, th) { padding: 4px 14px 4px 0 !important; text-align: left; border: 0 !important;
   border-bottom: 1px solid var(--border-color-primary) !important; }
 table.plain :is(td, th).number { text-align: right; white-space: nowrap; }
+body:not(.dark) button[role=tab][aria-selected=true] { color: #1d4ed8; } /* Gradio's blue on white has a contrast of 3.7 */
 .cm-content span { color: var(--body-text-color) !important; } /* the editor's grey of comments has a contrast of 3.7 */
 .scroll { overflow-x: auto; } details .scroll { max-height: 460px; overflow-y: auto; }
 @media (max-width: 640px) {

@@ -42,6 +42,7 @@ BOS = (
 MOST_STEPS, MOST_WINDOWS, MOST_TOKENS, MOST_SEED = 1_000_000, 1_000_000, 2**20, 2**32 - 1
 MOST_TEXTS = 16  # to judge on
 TRACKERS = ("trackio", "tensorboard", "wandb")  # each the name of its package, and of an extra
+TRIALS = 20  # of a sweep that is no grid
 NAMES = ("embedded", *CORPORA, *JUDGED_ONLY)  # whatever a directory may be called
 
 
@@ -367,10 +368,30 @@ class CompareJob:
 
 @settings
 class SweepPlan:
-    """Which settings a sweep tries. lambdas and learning_rates make a grid; the last rung takes the job's full number of
-    steps, each rung below half of it."""
+    """Which settings a sweep tries, and how long each of them. lambdas and learning_rates are a grid, or the ends of ranges.
 
-    rungs: int = setting(3, "rounds of successive halving", "rounds", ge=1, le=10)
+    A trial takes a run of each rung, as long as it is not pruned; the last rung takes the job's full number of steps, each rung
+    below half of it.
+    """
+
+    sampler: Literal["grid", "tpe", "random"] = setting(
+        "grid",
+        "which settings are tried: every pair of the values given; or, between the least and the largest of them, what Optuna's TPE "
+        "proposes, or chance",
+    )
+    trials: int | None = setting(
+        None,
+        f"settings that tpe and random try; default: {TRIALS}; a grid has as many as it has pairs",
+        "trials",
+        ge=1,
+        le=10_000,
+    )
+    pruner: Literal["halving", "hyperband", "none"] = setting(
+        "halving",
+        "which trials end early: those in the worse half of a rung (successive halving), by brackets of which some prune later "
+        "(Hyperband), or none",
+    )
+    rungs: int = setting(3, "rungs of successive halving", "rungs", ge=1, le=10)
     windows: int = setting(
         16, "calibration windows set apart to judge the settings on", "windows", ge=2, le=MOST_WINDOWS
     )
@@ -385,6 +406,15 @@ class SweepPlan:
             for value in values:
                 LearnConfig(**{field_name: value})  # checks it
             object.__setattr__(self, name, values)
+        if self.sampler == "grid" and self.trials is not None:
+            raise ProxSparseError(
+                f"trials is {self.trials} and the sampler grid, which tries every pair: leave trials out, or choose tpe or random."
+            )
+
+    @property
+    def count(self) -> int:
+        """How many trials there are."""
+        return len(self.lambdas) * len(self.learning_rates) if self.sampler == "grid" else self.trials or TRIALS
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)

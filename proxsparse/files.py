@@ -167,9 +167,14 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
     """Add one line. After a crash the file may end in half a line: that half is cut off first."""
     line = json.dumps(_finite(record), allow_nan=False).encode() + b"\n"
     with open(path, "ab+") as file:
-        if file.tell() and not _ends_with_newline(file):
-            file.truncate(_last_newline(file))
+        cut_torn_line(file)
         file.write(line)
+
+
+def cut_torn_line(file: BinaryIO) -> None:
+    """Cut off half a line at the end of a record that is opened to be appended to."""
+    if file.seek(0, os.SEEK_END) and not _ends_with_newline(file):
+        file.truncate(_last_newline(file))
 
 
 def _ends_with_newline(file: BinaryIO) -> bool:

@@ -91,7 +91,7 @@ class LearnScreen:
         with gr.Row(equal_height=False, elem_id="learn-sides"):
             with gr.Column(scale=1, min_width=300, elem_id="settings"):
                 gr.Markdown(WHAT, elem_id="what")
-                with gr.Column(elem_id="form"):
+                with gr.Column(elem_id="form", elem_classes="folded"):
                     self.form.build()
                 with gr.Accordion("The words on this page", open=False):
                     gr.Markdown(GLOSSARY)

@@ -24,11 +24,11 @@ from proxsparse import PRESETS, LearnJob
 from proxsparse.config import CORPORA, JUDGED_ONLY, PRESET_NOTES
 
 # Opens the settings on narrow screens, where they would fill the first four.
-TOGGLE = """<button type='button' aria-expanded='false' aria-controls='form'>Settings</button>"""
+TOGGLE = """<button type='button' aria-expanded='false' aria-controls='FORM'>LABEL</button>"""
 TOGGLING = """
 const button = element.querySelector('button');
 button.addEventListener('click', () => {
-  const open = document.getElementById('form').toggleAttribute('data-open');
+  const open = document.getElementById('FORM').toggleAttribute('data-open');
   button.setAttribute('aria-expanded', String(open));
 });
 """
@@ -39,9 +39,28 @@ GROUPS = (
 )  # fmt: skip
 
 
-def toggle() -> gr.HTML:
-    """A button that shows and hides the form on narrow screens; on wide ones both stand side by side."""
-    return gr.HTML(html_template=TOGGLE, js_on_load=TOGGLING, elem_id="settings-toggle")
+def toggle(elem_id: str = "settings-toggle", form: str = "form", label: str = "Settings") -> gr.HTML:
+    """A button that shows and hides a form on narrow screens; on wide ones both stand side by side. form: the id of its element, of
+    the class `folded`."""
+    template = TOGGLE.replace("FORM", form).replace("LABEL", label)
+    script = TOGGLING.replace("FORM", form)
+    return gr.HTML(html_template=template, js_on_load=script, elem_id=elem_id, elem_classes="form-toggle")
+
+
+def model_box(elem_id: str) -> gr.Textbox:
+    """Where the model is typed."""
+    return gr.Textbox(
+        value="embedded", label="Model", max_lines=1, elem_id=elem_id,
+        info="embedded (SmolLM2-135M), a Hub id, or a directory or .gguf file in a folder the operator allowed",
+    )  # fmt: skip
+
+
+def text_box(elem_id: str) -> gr.Dropdown:
+    """Where the text is chosen that is learned on."""
+    return gr.Dropdown(
+        list(CORPORA), value=LearnJob().corpus, allow_custom_value=True, label="Text", elem_id=elem_id,
+        info="self is written by the model, bundled comes along, mixed is both; wikitext2 and c4 come from the Hub; or upload your own",
+    )  # fmt: skip
 
 
 class LearnForm:
@@ -51,12 +70,12 @@ class LearnForm:
     """
 
     css = """
-#settings-toggle { display: none; }
-#settings-toggle button { width: 100%; padding: 8px; border: 1px solid var(--border-color-primary); border-radius: 6px;
+.form-toggle { display: none; }
+.form-toggle button { width: 100%; padding: 8px; border: 1px solid var(--border-color-primary); border-radius: 6px;
   background: var(--background-fill-secondary); color: var(--body-text-color); }
-#settings-toggle button[aria-expanded=true] { border-color: #0072B2; }
+.form-toggle button[aria-expanded=true] { border-color: #0072B2; }
 #preset-note, #differs { font-size: .85rem; } #differs ul { margin: 2px 0; padding-left: 1.2em; }
-@media (max-width: 760px) { #settings-toggle { display: block; } #form:not([data-open]) { display: none !important; } }
+@media (max-width: 760px) { .form-toggle { display: block; } .folded:not([data-open]) { display: none !important; } }
 """
 
     def __init__(self, operator: Operator):
@@ -71,14 +90,7 @@ class LearnForm:
         with gr.Row():
             self.reset = gr.Button("Reset to the preset", size="sm", min_width=120, elem_id="settings-reset")
             self.as_shown = gr.Button("As the run shown", size="sm", min_width=120, elem_id="settings-as-shown")
-        self.model = gr.Textbox(
-            value="embedded", label="Model", max_lines=1, elem_id="model",
-            info="embedded (SmolLM2-135M), a Hub id, or a directory or .gguf file in a folder the operator allowed",
-        )  # fmt: skip
-        self.corpus = gr.Dropdown(
-            list(CORPORA), value=LearnJob().corpus, allow_custom_value=True, label="Text", elem_id="corpus",
-            info="self is written by the model, bundled comes along, mixed is both; wikitext2 and c4 come from the Hub; or upload your own",
-        )  # fmt: skip
+        self.model, self.corpus = model_box("model"), text_box("corpus")
         self.evaluate_on = gr.Dropdown(
             list(TEXTS), value=list(LearnJob().judged_on), multiselect=True, allow_custom_value=True,
             label="Judge also on", elem_id="evaluate-on",
@@ -117,7 +129,10 @@ class LearnForm:
 
     def fill_as_shown(self, id: str) -> dict:
         """Put the settings of a run into the form; without one, those of the default preset."""
-        job = self.operator.find(id).job() if id else LearnJob()
+        return self.fill_with(self.operator.find(id).job() if id else LearnJob(), id)
+
+    def fill_with(self, job: LearnJob, id: str) -> dict:
+        """Put the settings of a job into the form, beside the run shown."""
         values, corpus = values_of(job), self.operator.uploads.name_of(job.corpus)
         nearest = nearest_preset(values)
         preset = AS_SHOWN if differences(values, PRESETS[nearest]) else nearest

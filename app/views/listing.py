@@ -11,7 +11,16 @@ from proxsparse import ProxSparseError
 from proxsparse.runs import Comparison, Run, Sweep, look_at_runs
 from proxsparse.runs.manage import command_line, size_on_disk
 
-WATCHED = ("run.json", "state.json", "perplexity.jsonl", "trials.jsonl", "layers_compared.json", "results", "export")
+WATCHED = (
+    "run.json",
+    "state.json",
+    "perplexity.jsonl",
+    "trials.jsonl",
+    "trials.json",
+    "layers_compared.json",
+    "results",
+    "export",
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class Listing:
             for run in runs:
                 signature = (*map(_changed, (run.path / name for name in WATCHED)), run.state()["status"])
                 earlier = self._known.get(run.path)
-                row = earlier[1] if earlier and earlier[0] == signature else _row(run)
+                row = earlier[1] if earlier and earlier[0] == signature else _row_of(run)
                 known[run.path] = (signature, row)
                 rows.append(row)
             self._known = known
@@ -63,6 +72,13 @@ def _changed(path: Path) -> int:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
+
+
+def _row_of(run: Run) -> Row:
+    try:
+        return _row(run)
+    except ProxSparseError as error:  # what it was asked for, or what it found, is damaged
+        return _unreadable(run.id, str(error))
 
 
 def _row(run: Run) -> Row:
@@ -97,6 +113,9 @@ def _result(run: Run, kind: str) -> str:
             "" if masks.empty else f"best: {masks.iloc[0]['method']}, perplexity {number(masks.iloc[0]['perplexity'])}"
         )
     if kind == "sweep":
-        best = Sweep(run).best()
+        try:
+            best = Sweep(run).best()
+        except ProxSparseError as error:
+            return str(error)
         return "" if best is None else f"best: λ1 {best['lambda1']:g}, learning rate {best['learning_rate']:g}"
     raise ProxSparseError(f"Run {run.id} is of an unknown kind {kind!r}.")

@@ -12,7 +12,7 @@ from proxsparse.cli.follow import follow
 from proxsparse.cli.prune import prune_runs, refuse_without_prune
 from proxsparse.cli.push import check_push, push_export, say_pushed
 from proxsparse.cli.settings import job_from
-from proxsparse.config import CompareJob, LearnConfig, SweepPlan, absolute
+from proxsparse.config import CompareJob, LearnConfig, absolute
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path
 from proxsparse.runs import Run, look_at_runs, new_run_path
@@ -20,7 +20,6 @@ from proxsparse.runs.additions import ADDED, add_to_comparison
 from proxsparse.runs.commands import VALUES, require
 from proxsparse.runs.places import move
 from proxsparse.runs.readers.comparison import check_masks, check_runs
-from proxsparse.runs.readers.sweep import check_plan
 from proxsparse.runs.tracking import require_tracker
 
 
@@ -29,7 +28,7 @@ def learn(arguments: argparse.Namespace) -> int:
     if job.track is not None:
         require_tracker(job.track)
     run = Run.create(job, arguments.out or new_run_path("runs", job.model))
-    return _start(run, arguments)
+    return start(run, arguments)
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -56,7 +55,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
         check_tasks(job.tasks)
     path = arguments.out or new_run_path("runs", "compare")
-    return _start(Run.create_kind("compare", {"compare": job.to_dict()}, path), arguments)
+    return start(Run.create_kind("compare", {"compare": job.to_dict()}, path), arguments)
 
 
 def _add(arguments: argparse.Namespace, values: dict) -> int:
@@ -69,18 +68,7 @@ def _add(arguments: argparse.Namespace, values: dict) -> int:
         )
     run = Run(arguments.add_to)
     add_to_comparison(run, **values)
-    return _start(run, arguments)
-
-
-def sweep(arguments: argparse.Namespace) -> int:
-    names = {field.name for field in dataclasses.fields(SweepPlan)}
-    given = {name: value for name, value in vars(arguments).items() if name in names and name != "windows"}
-    plan = SweepPlan(**given, windows=arguments.set_apart)
-    path = arguments.out or new_run_path("runs", "sweep")
-    job = job_from(arguments)
-    check_plan(plan, job)
-    content = {"sweep": job.to_dict(), "plan": plan.to_dict()}
-    return _start(Run.create_kind("sweep", content, path), arguments)
+    return start(run, arguments)
 
 
 def resume(arguments: argparse.Namespace) -> int:
@@ -90,7 +78,7 @@ def resume(arguments: argparse.Namespace) -> int:
         raise ProxSparseError(f"Run {run.id} is done: {more}.")
     require(run, "start")
     move(run, getattr(arguments, "evaluate_on", None), model=arguments.model, corpus=arguments.corpus)
-    return _start(run, arguments)
+    return start(run, arguments)
 
 
 def fork(arguments: argparse.Namespace) -> int:
@@ -98,7 +86,7 @@ def fork(arguments: argparse.Namespace) -> int:
     changes = {name: value for name, value in vars(arguments).items() if name in names}
     if "evaluate_on" in arguments:
         changes["evaluate_on"] = tuple(map(absolute, arguments.evaluate_on))
-    return _start(Run(arguments.directory).fork(arguments.out, arguments.step, **changes), arguments)
+    return start(Run(arguments.directory).fork(arguments.out, arguments.step, **changes), arguments)
 
 
 def send(arguments: argparse.Namespace) -> int:
@@ -269,7 +257,7 @@ def worker(arguments: argparse.Namespace) -> int:
     return work(arguments.directory, arguments.lock)
 
 
-def _start(run: Run, arguments: argparse.Namespace) -> int:
+def start(run: Run, arguments: argparse.Namespace) -> int:
     process = run.start()
     if arguments.detach:
         print(json.dumps({"run": str(run.path)}) if arguments.json else run.path)

@@ -13,6 +13,7 @@ from proxsparse.cli.output import write_in_any_encoding
 from proxsparse.cli.push import add_push, push
 from proxsparse.cli.report import report
 from proxsparse.cli.settings import Parser, add_further_texts, add_settings
+from proxsparse.cli.sweep import sweep as sweep_command
 from proxsparse.config import (
     BOS,
     CORPUS,
@@ -165,29 +166,39 @@ def build_parser() -> argparse.ArgumentParser:
     add_settings(compare, CompareJob, "the comparison")
 
     sweep = add(
-        "sweep", commands.sweep, "find λ1 and the learning rate by successive halving, and write them as a preset",
-        "proxsparse sweep --lambdas 0.05 0.1 0.2 --learning-rates 5e-4 1e-3 --out runs/sweep",
+        "sweep", sweep_command, "find λ1 and the learning rate with Optuna, and write them as a preset",
+        "proxsparse sweep --lambdas 0.05 0.1 0.2 --learning-rates 5e-4 1e-3 --out runs/sweep\n"
+        "  proxsparse sweep --sampler tpe --trials 30 --lambdas 0.01 1 --learning-rates 1e-4 1e-2 --storage postgresql://me@host/sweeps\n"
+        "  proxsparse sweep --join postgresql://me@host/sweeps",
     )  # fmt: skip
     add_out(sweep, "sweep")
     sweep.add_argument(
         "--lambdas", nargs="+", metavar="FLOAT", default=argparse.SUPPRESS,
-        help=f"values of lambda1 (default {' '.join(map(str, SweepPlan().lambdas))})",
+        help=f"values of lambda1, or the ends of a range of them (default {' '.join(map(str, SweepPlan().lambdas))})",
     )  # fmt: skip
     sweep.add_argument(
         "--learning-rates", nargs="+", metavar="FLOAT", default=argparse.SUPPRESS,
-        help=f"peak learning rates (default {' '.join(map(str, SweepPlan().learning_rates))})",
+        help=f"peak learning rates, or the ends of a range (default {' '.join(map(str, SweepPlan().learning_rates))})",
     )  # fmt: skip
     sweep.add_argument(
-        "--rungs", default=SweepPlan().rungs, metavar="INT",
-        help="rounds of successive halving; the last takes --steps steps, each before it half (default 3)",
-    )  # fmt: skip
-    sweep.add_argument(
-        "--set-apart", default=SweepPlan().windows, metavar="INT",
+        "--set-apart", default=argparse.SUPPRESS, metavar="INT",
         help="calibration windows on which settings are judged, and nothing is learned (default 16)",
+    )  # fmt: skip
+    sweep.add_argument(
+        "--storage", metavar="URL",
+        help="where the study lies: the URL of a database, or a journal's path, that several machines reach (default: study.log in the "
+        "sweep's directory); a password belongs into $PROXSPARSE_STORAGE_PASSWORD",
+    )  # fmt: skip
+    sweep.add_argument("--study", metavar="NAME", help="what it is called there (default: as the sweep's directory)")
+    sweep.add_argument(
+        "--join", metavar="SWEEP",
+        help="work on a sweep that another worker began, here or on another machine: its directory, or its storage; --model and "
+        "--corpus say where they lie on this machine",
     )  # fmt: skip
     add_preset(sweep)
     add_worker(sweep)
     add_json(sweep)
+    add_settings(sweep, SweepPlan, "the search", without=("windows",))
     add_settings(sweep, LearnJob, "the job of every trial")
     add_settings(sweep, LearnConfig, "the learner of every trial", without=("lambda1", "learning_rate"))
 

@@ -1,7 +1,7 @@
 """Figures, drawn from tables; the app, the command line and the notebooks all draw with these."""
 
 from proxsparse.figures.branches import Course, learning_curves
-from proxsparse.figures.comparison import output_errors, overlap_by_layer, overlap_matrix, perplexities, sweep
+from proxsparse.figures.comparison import output_errors, overlap_by_layer, overlap_matrix, perplexities
 from proxsparse.figures.group_paths import group_path
 from proxsparse.figures.look import marked
 from proxsparse.figures.probe import layer_costs, next_tokens
@@ -13,6 +13,7 @@ from proxsparse.figures.regularizer import (
     regularizer_slice,
 )
 from proxsparse.figures.run import QUANTITIES, composition, flips, layer_heatmap, layer_values, learning_curve, strength
+from proxsparse.figures.sweep import sweep, sweep_trials
 from proxsparse.figures.tiles import COLORINGS, mask_tile
 from proxsparse.figures.tradeoffs import against_perplexity
 from proxsparse.figures.whole_masks import agreement, layer_map, layer_picture, pattern_shares
@@ -48,4 +49,5 @@ __all__ = [
     "regularizer_slice",
     "strength",
     "sweep",
+    "sweep_trials",
 ]

@@ -153,48 +153,6 @@ def output_errors(layers: pd.DataFrame) -> go.Figure:
     return _by_block(layers, "output_error", "Output error of the layers: ‖WX − ŴX‖ / ‖WX‖", ".2f", read)
 
 
-def sweep(trials: pd.DataFrame) -> go.Figure:
-    """Perplexity over λ1, a line a learning rate; pale where fewer steps were taken.
-
-    Parameters
-    ----------
-    trials : DataFrame
-        As `Sweep.trials`.
-
-    Returns
-    -------
-    plotly Figure
-    """
-    trials = trials if len(trials) else pd.DataFrame(columns=["rung", "lambda1", "learning_rate", "perplexity"])
-    data, rungs = [], sorted(trials["rung"].unique())
-    finite = trials[trials["perplexity"] < float("inf")]
-    colors = dict(
-        zip(
-            sorted(trials["learning_rate"].unique()),
-            itertools.cycle((BLUE, ORANGE, GREEN, RED, SKY, PURPLE)),
-            strict=False,
-        )
-    )
-    for (rung, rate), rows in finite.groupby(["rung", "learning_rate"]):
-        rows, name = rows.sort_values("lambda1"), f"learning rate {rate:g}, {rows['steps'].iloc[0]} steps"
-        last = rung == rungs[-1]
-        data.append({
-            "type": "scatter", "x": rows["lambda1"], "y": rows["perplexity"], "name": name, "mode": "lines+markers",
-            "line": {"color": colors[rate], "width": 2.5 if last else 1.5, "dash": "solid" if last else "dot"},
-            "opacity": 1 if last else 0.45, "error_y": {"array": rows["stderr"], "thickness": 1},
-            "marker": {"size": 9 if last else 6}, "hovertemplate": "λ1 %{x:g}: %{y:.2f}<extra>" + name + "</extra>",
-        })  # fmt: skip
-    strengths = sorted(finite["lambda1"].unique())
-    is_log = bool(strengths) and strengths[0] > 0  # a logarithmic axis has no zero
-    return made(
-        data, "Perplexity over λ1", 420, xaxis=axis("λ1", **({"type": "log", "tickvals": strengths} if is_log else {})),
-        yaxis=axis(
-            "perplexity under the learned mask", type="log",
-            tickvals=one_two_five(finite["perplexity"]) if len(finite) else None,
-        ),
-    )  # fmt: skip
-
-
 def _by_block(layers: pd.DataFrame, column: str, title: str, form: str, read: str) -> go.Figure:
     colors, dashes = (
         itertools.cycle((BLUE, ORANGE, GREEN, RED, SKY, PURPLE, INK)),

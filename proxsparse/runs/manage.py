@@ -7,7 +7,7 @@ import secrets
 import shlex
 import shutil
 
-from proxsparse.config import LearnConfig, LearnJob
+from proxsparse.config import LearnConfig, LearnJob, SweepPlan
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import bytes_in
 from proxsparse.runs.commands import in_words, require
@@ -93,13 +93,14 @@ def command_line(run: Run) -> str:
         methods = ["--methods", *values["methods"]] if values["methods"] else []
         return _command(["compare", *methods, *(["--run", *values["runs"]] if values["runs"] else []), *flags])
     if kind == "sweep":
-        plan, job = header["plan"], LearnJob.from_dict(header["sweep"])
-        swept = ("lambda1", "learning_rate")
-        words = [
-            "sweep", "--lambdas", *plan["lambdas"], "--learning-rates", *plan["learning_rates"],
-            "--rungs", plan["rungs"], "--set-apart", plan["windows"],
-        ]  # fmt: skip
-        usual = _values(LearnJob())
+        plan, job, study = header["plan"], LearnJob.from_dict(header["sweep"]), header.get("study") or {}
+        if study.get("joined"):
+            where = {"join": study["storage"], "study": study["name"], "model": job.model, "corpus": job.corpus}
+            return _command(["sweep", *_flags(where, {})])
+        swept, usual = ("lambda1", "learning_rate"), _values(LearnJob())
+        words = ["sweep", "--lambdas", *plan["lambdas"], "--learning-rates", *plan["learning_rates"]]
+        words += _flags({name: plan.get(name) for name in settings_of(SweepPlan) if name != "windows"}, {})
+        words += ["--set-apart", plan["windows"], *_flags({"storage": study.get("storage")}, {})]
         return _command([*words, *_flags({k: v for k, v in _values(job).items() if k not in swept}, usual)])
     raise ProxSparseError(f"Run {run.id} is of the kind {kind!r}, which no command makes by itself.")
 

@@ -12,9 +12,14 @@ PRESET_FILE = "preset.json"
 VERSION = 1
 
 
+def preset_of(job: LearnJob) -> dict:
+    """What a preset file of a job holds: its every setting."""
+    return {"version": VERSION} | job.to_dict()
+
+
 def write_preset(path: Path, job: LearnJob) -> None:
     """Write every setting of `job`."""
-    write_json(path, {"version": VERSION} | job.to_dict())
+    write_json(path, preset_of(job))
 
 
 def read_preset(path: str | Path) -> LearnJob:

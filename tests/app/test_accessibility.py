@@ -2,7 +2,9 @@
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from explorer import serve
 from playwright.sync_api import expect
+from test_sweep_screen import ROWS, made_sweep
 
 pytestmark = pytest.mark.browser
 SCREENS = {
@@ -10,6 +12,7 @@ SCREENS = {
     "masks": "#chart-masks-composition .main-svg",
     "regularizer": "#reg-slice .main-svg",
     "try": "#try-cards .bars .point",
+    "sweep": "#sweep-elsewhere",
     "runs": "#runs-list",
     "export": "#export-code .cm-line span",
 }  # name: what is drawn last on it
@@ -23,6 +26,26 @@ def findings(page):
         for rule in found
         for node in rule["nodes"]
     ]
+
+
+@pytest.mark.parametrize("theme", ("light", "dark"))
+@pytest.mark.parametrize("width", (1440, 390))
+def test_axe_finds_nothing_on_a_sweep_with_trials(tmp_path, browser, width, theme):
+    made_sweep(tmp_path / "swept", ROWS, status="stopped")
+    address, process = serve(tmp_path)
+    try:
+        page = browser.new_page(viewport={"width": width, "height": 1000})
+        page.goto(f"{address}/?screen=sweep&__theme={theme}")
+        expect(page.locator("#chart-sweep-trials .main-svg").first).to_be_visible()
+        expect(page.locator("#sweep-table button").first).to_be_visible()
+        page.locator("#chart-sweep-trials .chart-table").click()
+        page.wait_for_timeout(1000)
+        assert findings(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing is cut off"
+        page.close()
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 @pytest.mark.parametrize("theme", ("light", "dark"))

@@ -159,7 +159,7 @@ class Comparing(Learning):
 
 
 class Sweeping(Learning):
-    """Four settings in two rounds."""
+    """Four settings on two rungs."""
 
     name, steps = "sweep", 8
 
@@ -169,7 +169,8 @@ class Sweeping(Learning):
         return Run.create_kind("sweep", content, folder / "run")
 
     def result(self, run: Run) -> dict:
-        return {"trials": lines(run.path / "trials.jsonl"), "preset": (run.path / "preset.json").read_bytes()}
+        trials = json.loads((run.path / "trials.json").read_text(encoding="utf-8"))
+        return {"trials": without_times(trials), "preset": (run.path / "preset.json").read_bytes()}
 
 
 class Queueing(Learning):

@@ -10,11 +10,12 @@ from app.shell import Shell
 from app.visitors import Rights, acting_as
 from proxsparse import LearnJob, ProxSparseError, Run
 from proxsparse.accounts.user_file import UserFile
+from proxsparse.config import SweepPlan
 from proxsparse.files import read_json, write_json
 from proxsparse.runs import requests
 
 CHANGING = ("pause", "stop", "step", "set", "delay", "rename", "delete", "export")
-STARTING = ("start", "fork", "upload", "ask")
+STARTING = ("start", "start sweep", "fork", "upload", "ask")
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +49,17 @@ def page(tmp_path, monkeypatch):
 
     def made(rights):
         shell = Shell(Operator(root, rights=rights))
-        learn, _, _, ask, listed, export = shell.screens
+        screens = {screen.name: screen for screen in shell.screens}
+        learn, ask, listed, export, sweep = (screens[name] for name in ("learn", "try", "runs", "export", "sweep"))
         form = values_of(LearnJob())
+        swept = ["0.1", "0.001", "grid", "none", "", "1", "16", "embedded", "bundled", "8", *form]
         return done, {
             **{name: lambda id, name=name: learn.send(name, id) for name in ("pause", "stop", "step")},
             "set": lambda id: learn.set_strength(id, 0.1), "delay": lambda id: learn.set_delay(id, 1.0),
             "rename": lambda id: listed.renamed(id, "other", id) if not done else None, "delete": lambda id: listed.deleted(id, id),
             "export": lambda id: export.export(id, "dense"), "start": lambda id: learn.start("embedded", "bundled", [], *form),
             "fork": lambda id: learn.branches.fork(id, "3", [], *values_of(Run(root / id).job())),
+            "start sweep": lambda id: sweep.start(*swept),
             "upload": lambda id: learn.form.keep_text(text()), "ask": lambda id: ask.asked_prompt(id, "A", "last", 3),
         }  # fmt: skip
 
@@ -105,12 +109,26 @@ def test_what_is_started_belongs_to_who_started_it(page, users, tmp_path):
     with acting_as("bob"):
         actions["start"]("adas")
         actions["fork"]("adas")
+        actions["start sweep"]("adas")
     made = [
         Run(path.parent)
         for path in (tmp_path / "runs").glob("*/run.json")
         if path.parent.name not in ("adas", "nobodys")
     ]
-    assert [run.header()["owner"] for run in made] == ["bob", "bob"]
+    assert [run.header()["owner"] for run in made] == ["bob"] * 3
+
+
+@pytest.mark.parametrize("command", ["pause", "resume", "stop"])
+@pytest.mark.parametrize(("name", "may"), [("ada", True), ("bob", False), ("olga", True), (None, False)])
+def test_a_sweep_is_steered_by_its_owner_and_by_operators(users, tmp_path, monkeypatch, command, name, may):
+    content = {"sweep": LearnJob().to_dict(), "plan": SweepPlan().to_dict()}
+    Run.create_kind("sweep", content, tmp_path / "adas", "ada")
+    done = []
+    for place in ("proxsparse.runs.run.launch.start", "proxsparse.runs.run.commands.send"):
+        monkeypatch.setattr(place, lambda *arguments, **options: done.append(arguments))
+    sweep = next(each for each in Shell(Operator(tmp_path, rights=Rights(users))).screens if each.name == "sweep")
+    with acting_as(name):
+        assert allowed(lambda id: sweep.send(command, id), "adas", done) is may is bool(done)
 
 
 def test_a_page_says_what_its_visitor_may_do(users):

@@ -61,10 +61,13 @@ BY_LAYER = pd.DataFrame(
 )
 TRIALS = pd.DataFrame(
     [
-        {"rung": rung, "steps": 20 << rung, "lambda1": lambda1, "learning_rate": rate, "perplexity": value, "stderr": 2.0}
-        for rung, lambda1, rate, value in (
-            (0, 0.04, 1e-3, 80.0), (0, 0.01, 1e-3, 70.0), (0, 0.01, 1e-2, 95.0), (0, 0.04, 1e-2, np.inf),
-            (1, 0.01, 1e-3, 60.0), (1, 0.04, 1e-3, 65.0),
+        {
+            "trial": trial, "state": "complete" if trial < 2 else "pruned", "rung": rung, "steps": 20 << rung, "lambda1": lambda1,
+            "learning_rate": rate, "perplexity": value, "stderr": 2.0, "seconds": 1.0,
+        }
+        for trial, rung, lambda1, rate, value in (
+            (0, 0, 0.04, 1e-3, 80.0), (1, 0, 0.01, 1e-3, 70.0), (2, 0, 0.01, 1e-2, 95.0), (3, 0, 0.04, 1e-2, np.inf),
+            (1, 1, 0.01, 1e-3, 60.0), (0, 1, 0.04, 1e-3, 65.0),
         )
     ]
 )  # fmt: skip
@@ -215,9 +218,9 @@ def test_sweep_is_a_line_a_learning_rate_and_the_last_rung_stands_out():
     figure = figures.sweep(TRIALS)
     lines = {trace.name: trace for trace in figure.data}
     assert set(lines) == {
-        "learning rate 0.001, 20 steps", "learning rate 0.01, 20 steps", "learning rate 0.001, 40 steps",
+        "rate 0.001, 20 steps", "rate 0.01, 20 steps", "rate 0.001, 40 steps",
     }  # fmt: skip
-    last, first, other = (lines[f"learning rate {name} steps"] for name in ("0.001, 40", "0.001, 20", "0.01, 20"))
+    last, first, other = (lines[f"rate {name} steps"] for name in ("0.001, 40", "0.001, 20", "0.01, 20"))
     assert list(last.x) == [0.01, 0.04] and list(last.y) == [60.0, 65.0] and list(last.error_y.array) == [2.0, 2.0]
     assert list(first.y) == [70.0, 80.0], "in the order of λ1"
     assert list(other.y) == [95.0], "what diverged is not drawn"
@@ -235,7 +238,7 @@ def test_methods_lie_at_their_cost_and_perplexity():
     points = {
         name: (x, y)
         for trace in figure.data
-        if trace.text
+        if trace.text is not None
         for name, x, y in zip(trace.text, trace.x, trace.y, strict=True)
     }
     assert points == {"sparsegpt-update": (40.0, 89.0), "proxsparse": (300.0, 90.5)}, (
@@ -251,6 +254,47 @@ def test_methods_lie_at_their_cost_and_perplexity():
         assert not figures.against_perplexity(empty, "memory_GB").data
 
 
+def test_a_sweep_without_a_grid_is_points():
+    scattered = TRIALS.assign(learning_rate=[1e-3, 2e-3, 3e-3, 4e-3, 2e-3, 1e-3])
+    figure = figures.sweep(scattered)
+    assert {trace.name: trace.mode for trace in figure.data} == {"20 steps": "markers", "40 steps": "markers"}
+    assert list(figure.data[1].customdata) == [1, 0], "a click says which trial it was on"
+
+
+def test_all_trials_of_a_sweep_are_lines_through_parallel_axes():
+    reached = TRIALS[TRIALS["rung"] == 1].sort_values("trial")
+    figure = figures.sweep_trials(pd.concat([reached, TRIALS[2:4]]).reset_index(drop=True))
+    lines = {trace.name: trace for trace in figure.data if trace.name}
+    assert list(lines) == ["trial 2", "trial 3", "trial 0", "trial 1"], "the best on top"
+    assert [label.replace("<br>", " ") for label in figure.layout.xaxis.ticktext] == [
+        "λ1", "learning rate", "steps", "perplexity",
+    ]  # fmt: skip
+    assert list(lines["trial 1"].y) == [0.0, 0.0, 1.0, 0.0], "λ1 and rate the least, all steps, the least perplexity"
+    assert list(lines["trial 0"].y)[:3] == [1.0, 0.0, 1.0] and 0 < lines["trial 0"].y[3] < 1
+    assert lines["trial 3"].y[3] > 1 and "not finite" in lines["trial 3"].text[0]
+    assert lines["trial 1"].line.width > lines["trial 0"].line.width
+    assert lines["trial 2"].line.dash == "dot" != lines["trial 1"].line.dash
+    assert all(set(trace.customdata) == {int(name.split()[1])} for name, trace in lines.items())
+    notes = {(note.x, note.text): note.y for note in figure.layout.annotations}
+    assert figure.layout.meta["table"]["rows"][0] == [0, "complete", 0.04, 1e-3, 40, 65.0], "its numbers, not heights"
+    assert figure.layout.meta["table"]["rows"][3][-1] is None
+    assert notes[0, "0.01"] == 0 and notes[0, "0.04"] == 1 and (3, "not finite") in notes and (2, "20") in notes
+
+
+def test_the_axes_of_many_trials_have_few_labels():
+    count = 40
+    many = pd.DataFrame(
+        {
+            "trial": range(count), "state": "complete", "rung": 2, "steps": 80, "lambda1": np.geomspace(0.01, 1, count),
+            "learning_rate": 1e-3, "perplexity": np.linspace(40, 90, count), "stderr": 1.0, "seconds": 1.0,
+        }
+    )  # fmt: skip
+    notes = [note for note in figures.sweep_trials(many).layout.annotations if note.x == 0]
+    assert 4 <= len(notes) <= 8 and {"0.01", "1"} <= {note.text for note in notes}
+    heights = sorted(note.y for note in notes)
+    assert min(np.diff(heights)) > 0.05, "they do not cover each other"
+
+
 def test_comparisons_and_sweeps_are_drawn_before_they_have_values():
     empty = pd.DataFrame()
     drawn = [
@@ -258,9 +302,10 @@ def test_comparisons_and_sweeps_are_drawn_before_they_have_values():
         figures.output_errors(empty), figures.sweep(empty), figures.output_errors(BY_LAYER[:0]),
         figures.overlap_by_layer(BY_LAYER[:0], "wanda"), figures.sweep(TRIALS[:0]), figures.sweep(TRIALS[3:4]),
         figures.perplexities(COMPARED[:0]), figures.perplexities(COMPARED[:1].assign(stderr=np.nan)),
-        figures.overlap_by_layer(BY_LAYER[BY_LAYER["method"] == "wanda"], "wanda"),
+        figures.overlap_by_layer(BY_LAYER[BY_LAYER["method"] == "wanda"], "wanda"), figures.sweep_trials(empty),
+        figures.sweep_trials(TRIALS[3:4]),
     ]  # fmt: skip
     for figure in drawn:
         layout = json.loads(figure.to_json())["layout"]
         assert layout["title"]["text"] and "http" not in json.dumps(layout)
-    assert [len(figure.data) for figure in drawn] == [0] * 10 + [1, 0]
+    assert [len(figure.data) for figure in drawn] == [0] * 10 + [1, 0, 0, 1]

@@ -101,7 +101,7 @@ def test_the_command_line_of_a_sweep_makes_the_same_one(tmp_path, monkeypatch):
 def made_by(line, monkeypatch, tmp_path):
     """The header of the run that a command would start."""
     made = []
-    monkeypatch.setattr(commands, "_start", lambda run, arguments: made.append(run.header()) or 0)
+    monkeypatch.setattr(commands, "start", lambda run, arguments: made.append(run.header()) or 0)
     arguments = parsed(line)
     arguments.out = tmp_path / f"again-{len(list(tmp_path.iterdir()))}"
     arguments.run(arguments)

@@ -1,20 +1,25 @@
-"""Sweeps: which settings go on, what a resumed one repeats, what it writes, and what it never looks at."""
+"""Sweeps: which trials go on, what a resumed one repeats, what it writes, and what it never looks at."""
 
 import dataclasses
 import itertools
 import json
 import math
 
+import optuna
 import pandas as pd
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from proxsparse import LearnConfig, LearnJob, ProxSparseError, Run, Sweep, load_model, load_windows, perplexity
 from proxsparse.cli import main
 from proxsparse.cli.main import build_parser
 from proxsparse.cli.settings import job_from
 from proxsparse.config import SweepPlan
+from proxsparse.files import append_record
 from proxsparse.methods import METHODS
 from proxsparse.methods.result import Pruned
+from proxsparse.runs.jobs.study import Study
 from proxsparse.runs.jobs.sweep import SweepJobWorker
 from proxsparse.runs.presets import read_preset
 from proxsparse.runs.worker import work
@@ -47,30 +52,55 @@ def swept(create, tmp_path_factory):
     return run
 
 
-def settings(trials):
-    return list(zip(trials["lambda1"], trials["learning_rate"], strict=True))
+def rungs_of(table):
+    """{trial: perplexities at its rungs}, in the order of the trials."""
+    return {trial: rows["perplexity"].tolist() for trial, rows in table.groupby("trial")}
+
+
+def halved(rungs):
+    """How many rungs each trial takes by asynchronous successive halving: on it goes when it is in the better half of all that came
+    so far to where it stands."""
+    reached, expected = [[] for _ in range(3)], []
+    for values in rungs.values():
+        for rung, value in enumerate(values):
+            reached[rung].append(value)
+            if sorted(reached[rung]).index(value) >= max(1, len(reached[rung]) // 2):
+                break
+        expected.append(rung + 1)
+    return expected
 
 
 def test_the_better_half_goes_on_with_twice_the_steps(swept):
     sweep = Sweep(swept)
-    trials = sweep.table()
-    rungs = [trials[trials["rung"] == rung] for rung in range(3)]
-    assert [len(rung) for rung in rungs] == [4, 2, 1] and len(trials) == sweep.total() == swept.state()["steps"]
-    assert [rung["steps"].unique().tolist() for rung in rungs] == [[2], [4], [8]]
-    assert settings(rungs[0]) == [(lambda1, rate) for lambda1 in LAMBDAS for rate in RATES]
-    for below, rung in itertools.pairwise(rungs):
-        assert settings(rung) == settings(below.sort_values("perplexity"))[: len(rung)]
-    assert trials["perplexity"].between(1, math.inf, inclusive="neither").all()
-    assert settings(rungs[2]) == [(sweep.best()["lambda1"], sweep.best()["learning_rate"])]
-    pd.testing.assert_frame_equal(pd.read_csv(swept.path / "table.csv"), trials)
-    assert sweep.files() == ["table.csv", "figure.html", "preset.json"]
+    table, trials = sweep.table(), sweep.trials()
+    rungs = rungs_of(table)
+    assert len(trials) == sweep.plan.count == swept.state()["steps"] == swept.state()["step"] == 4
+    assert sweep.steps() == [2, 4, 8] and table["steps"].eq(2 * 2 ** table["rung"]).all()
+    settings = list(zip(trials["lambda1"], trials["learning_rate"], strict=True))
+    assert sorted(settings) == [(lambda1, rate) for lambda1 in LAMBDAS for rate in RATES] != settings, "shuffled"
+    assert [len(values) for values in rungs.values()] == halved(rungs)
+    assert trials["state"].tolist() == ["complete" if len(values) == 3 else "pruned" for values in rungs.values()]
+    assert {"complete", "pruned"} == set(trials["state"])
+    assert trials["seconds"].sum() == pytest.approx(table["seconds"].sum())
+    assert table["perplexity"].between(1, math.inf, inclusive="neither").all()
+    assert sweep.best()["perplexity"] == min(values[2] for values in rungs.values() if len(values) == 3)
+    pd.testing.assert_frame_equal(pd.read_csv(swept.path / "table.csv"), table)
+    assert sweep.files() == ["table.csv", "figure.html", "parallel.html", "preset.json"]
     assert f"| 8       | {sweep.best()['lambda1']:g} " in sweep.markdown()
+
+
+def test_optuna_itself_reads_the_study(swept):
+    storage = JournalStorage(JournalFileBackend(str(swept.path / "study.log")))
+    study = optuna.load_study(study_name="sweep", storage=storage)
+    best = Sweep(swept).best()
+    assert (study.best_trial.number, study.best_value) == (best["trial"], best["perplexity"])
+    assert study.best_params == {"lambda1": best["lambda1"], "learning_rate": best["learning_rate"]}
 
 
 def test_a_trial_is_a_run_of_its_own_judged_on_the_windows_set_apart(swept, base):
     lm = load_model(base.model)
     calibration = load_windows(base.corpus, lm.tokenizer, 16).calibration
-    for _, trial in Sweep(swept).table().iloc[[1, 6]].iterrows():
+    for _, trial in Sweep(swept).table().iloc[[0, 2]].iterrows():
         config = dataclasses.replace(
             base.learn, steps=int(trial["steps"]), lambda1=trial["lambda1"], learning_rate=trial["learning_rate"]
         )
@@ -91,46 +121,112 @@ def test_the_best_setting_is_a_preset_that_learn_reads(swept, base):
     assert job_from(arguments) == expected
 
 
+def without_seconds(run):
+    return Sweep(run).table().drop(columns="seconds")
+
+
 def test_stopped_and_resumed_it_repeats_nothing_and_never_reads_the_held_out_text(create, swept, tmp_path, monkeypatch):
     def without_held_out(*arguments, **keywords):
         return dataclasses.replace(load_windows(*arguments, **keywords), heldout=None)
 
-    run, take = create(tmp_path / "resumed"), SweepJobWorker.take
+    run, measure = create(tmp_path / "resumed"), SweepJobWorker.perplexity_of
+    taken = []
 
-    def take_then(self, *setting):
-        if len(Sweep(run).table()) == limit and setting not in done:
+    def measure_then(self, config):
+        taken.append((config.lambda1, config.learning_rate, config.steps))
+        if len(taken) == limit:
             end()
-        take(self, *setting)
-        done.append(setting)
+        return measure(self, config)
 
     def crash():
         raise RuntimeError("the power fails")
 
     monkeypatch.setattr("proxsparse.text.load_windows", without_held_out)
-    with monkeypatch.context() as patch:
-        patch.setattr(SweepJobWorker, "take", take_then)
-        done, limit, end = [], 2, lambda: run.send("stop")
-        assert work(run.path) == 0 and run.state()["status"] == "stopped"
-        assert len(Sweep(run).table()) == 2 and Sweep(run).files() == []
-        done, limit, end = [], 5, crash
-        assert work(run.path) == 2 and "the power fails" in run.state()["error"]
-        assert len(Sweep(run).table()) == 5
-    before = (run.path / "trials.jsonl").read_bytes()
+    monkeypatch.setattr(SweepJobWorker, "perplexity_of", measure_then)
+    limit, end = 2, lambda: run.send("stop")  # in the middle of a trial that has taken one rung
+    assert work(run.path) == 0 and run.state()["status"] == "stopped"
+    assert len(Sweep(run).table()) == 1 and Sweep(run).files() == []
+    assert Sweep(run).table()["state"].tolist() == ["running"]
+    limit, end = 6, crash
+    assert work(run.path) == 2 and "the power fails" in run.state()["error"]
+    assert len(Sweep(run).table()) == 4
     assert work(run.path) == 0 and run.state()["status"] == "done"
-    assert (run.path / "trials.jsonl").read_bytes().startswith(before)
-    table, undisturbed = (Sweep(each).table().drop(columns="seconds") for each in (run, swept))
-    pd.testing.assert_frame_equal(table, undisturbed)
+    assert len(taken) == len(set(taken)) + 2, "only the two that were cut off are taken again"
+    pd.testing.assert_frame_equal(without_seconds(run), without_seconds(swept))
+
+
+def test_killed_between_the_pruner_s_note_and_its_answer_it_decides_the_same(create, swept, tmp_path, monkeypatch):
+    run, is_worse, lost = create(tmp_path / "killed"), Study.is_worse, set()
+
+    def answer_lost(self, trial, cut_off):
+        answer, asked = is_worse(self, trial, cut_off), (trial.number, len(self.known(trial)))
+        if asked not in lost:
+            lost.add(asked)
+            raise RuntimeError("the power fails")
+        return answer
+
+    monkeypatch.setattr(Study, "is_worse", answer_lost)
+    while run.state()["status"] != "done":
+        work(run.path)
+    assert len(lost) >= 4, "at every trial"
+    pd.testing.assert_frame_equal(without_seconds(run), without_seconds(swept))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_sampler_stays_within_the_ranges_and_a_resumed_one_chooses_the_same(
+    sampler, create, base, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        SweepJobWorker, "perplexity_of", lambda self, config: Perplexity(config.lambda1 + config.learning_rate)
+    )
+    plan = {"sampler": sampler, "trials": 16, "pruner": "none", "rungs": 1}
+    run, other = create(tmp_path / "first", **plan), create(tmp_path / "second", **plan)
+    assert work(run.path) == 0, run.state()["error"]
+    trials = Sweep(run).trials()
+    assert len(trials) == 16 == trials[["lambda1", "learning_rate"]].drop_duplicates().shape[0]
+    assert trials["lambda1"].between(*LAMBDAS).all() and trials["learning_rate"].between(*RATES).all()
+    assert trials["lambda1"].median() < sum(LAMBDAS) / 2, "in the scale of logarithms"
+    take, count = SweepJobWorker.take, itertools.count()
+
+    def take_then(self, trial):
+        take(self, trial)
+        if next(count) % 5 == 4:
+            other.send("stop")
+
+    monkeypatch.setattr(SweepJobWorker, "take", take_then)
+    while other.state()["status"] != "done":
+        assert work(other.path) == 0
+    pd.testing.assert_frame_equal(without_seconds(other), without_seconds(run))
+
+
+class Perplexity:
+    """What a trial would have measured."""
+
+    def __init__(self, value):
+        self.value, self.stderr = value, 0.1
+
+
+def test_pruners_of_optuna(create, tmp_path, monkeypatch):
+    monkeypatch.setattr(SweepJobWorker, "perplexity_of", lambda self, config: Perplexity(config.lambda1))
+    shares = {}
+    for pruner in ("halving", "hyperband", "none"):
+        run = create(tmp_path / pruner, sampler="random", trials=24, pruner=pruner)
+        assert work(run.path) == 0, run.state()["error"]
+        table = Sweep(run).trials()
+        shares[pruner] = (table["state"] == "complete").mean()
+        assert table["lambda1"].idxmin() == table.loc[table["state"] == "complete", "perplexity"].idxmin()
+    assert 0 < shares["halving"] < shares["hyperband"] < shares["none"] == 1
 
 
 def test_a_setting_that_diverges_loses(create, base, tmp_path):
     job = dataclasses.replace(base, learn=dataclasses.replace(base.learn, loss_at="soft", clip=0.0))
     run = create(tmp_path / "diverging", job, rungs=2, lambdas=(0.02,), learning_rates=(1e30, 1e29, 1e-3))
     assert work(run.path) == 0, run.state()["error"]
-    trials = Sweep(run).table()
-    assert trials["learning_rate"].tolist() == [1e30, 1e29, 1e-3, 1e-3], "of the better half, what has a loss"
-    assert trials["perplexity"].iloc[:2].eq(math.inf).all() and trials["perplexity"].iloc[2:].lt(math.inf).all()
-    event = run.table("events").iloc[0]
-    assert event["event"] == "diverged" and event["learning_rate"] == 1e30
+    trials = Sweep(run).trials().set_index("learning_rate").sort_index(ascending=False)
+    assert trials["state"].tolist() == ["pruned", "pruned", "complete"] and trials["rung"].tolist() == [0, 0, 1]
+    assert trials["perplexity"].iloc[:2].eq(math.inf).all() and trials["perplexity"].iloc[2] < math.inf
+    events = run.table("events")
+    assert set(events.loc[events["event"] == "diverged", "learning_rate"]) == {1e30, 1e29}
     assert read_preset(run.path / "preset.json").learn.learning_rate == 1e-3
     assert "| inf " in Sweep(run).markdown()
 
@@ -138,6 +234,27 @@ def test_a_setting_that_diverges_loses(create, base, tmp_path):
     assert work(hopeless.path) == 2
     assert "1e+30: give lower learning rates" in hopeless.state()["error"]
     assert Sweep(hopeless).best() is None and Sweep(hopeless).files() == []
+
+
+def test_a_sweep_of_before_optuna_is_read_and_not_gone_on_with(create, tmp_path):
+    run = create(tmp_path / "former", rungs=2)
+    values = [(0, 2, 0.005, 90.0), (0, 2, 0.1, 80.0), (1, 4, 0.1, 70.0)]
+    for rung, steps, lambda1, value in values:
+        row = {"rung": rung, "steps": steps, "lambda1": lambda1, "learning_rate": 1e-3, "perplexity": value}
+        append_record(run.path / "trials.jsonl", row | {"stderr": 1.0, "seconds": 2.0})
+    table = Sweep(run).table()
+    assert table["trial"].tolist() == [0, 1, 1] and table["state"].tolist() == ["pruned", "complete", "complete"]
+    assert Sweep(run).best()["perplexity"] == 70.0 and "| 4 " in Sweep(run).markdown()
+    assert work(run.path) == 2
+    assert "began with an earlier proxsparse" in run.state()["error"] and "start a new one" in run.state()["error"]
+
+
+def test_without_optuna_one_sentence_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    for arguments in (["--storage", "sqlite:///a.db"], [], ["--join", "sqlite:///a.db"]):
+        assert main(["sweep", "--out", str(tmp_path / "never"), *arguments]) == 2
+        assert capsys.readouterr().err == "error: A sweep needs Optuna: pip install 'proxsparse[sweep]'.\n"
+    assert not (tmp_path / "never").exists()
 
 
 def test_from_the_command_line(base, tmp_path, capsys):
@@ -148,7 +265,7 @@ def test_from_the_command_line(base, tmp_path, capsys):
     ]  # fmt: skip
     assert main([*map(str, command)]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["status"] == "done" and [trial["lambda1"] for trial in result["table"]] == [0.02, 0.05]
+    assert result["status"] == "done" and {trial["lambda1"] for trial in result["table"]} == {0.02, 0.05}
     with pytest.raises(ProxSparseError, match=r"Run sweep learned no mask \(it is of the kind 'sweep'\)"):
         Run(tmp_path / "sweep").job()
 
@@ -168,6 +285,9 @@ def test_bad_input_is_one_sentence(create, base, tmp_path, capsys):
         (["sweep", "--lambdas", "x"], "lambdas is 'x': give a number"),
         (["sweep", "--rungs", "0"], "rungs is 0: give 1 or more"),
         (["sweep", "--set-apart", "1"], "windows is 1: give 2 or more"),
+        (["sweep", "--sampler", "cmaes"], "invalid choice: 'cmaes'"),
+        (["sweep", "--trials", "3"], "trials is 3 and the sampler grid, which tries every pair: leave trials out"),
+        (["sweep", "--sampler", "tpe", "--trials", "0"], "trials is 0: give 1 or more"),
         (
             ["sweep", "--steps", "3"],
             "steps is 3 and rungs 3, each of which takes half the steps of the next: give 4 steps",

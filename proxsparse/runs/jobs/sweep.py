@@ -1,26 +1,62 @@
-"""Sweeping λ1 and the learning rate, in a process of its own; see `proxsparse.runs.readers.sweep`."""
+"""Sweeping λ1 and the learning rate, in a process of its own; see `proxsparse.runs.readers.sweep`, and for what a trial is
+`proxsparse.runs.jobs.study`."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
+from typing import TYPE_CHECKING
 
 from proxsparse.config import LearnConfig
 from proxsparse.errors import DivergedError, ProxSparseError
+from proxsparse.files import write_json
 from proxsparse.runs.jobs.base import Job
-from proxsparse.runs.readers.sweep import Sweep
+from proxsparse.runs.readers.sweep import TRIALS_FILE, Sweep, require_optuna
 from proxsparse.runs.recorder import describe_device
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+LOOK_SECONDS = 2.0  # between two looks at what other workers do
 
 
 class SweepJobWorker(Job):
-    """Trial after trial; a sweep that was stopped goes on with the trial that was cut off."""
+    """Trial after trial, until all have ended: those of other workers are waited for, and taken over where these die. A sweep that was
+    stopped goes on with the trial that was cut off, at the rung where it was."""
+
+    trial: Trial | None = None
 
     def work(self) -> None:
+        self.sweep = Sweep(self.run)
+        if self.sweep.is_former:
+            raise ProxSparseError(
+                f"Sweep {self.run.id} began with an earlier proxsparse, which halved by rounds and not by Optuna's rungs: read it, and "
+                "start a new one."
+            )
+        require_optuna()
+        from proxsparse.runs.jobs.database import OptunaError
+        from proxsparse.runs.jobs.study import Study
+
+        try:
+            self.study = Study(self.sweep)
+            self.load()
+            self.recorder.update(status="running")
+            self.try_all()
+        except OptunaError as error:
+            raise ProxSparseError(
+                f"The study {self.sweep.name!r} cannot be read or written ({str(error).splitlines()[0]}): see to its storage, then "
+                "resume."
+            ) from error
+        self.sweep.write_files()
+
+    def load(self) -> None:
+        """The model, and the text in two parts."""
         from proxsparse.layers import prunable_layers
         from proxsparse.models.load import load_model
 
-        self.sweep = Sweep(self.run)
         base, plan = self.sweep.base, self.sweep.plan
-        self.recorder.update(doing=f"loading {base.model}", step=0, steps=self.sweep.total())
+        self.recorder.update(doing=f"loading {base.model}", step=self.study.finished(), steps=plan.count)
         self.lm = load_model(base.model, base.device)
         self.recorder.update(doing=f"reading {base.corpus}", device=describe_device(self.lm.model.device))
         text = self.lm.windows(base.corpus, base.length, base.context, base.bos, self.progress)
@@ -30,38 +66,59 @@ class SweepJobWorker(Job):
                 "text or set fewer apart."
             )
         self.describe(prunable_layers(self.lm.model, base.learn.m), text, self.lm.model)
+        self.study.require_same(model=self.run.weights_sha256(), corpus=text.sha256)
         self.learn_from, self.judge_on = text.calibration[: -plan.windows], text.calibration[-plan.windows :]
-        self.recorder.update(status="running")
-        for rung in range(plan.rungs):
-            for lambda1, learning_rate in self.sweep.settings(rung):
-                self.take(rung, lambda1, learning_rate)
-            if self.sweep.best() is None:
-                raise ProxSparseError(
-                    f"The loss of every setting ceased to be finite, the lowest learning rate being "
-                    f"{min(plan.learning_rates):g}: give lower learning rates."
-                )
-        self.recorder.update(step=self.sweep.total())
-        self.sweep.write_files()
 
-    def take(self, rung: int, lambda1: float, learning_rate: float) -> None:
-        trials = self.sweep.table()
-        self.recorder.update(step=len(trials))
-        known = trials[["rung", "lambda1", "learning_rate"]].itertuples(index=False)
-        if (rung, lambda1, learning_rate) in set(map(tuple, known)):
-            return
-        steps = self.sweep.steps(rung)
-        config = dataclasses.replace(self.sweep.base.learn, steps=steps, lambda1=lambda1, learning_rate=learning_rate)
-        self.label = f"λ1 {lambda1:g}, learning rate {learning_rate:g}, {steps} steps"
-        began = self.working_seconds
-        found = self.perplexity_of(config)
-        self.recorder.record(
-            "trials",
-            {
-                "rung": rung, "steps": steps, "lambda1": lambda1, "learning_rate": learning_rate,
-                "perplexity": found and found.value, "stderr": found and found.stderr,
-                "seconds": self.working_seconds - began,
-            },
-        )  # fmt: skip
+    def try_all(self) -> None:
+        count = self.sweep.plan.count
+        while True:
+            self.write_down()
+            self.trial = self.study.next()
+            if self.trial is not None:
+                with self.study.heard_of(self.trial):
+                    self.take(self.trial)
+                self.trial = None
+                continue
+            finished = self.study.finished()
+            if finished >= count:
+                break
+            self.label = ""
+            self.progress(finished, count, "other workers still try: waiting for trial")
+            time.sleep(LOOK_SECONDS)
+        if self.sweep.best() is None:
+            raise ProxSparseError(
+                f"The loss of every setting ceased to be finite, the lowest learning rate being "
+                f"{min(self.sweep.plan.learning_rates):g}: give lower learning rates."
+            )
+
+    def take(self, trial: Trial) -> None:
+        """A run of each rung that it has not reached yet, as long as it is not pruned."""
+        lambda1, learning_rate = self.study.values_of(trial)
+        known, rungs = self.study.known(trial), self.sweep.steps()
+        before = {*known}
+        for steps, following in zip(rungs, [*rungs[1:], None], strict=True):
+            if steps not in known:
+                config = dataclasses.replace(
+                    self.sweep.base.learn, steps=steps, lambda1=lambda1, learning_rate=learning_rate
+                )
+                self.label = (
+                    f"trial {trial.number + 1} of {self.sweep.plan.count}, λ1 {lambda1:g}, learning rate {learning_rate:g}, "
+                    f"{steps} steps"
+                )
+                began = self.working_seconds
+                found = self.perplexity_of(config)
+                if not self.study.is_mine(trial):
+                    self.recorder.event("trial taken over by another worker", trial=trial.number)
+                    return
+                known[steps] = found.value if found else math.inf
+                about = {"stderr": found and found.stderr, "seconds": self.working_seconds - began}
+                self.study.report(trial, steps, known[steps], about)
+                self.write_down()
+            if following is None and known[steps] < math.inf:
+                self.study.end(trial, known[steps])
+            elif known[steps] == math.inf or (following not in known and self.study.is_worse(trial, steps in before)):
+                self.study.end(trial, None)
+                return
 
     def perplexity_of(self, config: LearnConfig):
         """Of the original weights under the masks that `config` learns; None when its loss is not finite."""
@@ -80,3 +137,13 @@ class SweepJobWorker(Job):
                 "diverged", lambda1=config.lambda1, learning_rate=config.learning_rate, error=str(error)
             )
             return None
+
+    def write_down(self) -> None:
+        """What all workers have found so far, for readers."""
+        self.recorder.require_place()
+        write_json(self.run.path / TRIALS_FILE, self.study.rows())
+        self.recorder.update(step=self.study.finished(), steps=self.sweep.plan.count)
+
+    def stop(self) -> None:
+        if self.trial is not None:
+            self.study.release(self.trial)

@@ -1,10 +1,15 @@
-"""The reader's side of a sweep, which looks for the best λ1 and learning rate by successive halving (Jamieson & Talwalkar
-2016, arXiv 1502.07943): all settings get few steps, the better half of them twice as many, and so on up to the full number.
+"""The reader's side of a sweep: which λ1 and learning rate make the best mask.
 
-Every trial is a whole run of its length, with warm-up and decay, from the original weights. Settings are judged on
-windows of the calibration text that no trial learns from; the held-out text is never looked at.
+Which settings are tried, and which of them end early, Optuna says (see `proxsparse.runs.jobs.study`); what came of them the sweep's
+worker writes down here, so that a reader needs neither Optuna nor the database in which a study may lie.
 
-trials.jsonl  one line a trial (append-only); table.csv, figure.html, preset.json: written at the end
+study.log     Optuna's journal of the study, unless its storage is elsewhere; `optuna-dashboard study.log` shows it
+trials.json   one entry for every rung that a trial has reached               (written whole)
+table.csv, figure.html, parallel.html, preset.json                           (written at the end)
+
+Settings are judged on windows of the calibration text that no trial learns from; the held-out text is never looked at.
+
+Sweeps of before there was Optuna here have their trials in trials.jsonl. They can be read, and not gone on with.
 """
 
 from __future__ import annotations
@@ -12,20 +17,31 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import itertools
+import random
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
 
 from proxsparse.config import LearnJob, SweepPlan
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import Tail, written_whole
+from proxsparse.files import Tail, read_json, written_whole
 from proxsparse.runs.presets import PRESET_FILE, write_preset
+from proxsparse.runs.records import is_number, is_step
 from proxsparse.runs.run import Run
+
+TRIALS_FILE, FORMER_FILE, STUDY_FILE = "trials.json", "trials.jsonl", "study.log"
+COLUMNS = ("trial", "state", "rung", "steps", "lambda1", "learning_rate", "perplexity", "stderr", "seconds")
+FIGURES = {"figure.html": "figure", "parallel.html": "parallel"}
 
 
 class Sweep:
-    """The reader's side: trials so far, the figure, the best setting."""
+    """The reader's side: trials so far, the figures, the best setting.
+
+    storage, name: where its study lies, the path of a journal or the URL of a database, and what it is called there. joined: whether
+    the study is another run's.
+    """
 
     def __init__(self, run: Run | str | Path):
         self.run = run if isinstance(run, Run) else Run(run)
@@ -33,66 +49,103 @@ class Sweep:
         if header["kind"] != "sweep":
             raise ProxSparseError(f"Run {self.run.id} is no sweep (it is of the kind {header['kind']!r}).")
         self.plan, self.base = SweepPlan(**header["plan"]), LearnJob.from_dict(header["sweep"])
+        study = header.get("study") or {}
+        self.storage = study.get("storage") or str(self.run.path.resolve() / STUDY_FILE)
+        self.name, self.joined = study.get("name") or "sweep", bool(study.get("joined"))
+
+    @property
+    def is_former(self) -> bool:
+        """Whether it is of before there was Optuna here."""
+        return (self.run.path / FORMER_FILE).exists()
 
     def table(self) -> pd.DataFrame:
-        """One row a trial: rung, steps, lambda1, learning_rate, perplexity, stderr, seconds. A trial whose loss was not
-        finite has the perplexity inf."""
-        columns = ["rung", "steps", "lambda1", "learning_rate", "perplexity", "stderr", "seconds"]
-        table = pd.DataFrame(Tail(self.run.path / "trials.jsonl").read(), columns=columns)
+        """One row for every rung that a trial has reached: trial (its number), state (running, complete or pruned), rung, steps,
+        lambda1, learning_rate, perplexity, stderr, seconds. A trial whose loss was not finite has the perplexity inf."""
+        rows = self._former_rows() if self.is_former else read_json(self.run.path / TRIALS_FILE, default=[])
+        if not isinstance(rows, list) or not all(map(_fits, rows)):
+            raise ProxSparseError(
+                f"{TRIALS_FILE} of run {self.run.id} is damaged: resume the sweep, which writes it anew."
+            )
+        table = pd.DataFrame(rows, columns=list(COLUMNS))
         table["perplexity"] = table["perplexity"].astype(float).fillna(float("inf"))
         return table
 
-    def settings(self, rung: int) -> list[tuple[float, float]]:
-        """(λ1, learning rate) of the trials of a rung: the grid, or the better half of the rung below."""
-        if rung == 0:
-            return list(itertools.product(self.plan.lambdas, self.plan.learning_rates))
-        below = self.table()
-        below = below[below["rung"] == rung - 1].sort_values("perplexity", kind="stable")
-        better = below.head(-(-len(below) // 2))
-        better = better[better["perplexity"] < float("inf")]
-        return list(zip(better["lambda1"], better["learning_rate"], strict=True))
+    def _former_rows(self) -> list[dict]:
+        """The trials of a former sweep, of which each rung was one of its own, as those of today: a setting is a trial."""
+        found = Tail(self.run.path / FORMER_FILE, lambda row: _fits(row, ("rung", "steps"))).read()
+        settings = list(dict.fromkeys((row["lambda1"], row["learning_rate"]) for row in found))
+        rows = [row | {"trial": settings.index((row["lambda1"], row["learning_rate"]))} for row in found]
+        full = {row["trial"] for row in rows if row["rung"] == self.plan.rungs - 1}
+        return [row | {"state": "complete" if row["trial"] in full else "pruned"} for row in rows]
 
-    def steps(self, rung: int) -> int:
-        return self.base.learn.steps >> (self.plan.rungs - 1 - rung)
+    def trials(self) -> pd.DataFrame:
+        """One row a trial, what it has reached: the columns of `table`, seconds those of all its rungs."""
+        table = self.table()
+        last = table.sort_values("rung", kind="stable").drop_duplicates("trial", keep="last").sort_values("trial")
+        return last.assign(seconds=last["trial"].map(table.groupby("trial")["seconds"].sum())).reset_index(drop=True)
 
-    def total(self) -> int:
-        """How many trials there are in all, if none diverges."""
-        counts = [len(self.plan.lambdas) * len(self.plan.learning_rates)]
-        for _ in range(self.plan.rungs - 1):
-            counts.append(-(-counts[-1] // 2))
-        return sum(counts)
+    def settings(self) -> list[dict[str, float]]:
+        """What each trial is given: λ1 and learning rate of a grid; nothing where a sampler chooses.
+
+        A grid is shuffled: a trial goes on when it is better than most before it, which in the order of the values, each better than
+        the last, all would be.
+        """
+        if self.plan.sampler != "grid":
+            return [{} for _ in range(self.plan.count)]
+        pairs = [*itertools.product(self.plan.lambdas, self.plan.learning_rates)]
+        random.Random(self.base.learn.seed).shuffle(pairs)
+        return [{"lambda1": lambda1, "learning_rate": rate} for lambda1, rate in pairs]
+
+    def steps(self) -> list[int]:
+        """The steps of each rung."""
+        return [self.base.learn.steps >> (self.plan.rungs - 1 - rung) for rung in range(self.plan.rungs)]
 
     def best(self) -> pd.Series | None:
-        """The best trial of the last rung that has one with a finite loss; None before."""
-        trials = self.table()
-        trials = trials[trials["perplexity"] < float("inf")]
-        if trials.empty:
+        """The best trial of the highest rung on which one has a finite loss; None before."""
+        table = self.table()
+        table = table[table["perplexity"] < float("inf")]
+        if table.empty:
             return None
-        last = trials[trials["rung"] == trials["rung"].max()]
+        last = table[table["rung"] == table["rung"].max()]
         return last.loc[last["perplexity"].idxmin()]
+
+    def job(self, trial: int) -> LearnJob:
+        """The job that takes a trial's settings, with the full number of steps. Raises ProxSparseError where there is no such trial."""
+        rows = self.table()
+        rows = rows[rows["trial"] == trial]
+        if rows.empty:
+            raise ProxSparseError(f"Sweep {self.run.id} has no trial {trial} that was measured: choose another one.")
+        values = {name: float(rows.iloc[0][name]) for name in ("lambda1", "learning_rate")}
+        return dataclasses.replace(self.base, learn=dataclasses.replace(self.base.learn, **values))
 
     def figure(self):
         from proxsparse import figures
 
         return figures.sweep(self.table())
 
+    def parallel(self):
+        """All trials as lines through the axes of what was set and what came of it."""
+        from proxsparse import figures
+
+        return figures.sweep_trials(self.trials())
+
     def markdown(self) -> str:
-        """The trials of every rung, best first."""
-        trials = self.table().sort_values(["rung", "perplexity"], ascending=[False, True])
+        """The trials at every rung, best first."""
+        table = self.table().sort_values(["rung", "perplexity"], ascending=[False, True])
         rows = []
-        for trial in trials.itertuples():
-            stderr = "" if pd.isna(trial.stderr) else f" ± {trial.stderr:.2f}"
-            perplexity, setting = f"{trial.perplexity:.2f}{stderr}", (f"{trial.lambda1:g}", f"{trial.learning_rate:g}")
-            rows.append([trial.steps, *setting, perplexity, f"{trial.seconds:.0f}"])
-        columns = ["steps", "λ1", "learning rate", "perplexity", "seconds"]
-        table = tabulate(rows, headers=columns, tablefmt="github", disable_numparse=True)
+        for row in table.itertuples():
+            stderr = "" if pd.isna(row.stderr) else f" ± {row.stderr:.2f}"
+            setting = (f"{row.lambda1:g}", f"{row.learning_rate:g}")
+            rows.append([row.steps, *setting, f"{row.perplexity:.2f}{stderr}", f"{row.seconds:.0f}", row.trial])
+        columns = ["steps", "λ1", "learning rate", "perplexity", "seconds", "trial"]
+        shown = tabulate(rows, headers=columns, tablefmt="github", disable_numparse=True)
         about = (
             f"{Path(self.base.model).name} on {Path(self.base.corpus).name}; perplexity on {self.plan.windows} calibration windows "
             f"of {self.base.length} tokens that nothing was learned from, ± standard error over windows."
         )
         best = self.best()
         found = "" if best is None else f"\nBest: λ1 {best['lambda1']:g}, learning rate {best['learning_rate']:g}.\n"
-        return f"{about}\n\n{table}\n{found}"
+        return f"{about}\n\n{shown}\n{found}"
 
     def next_command(self) -> str:
         """What one does with it."""
@@ -100,27 +153,39 @@ class Sweep:
 
     def files(self) -> list[str]:
         """What `write_files` has written."""
-        return [name for name in ("table.csv", "figure.html", PRESET_FILE) if (self.run.path / name).exists()]
+        return [name for name in ("table.csv", *FIGURES, PRESET_FILE) if (self.run.path / name).exists()]
 
     def write_files(self) -> None:
-        """The table, the figure where plotly is installed, and the best setting as a preset."""
+        """The table, the figures where plotly is installed, and the best setting as a preset."""
         with written_whole(self.run.path / "table.csv") as temporary:
             self.table().to_csv(temporary, index=False)
-        best = self.best()
-        learn = dataclasses.replace(
-            self.base.learn, lambda1=float(best["lambda1"]), learning_rate=float(best["learning_rate"])
-        )
-        write_preset(self.run.path / PRESET_FILE, dataclasses.replace(self.base, learn=learn))
+        write_preset(self.run.path / PRESET_FILE, self.job(self.best()["trial"]))
         if importlib.util.find_spec("plotly") is not None:
-            with written_whole(self.run.path / "figure.html") as temporary:
-                self.figure().write_html(temporary, include_plotlyjs=True)
+            for name, draw in FIGURES.items():
+                with written_whole(self.run.path / name) as temporary:
+                    getattr(self, draw)().write_html(temporary, include_plotlyjs=True)
+
+
+def _fits(row: Any, steps: tuple[str, ...] = ("trial", "rung", "steps")) -> bool:
+    """Whether a row holds what the table needs."""
+    if not isinstance(row, dict) or not all(is_step(row.get(name)) for name in steps):
+        return False
+    settings = all(row.get(name) is not None and is_number(row[name]) for name in ("lambda1", "learning_rate"))
+    return settings and all(is_number(row.get(name)) for name in ("perplexity", "stderr", "seconds"))
 
 
 def check_plan(plan: SweepPlan, job: LearnJob) -> None:
-    """Raise ProxSparseError where there are more halvings than steps to halve."""
+    """Raise ProxSparseError where a sweep cannot be done: there are more halvings than steps to halve, or no Optuna."""
     least = 2 ** (plan.rungs - 1)
     if job.learn.steps < least:
         raise ProxSparseError(
             f"steps is {job.learn.steps} and rungs {plan.rungs}, each of which takes half the steps of the next: give {least} "
             "steps or more, or fewer rungs."
         )
+    require_optuna()
+
+
+def require_optuna() -> None:
+    """Raise ProxSparseError where Optuna is not installed."""
+    if importlib.util.find_spec("optuna") is None:
+        raise ProxSparseError("A sweep needs Optuna: pip install 'proxsparse[sweep]'.")
