@@ -11,7 +11,7 @@ SCREENS = {
     "regularizer": "#reg-slice .main-svg",
     "try": "#try-cards .bars .point",
     "runs": "#runs-list",
-    "export": "#export-code .cm-line span",
+    "export": "#export-speed .tile",
 }  # name: what is drawn last on it
 
 
