@@ -100,7 +100,9 @@ At most {n} of every {m} consecutive input weights are nonzero in {layers} linea
 {as_text(proof)}
 
 {HOW_TO_LOAD[format]}
+
 {size}
+
 {what_runs_it(n, m)}
 
 `{MASKS_FILE}` holds the masks (one bit a weight), `{PROVENANCE_FILE}` how they were made.

@@ -11,15 +11,18 @@ import tempfile
 from pathlib import Path
 
 from safetensors import SafetensorError
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from proxsparse import __version__
 from proxsparse.config import check_format
 from proxsparse.errors import ProxSparseError
 from proxsparse.export.card import CARD_FILE, model_card, what_runs_it
 from proxsparse.export.compact import stored_tensors, write_compact
+from proxsparse.export.estimate import Extent, sizes_of
 from proxsparse.export.verification import verify
 from proxsparse.files import COMPACT_FILE, MASKS_FILE, PROVENANCE_FILE, local_path, why_not_written, write_json
-from proxsparse.layers import prunable_layers
+from proxsparse.layers import PrunableLayers, prunable_layers
 from proxsparse.masks.mask_set import MaskSet
 from proxsparse.models.language_model import LanguageModel, dtype_name
 from proxsparse.models.origin import origin_of
@@ -68,7 +71,7 @@ def export_model(
     Returns
     -------
     dict
-        "directory", "bytes", "files" (a list of {"name", "bytes", "about"}), "format", "size" (see `sizes`), "speed"
+        "directory", "bytes", "files" (a list of {"name", "bytes", "about"}), "format", "size" (see `sizes_of`), "speed"
         and "verification".
 
     Raises
@@ -138,31 +141,23 @@ def export_model(
 
 
 def sizes(model, masks: MaskSet, format: str = "dense") -> dict:
-    """How much room the weights of `model` take under `masks`, in bytes, beside the dense checkpoint in its own dtype.
-
-    Returns {"dtype", "dense_bytes", "stored_bytes", "ratio"} of all tensors, tied ones once, the same three with
-    "masked_" before them of the masked layers alone, and "summary", a sentence. Stored are, in a compact checkpoint,
-    the kept values and one bit a weight; the bits are not counted in a dense one, which does not need them.
-    """
+    """How much room the weights of `model` take under `masks`; see `sizes_of`."""
     layers = prunable_layers(model, masks.m)
-    total = sum(tensor.nbytes for _, tensor, same in stored_tensors(model) if same is None)
-    masked = sum(layers[name].matrix.nbytes for name in masks)
-    kept = masked
-    if format == "compact":
-        kept = sum(layers[name].matrix.nbytes * mask.n // mask.m + mask.packed.numel() for name, mask in masks.items())
-    stored = total - masked + kept
-    dtype = dtype_name(model.dtype)
-    if format == "compact":
-        summary = (
-            f"The weights take {stored:,} bytes, {stored / total:.1%} of the {total:,} of a dense checkpoint in {dtype}; the "
-            f"{len(masks)} masked layers alone take {kept / masked:.1%}."
-        )
-    else:
-        summary = f"The weights take {total:,} bytes in {dtype}, as without a mask: the zeros are stored."
-    return {
-        "dtype": dtype, "dense_bytes": total, "stored_bytes": stored, "ratio": stored / total,
-        "masked_dense_bytes": masked, "masked_stored_bytes": kept, "masked_ratio": kept / masked, "summary": summary,
-    }  # fmt: skip
+    matrices = (layers[name].matrix for name in masks)
+    shapes = [(*matrix.shape, matrix.element_size()) for matrix in matrices]
+    return sizes_of(shapes, _bytes_of(model), dtype_name(model.dtype), masks.n, masks.m, format)
+
+
+def extent_of(model, layers: PrunableLayers) -> Extent:
+    """What a dense checkpoint of `model` holds; layers: its prunable ones."""
+    inside = {id(layer.parameter) for layer in layers.values()}
+    maps = (module for module in model.modules() if isinstance(module, nn.Linear | Conv1D))
+    outside = sum(module.weight.numel() for module in maps if id(module.weight) not in inside)
+    return Extent(dtype_name(model.dtype), _bytes_of(model), outside)
+
+
+def _bytes_of(model) -> int:
+    return sum(tensor.nbytes for _, tensor, same in stored_tensors(model) if same is None)
 
 
 def _about(name: str) -> str:

@@ -1,6 +1,7 @@
 """Runs: one directory each, the only thing that app, command line and notebooks share."""
 
 from proxsparse.runs.additions import add_to_comparison
+from proxsparse.runs.jobs.bench import start_bench
 from proxsparse.runs.jobs.export import start_export
 from proxsparse.runs.readers.comparison import Comparison
 from proxsparse.runs.readers.probe import Probe
@@ -17,5 +18,6 @@ __all__ = [
     "list_runs",
     "look_at_runs",
     "new_run_path",
+    "start_bench",
     "start_export",
 ]

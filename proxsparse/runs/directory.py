@@ -11,7 +11,8 @@ commands/         one file a command, deleted once handled
 checkpoints/      step-000040.safetensors: everything needed to go on exactly
 masks/            step-000040.safetensors: packed masks
 history/          every change of the masks, tracked tiles, summaries: see `proxsparse.runs.history`  (append-only)
-export/           a run directory of its own (kind "export"); its model/ is the download
+export/           a run directory of its own (kind "export"); its model/ is the download, its bench/ what was timed of it
+exports/          of a comparison: such a directory for each method that was exported
 tracking/         what a tracker was told, if one was asked for (`--track`), and how far
 probe/            a run directory of its own (kind "probe"): answers questions about the model, see readers/probe.py
 worker.log        what the worker process printed
@@ -30,6 +31,7 @@ import pandas as pd
 
 from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
+from proxsparse.export.estimate import ITEM_BYTES, Extent
 from proxsparse.files import check_version, free_bytes, local_path, read_json
 from proxsparse.runs.lock import is_held
 from proxsparse.runs.records import is_number, is_step, tail_of
@@ -76,7 +78,7 @@ class RunDirectory:
 
     @property
     def kind(self) -> str:
-        """learn, export, compare, sweep or probe."""
+        """learn, export, bench, compare, sweep or probe."""
         return self.header()["kind"]
 
     def job(self) -> LearnJob:
@@ -140,6 +142,13 @@ class RunDirectory:
         """What the model was as it came: `dense`, or that it was sparse already, with its pattern."""
         found = self._described("given", str, "dense")
         return found if found == "dense" else f"given model, {found}"
+
+    def extent(self) -> Extent | None:
+        """What a dense checkpoint of the model holds; None before it is loaded, and of runs of before it was written down."""
+        found = self._described("extent", dict, {})
+        counts = [found.get(name) for name in ("bytes", "outside")]
+        whole = found.get("dtype") in ITEM_BYTES and all(type(count) is int and count >= 0 for count in counts)
+        return Extent(found["dtype"], *counts) if whole else None
 
     def corpus(self) -> dict | None:
         """The text it works on: name, sha256, calibration_tokens, heldout_tokens; None before it is read."""

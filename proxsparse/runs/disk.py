@@ -16,8 +16,7 @@ from proxsparse.files import bytes_in, free_bytes
 
 RUN_GB, RUNS_GB = "PROXSPARSE_RUN_GB", "PROXSPARSE_RUNS_GB"
 GB = 1e9
-INSIDE_A_RUN = ("export", "probe")  # directories of runs that lie in the run they belong to
-EXPORTS = "exports"  # where more of them lie, one a method
+DEEPEST = 3  # folders that a directory of a run may lie inside the run it belongs to: exports/<method>/bench
 
 
 def limit_disk(run_gb: float, runs_gb: float) -> None:
@@ -79,10 +78,8 @@ def _read(name: str) -> float:
 def _places(path: Path) -> tuple[Path, Path]:
     """(the run, the folder of the runs) of a run's directory, or of one that lies in it."""
     run = path.resolve()
-    if run.parent.name == EXPORTS and (run.parent.parent / "run.json").is_file():
-        run = run.parent.parent
-    if run.name in INSIDE_A_RUN and (run.parent / "run.json").is_file():
-        run = run.parent
+    around = [each for each in run.parents[:DEEPEST] if (each / "run.json").is_file()]
+    run = around[-1] if around else run
     return run, run.parent
 
 

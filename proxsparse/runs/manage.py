@@ -59,7 +59,10 @@ def require_unused(run: Run, action: str) -> None:
     """Raise ProxSparseError while a process writes into the run's directory: its worker, that of an export, or that
     which answers questions about its model."""
     require(run, action)
-    if any(export.is_alive() or export.state()["status"] in ACTIVE for export in run.exports()):
+    exports = run.exports()
+    if any(bench is not None and bench.is_alive() for bench in (export.bench() for export in exports)):
+        raise ProxSparseError(f"An export of run {run.id} is being timed: wait until it is done.")
+    if any(export.is_alive() or export.state()["status"] in ACTIVE for export in exports):
         raise ProxSparseError(f"An export of run {run.id} is being written: wait until it is done.")
     if run.kind == "learn" and Probe(run).is_there():
         raise ProxSparseError(f"The model of run {run.id} is in memory to be asked: end it on the Try it screen first.")

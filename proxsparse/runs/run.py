@@ -107,6 +107,10 @@ class Run(RunDirectory):
         """The run's export, or of a comparison that of a method; itself a run directory, whose `model/` is what can be downloaded."""
         return readable_run(self.export_path(method))
 
+    def bench(self) -> Run | None:
+        """Of an export: the timing of it, itself a run directory, whose report.json is what `bench_model` found."""
+        return readable_run(self.path / "bench")
+
     def export_path(self, method: str | None = None) -> Path:
         """Where an export of the run, or of a method that it compares, lies. Raises ProxSparseError for what names no method."""
         if method is not None and not re.fullmatch(r"[^./\0][^/\0]*", method):

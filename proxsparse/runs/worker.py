@@ -83,6 +83,7 @@ def _tell(run: Run, sentence: str) -> None:
 
 
 def _jobs() -> dict[str, Callable[[Run, Recorder], int]]:
+    from proxsparse.runs.jobs.bench import bench_export
     from proxsparse.runs.jobs.compare import CompareJobWorker
     from proxsparse.runs.jobs.export import export_run
     from proxsparse.runs.jobs.learn import LearnJobWorker
@@ -90,7 +91,7 @@ def _jobs() -> dict[str, Callable[[Run, Recorder], int]]:
     from proxsparse.runs.jobs.sweep import SweepJobWorker
 
     workers = {"learn": LearnJobWorker, "compare": CompareJobWorker, "sweep": SweepJobWorker, "probe": ProbeWorker}
-    return {"export": export_run} | {
+    return {"export": export_run, "bench": bench_export} | {
         kind: lambda run, recorder, worker=worker: worker(run, recorder).run_to_the_end()
         for kind, worker in workers.items()
     }

@@ -14,7 +14,7 @@ SCREENS = {
     "try": "#try-cards .bars .point",
     "sweep": "#sweep-elsewhere",
     "runs": "#runs-list",
-    "export": "#export-code .cm-line span",
+    "export": "#export-speed .tile",
 }  # name: what is drawn last on it
 
 

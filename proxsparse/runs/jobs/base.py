@@ -71,6 +71,7 @@ class Job:
     def describe(self, layers, text, model) -> None:
         """Write down what is worked on. Raises ProxSparseError where a run that goes on finds another text or model than it
         began with: its figures would not belong together."""
+        from proxsparse.export.write import extent_of
         from proxsparse.models.sparsity import sparsity_of
 
         weights = check_weights(self.run, model)
@@ -78,6 +79,7 @@ class Job:
         require_same_text(self.run, text)
         described = {"layers": layers.describe(), "skipped": layers.skipped, "corpus": text.describe()}
         described["weights_sha256"] = weights
+        described["extent"] = dataclasses.asdict(extent_of(model, layers))
         described["given"] = str(sparsity_of(layer.matrix for layer in layers.values()))
         write_json(self.run.path / "layers.json", described)
         if text.bos and not begun_with:

@@ -61,6 +61,9 @@ def _start_export(run: Run, format: str, method: str | None) -> Run:
                 f"The {writing} export of run {run.id} is being written: wait until it is done, then ask for {format}."
             )
         return earlier
+    timed = None if earlier is None else earlier.bench()
+    if timed is not None and timed.is_alive():
+        raise ProxSparseError(f"The export of run {run.id} is being timed: wait until it is done, then export anew.")
     if path.exists():
         shutil.rmtree(path)
     what = {"step": max(run.masks())} if method is None else {"method": method}
