@@ -13,7 +13,7 @@ SORTED_BY = {  # column as people read it → column of the table
     "over ours": "ratio", "weights": "weights_changed", "memory, GB": "memory_GB", "kept as ours": "overlap",
     "output error": "output_error",
 }  # fmt: skip
-WORDS = {"measured": "✓", "failed": "gave no result", "working": "in work", "waiting": "waiting"}
+WORDS = {"measured": "✓", "failed": "gave no result", "working": "working on it", "waiting": "waiting"}
 EMPTY = """
 <div class='empty'><b>No comparison yet.</b> Open <b>New comparison</b>, choose methods and runs, and press <b>Compare them</b>.</div>"""
 

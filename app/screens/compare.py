@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-import plotly.graph_objects as go
 from gradio.components import Component
 
 from app import comparison_page
 from app.address import Entry
 from app.clicks import clicked_text
-from app.live_plot import live_plot
 from app.operator import EXAMPLE_COMPARISON_ID, RECORDED, Operator
+from app.screens.compare_charts import CompareCharts
 from app.screens.compare_form import CompareForm
 from app.screens.compare_row import CompareRow
 from app.screens.shown import Shown
-from app.views.comparison import Compared, compared
-from app.views.drawn import SHARED
+from app.views.comparison import compared
 from app.views.listing import Listing
-from proxsparse import LearnConfig, LearnJob, figures
+from proxsparse import LearnConfig, LearnJob
 from proxsparse.config import CompareJob
 from proxsparse.runs import Run, add_to_comparison, new_run_path
 from proxsparse.runs.directory import ACTIVE
@@ -29,8 +26,6 @@ INTRODUCTION = """
 **Which mask is best?** Every method makes a mask of the same model from the same text, and all are judged on the same held-out windows,
 also of texts of another kind. **Click a name** in the table for what can be done with its mask, **a heading** to sort by it.
 """
-COSTS = {"seconds": "seconds", "peak memory": "memory_GB"}
-CHARTS = {"perplexity": 420, "cost": 420, "error": 420, "overlap": 420, "network": 320, "errors": 360, "common": 360}
 FIRST_ORDER = "perplexity"
 CLICKS = """
 element.addEventListener('click', (event) => {
@@ -64,7 +59,7 @@ class CompareScreen:
 
     def __init__(self, operator: Operator, listing: Listing):
         self.operator, self.listing = operator, listing
-        self.form, self.row = CompareForm(operator), CompareRow(operator, listing)
+        self.form, self.row, self.charts = CompareForm(operator), CompareRow(operator, listing), CompareCharts()
 
     # The page
 
@@ -91,46 +86,22 @@ class CompareScreen:
         self.table = gr.HTML(elem_id="compare-table", js_on_load=CLICKS)
         self.words = gr.HTML(elem_id="compare-words")
         self.row.build()
-        self.charts: dict[str, gr.HTML] = {}
-        self.charts["perplexity"] = live_plot("chart-compare-perplexity", CHARTS["perplexity"])
-        with gr.Row():
-            with gr.Column(min_width=320):
-                self.cost = gr.Radio(list(COSTS), value="seconds", label="Cost", elem_id="compare-cost")
-                self.charts["cost"] = live_plot("chart-compare-cost", CHARTS["cost"])
-            with gr.Column(min_width=320):
-                self.charts["error"] = live_plot("chart-compare-error", CHARTS["error"])
-        gr.Markdown("## Where masks differ")
-        with gr.Row():
-            self.first = gr.Dropdown([], label="Kept by", allow_custom_value=True, elem_id="compare-first")
-            self.second = gr.Dropdown(
-                [],
-                label="and dropped by",
-                allow_custom_value=True,
-                elem_id="compare-second",
-                info="or click a cell of the matrix",
-            )
-        with gr.Row():
-            for name in ("network", "overlap"):
-                with gr.Column(min_width=320):
-                    self.charts[name] = live_plot(f"chart-compare-{name}", CHARTS[name])
-        with gr.Row():
-            for name in ("errors", "common"):
-                with gr.Column(min_width=320):
-                    self.charts[name] = live_plot(f"chart-compare-{name}", CHARTS[name])
+        self.charts.build()
         self.completions = gr.HTML(elem_id="compare-completions")
         # Clicked in the table: hidden, and in the address.
         self.method, self.order = (
             gr.Textbox(visible="hidden", elem_id=f"compare-{name}") for name in ("method", "order")
         )
-        self.inputs = [self.chosen, self.cost, self.first, self.second, self.method, self.order, self.form.runs]
+        self.inputs = [self.chosen, self.method, self.order, self.form.runs, *self.charts.inputs]
         self.outputs = [
-            self.chosen, self.banner, self.table, self.words, self.completions, self.first, self.second, self.form.runs, self.add,
-            *self.buttons.values(), *self.charts.values(), *self.row.outputs,
+            self.chosen, self.banner, self.table, self.words, self.completions, self.form.runs, self.add,
+            *self.buttons.values(), *self.charts.outputs, *self.row.outputs,
         ]  # fmt: skip
         self.address = {
             self.name: Entry(self.chosen, self._asked),  # by this name the page asks whether it changed
-            "method": self.method, "sort": self.order, "cost": self.cost, "first": self.first, "second": self.second,
-        }  # fmt: skip
+            "method": self.method,
+            "sort": self.order,
+        } | self.charts.address
 
     def wire(self, shell) -> None:
         """Buttons start and steer; what is clicked in the table or a chart is a choice."""
@@ -140,10 +111,8 @@ class CompareScreen:
         for command, button in self.buttons.items():
             shell.on(button.click, lambda id, command=command: self.send(command, id), [self.chosen])
         shell.on(self.table.select, chosen_in_table, [self.method, self.order], [self.method, self.order])
-        for name, handler in (("perplexity", chosen_row), ("cost", chosen_point), ("error", chosen_point)):
-            shell.on(self.charts[name].select, handler, None, [self.method])
-        shell.on(self.charts["overlap"].select, chosen_pair, None, [self.first, self.second])
-        gr.on([self.chosen.input, self.cost.input, self.first.input, self.second.input], **shell.looking(self))
+        self.charts.wire(shell, self.method)
+        gr.on([self.chosen.input, *(each.input for each in self.charts.inputs)], **shell.looking(self))
         self.row.wire(shell, self.chosen, self.method)
 
     # Looking
@@ -175,59 +144,7 @@ class CompareScreen:
         if shown.changed("words", (chosen, found.signature)):
             updates |= {self.words: comparison_page.words(found), self.completions: comparison_page.completions(found)}
         updates |= self.row.render(shown, found, method, rows)
-        return updates | self._charts(shown, chosen, found)
-
-    def _charts(self, shown: Shown, chosen: str, found: Compared) -> dict[Component, Any]:
-        updates: dict[Component, Any] = {}
-
-        def draw(name: str, figure: Callable[[], go.Figure], *look) -> None:
-            key = (name, chosen, found.signature, *look)
-            if shown.changed(f"chart {name}", key):
-                updates[self.charts[name]] = SHARED.chart(("compare", *key), figure)
-
-        cost = COSTS.get(shown.values[self.cost], "seconds")
-        draw("perplexity", lambda: figures.perplexities(found.table))
-        draw("cost", lambda: figures.against_perplexity(found.table, cost, found.base), cost)
-        draw("error", lambda: figures.against_perplexity(found.table, "output_error", found.base))
-        names = found.compared
-        if len(names) < 2:
-            later = ("overlap", "network", "errors", "common")
-            return updates | (
-                {self.charts[name]: "" for name in later} if shown.changed("pairs", (chosen, None)) else {}
-            )
-        first, second = self._pair(shown, found, names, updates)
-        draw("overlap", lambda: figures.overlap_matrix(found.overlaps, found.job.n / found.job.m))
-        draw("network", lambda: self._network(found, first, second), first, second)
-        draw("errors", lambda: figures.output_errors(found.layers))
-        if found.ours is not None:
-            draw("common", lambda: figures.overlap_by_layer(found.layers, found.ours))
-        elif shown.changed("chart common", (chosen, None)):
-            updates[self.charts["common"]] = ""
-        return updates
-
-    def _pair(self, shown: Shown, found: Compared, names: list[str], updates: dict) -> tuple[str, str]:
-        """The two masks whose difference is drawn: those chosen, else ours and the best other one."""
-        ours = found.ours if found.ours in names else names[-1]
-        best = next((name for name in found.table["method"] if name in names and name != ours), names[0])
-        first, second = shown.values[self.first], shown.values[self.second]
-        first = first if first in names else ours
-        second = second if second in names else best if best != first else ours
-        given = (shown.values[self.first], shown.values[self.second])
-        if shown.changed("pairs", (shown.values[self.chosen], names)) or given != (first, second):
-            updates |= {
-                self.first: gr.update(choices=names, value=first), self.second: gr.update(choices=names, value=second)
-            }  # fmt: skip
-        return first, second
-
-    @staticmethod
-    def _network(found: Compared, first: str, second: str) -> go.Figure:
-        values = found.comparison.differing(first, second)
-        title = f"Kept by {first} and dropped by {second}: at most {values.max():.0%} of a layer's kept weights"
-        read = (
-            "A cell is a layer: a decoder block from left to right, a linear map in it from top to bottom. The brighter, the more of the "
-            f"weights that {first} keeps are dropped by {second}."
-        )
-        return figures.layer_map(found.run.layers(), values, f"dropped by {second}", title, read)
+        return updates | self.charts.render(shown, found)
 
     def _buttons(self, run: Run, status: str, asked: tuple[str, ...]) -> dict[Component, Any]:
         recorded = bool(run.header().get("recorded"))
@@ -249,7 +166,7 @@ class CompareScreen:
     def _nothing(self, shown: Shown) -> dict[Component, Any]:
         if not shown.changed("state", None):
             return {}
-        empty = dict.fromkeys((self.table, self.words, self.completions, *self.charts.values()), "")
+        empty = dict.fromkeys((self.table, self.words, self.completions), "") | self.charts.nothing()
         off = {button: gr.update(interactive=False) for button in (*self.buttons.values(), self.add)}
         return {self.banner: comparison_page.EMPTY} | empty | off | self.row.nothing()
 
@@ -298,18 +215,3 @@ def _as_a_run(job: CompareJob) -> LearnJob:
 def chosen_in_table(event: gr.EventData, method: str, order: str) -> tuple[str, str]:
     """What was clicked in the table: a name, or a heading; the other stays."""
     return clicked_text(event, "method") or method or "", clicked_text(event, "sort") or order or ""
-
-
-def chosen_row(event: gr.EventData) -> str:
-    """The method of the row of a chart that was clicked."""
-    return clicked_text(event, "y")
-
-
-def chosen_point(event: gr.EventData) -> str:
-    """The method of the point that was clicked."""
-    return clicked_text(event, "customdata")
-
-
-def chosen_pair(event: gr.EventData) -> tuple[str, str]:
-    """The two masks of the cell that was clicked."""
-    return clicked_text(event, "y"), clicked_text(event, "x")

@@ -9,11 +9,11 @@ import gradio as gr
 from gradio.components import Component
 
 from app.operator import Operator
-from app.screens.learn_form import TEXTS
+from app.screens.learn_form import TEXTS, model_box, text_box
 from app.settings_form import input_of, meant, pattern_input
 from app.views.listing import Row
 from proxsparse import CompareJob, ProxSparseError
-from proxsparse.config import CORPORA, METHODS
+from proxsparse.config import METHODS
 from proxsparse.evaluation.zero_shot import PAPER_TASKS, check_tasks
 from proxsparse.runs.readers.comparison import check_masks, check_runs
 from proxsparse.settings import settings_of
@@ -48,14 +48,7 @@ class CompareForm:
                 info="sparse checkpoints made from this model, a directory a line, in a folder that the operator allowed",
             )  # fmt: skip
         with gr.Row():
-            self.model = gr.Textbox(
-                value="embedded", label="Model", max_lines=1, elem_id="compare-model", min_width=220,
-                info="embedded (SmolLM2-135M), a Hub id, or a directory or .gguf file that the operator allowed",
-            )  # fmt: skip
-            self.corpus = gr.Dropdown(
-                list(CORPORA), value=first.corpus, allow_custom_value=True, label="Text", elem_id="compare-corpus", min_width=220,
-                info="its calibration part makes the masks, its held-out part judges them; texts uploaded on the Learn screen too",
-            )  # fmt: skip
+            self.model, self.corpus = model_box("compare-model"), text_box("compare-corpus")
             self.evaluate_on = gr.Dropdown(
                 list(TEXTS), value=list(first.judged_on), multiselect=True, allow_custom_value=True, label="Judge also on",
                 elem_id="compare-evaluate-on", min_width=220, info="further texts: a mask does best on text like its own",

@@ -11,7 +11,8 @@ from made_runs import add_result, made_comparison, made_run, set_state
 from recorded_run import recorded_run
 
 from app import comparison_page
-from app.screens.compare import chosen_in_table, chosen_pair
+from app.screens.compare import chosen_in_table
+from app.screens.compare_charts import chosen_pair
 from app.screens.compare_form import SETTINGS
 from app.screens.compare_row import STARTS_AT, learning_from
 from app.screens.masks import OTHER_METHOD
