@@ -9,7 +9,7 @@ from app import html
 from app.operator import EXAMPLE_ID
 from app.views.run import RunSnapshot
 from proxsparse import LearnConfig
-from proxsparse.config import JUDGED_ONLY
+from proxsparse.config import JUDGED_ONLY, judged_by
 from proxsparse.learning.report import pattern_share
 
 EMPTY = """
@@ -170,7 +170,7 @@ def result(view: RunSnapshot | None) -> str:
         classes=[row["mask"] for row in rows],
     )
     return f"""<div class='result'><h3>Result at step {rows[2]["step"]}</h3>{table}
-<p>On {first["windows"]} held-out windows of {first["context"]} tokens of {escape(_short(view.job.corpus))}
+<p>On {first["windows"]} held-out windows of {first["context"]} tokens of {escape(judged_by(view.job.corpus))}
 ({first["tokens"]:,} predicted), ± standard error over the windows. No weight was updated: each mask is applied to the original
 weights. Lower is better.</p>{_further(view)}</div>"""
 

@@ -81,6 +81,11 @@ def text_name(corpus: str) -> str:
     return corpus.rstrip("/").rsplit("/", 1)[-1]
 
 
+def judged_by(corpus: str) -> str:
+    """What tables call the text whose held-out part judges a mask: of mixed it is the bundled one."""
+    return "bundled" if corpus == MIXED else text_name(corpus)
+
+
 def _judged_on(corpus: str, evaluate_on: tuple[str, ...] | None) -> tuple[str, ...]:
     texts = JUDGED_BY_DEFAULT.get(corpus, ()) if evaluate_on is None else evaluate_on
     return tuple(text for text in texts if text != corpus)

@@ -11,7 +11,7 @@ from contextlib import closing
 
 from tqdm import tqdm
 
-from proxsparse.config import text_name
+from proxsparse.config import judged_by
 from proxsparse.files import Tail
 from proxsparse.learning.report import pattern_share
 from proxsparse.runs import Comparison, Run, Sweep
@@ -172,7 +172,7 @@ def _report(run: Run, as_json: bool, interrupted: bool) -> int:
     if final:
         print(
             f"{'':<10} on {final[0]['windows']} held-out windows of {final[0]['context']} tokens of "
-            f"{text_name(run.job().corpus)}; the mask was learned on another part of it"
+            f"{judged_by(run.job().corpus)}; the mask was learned on none of them"
         )
     for text, rows in judged.groupby("text", sort=False):
         for row in rows.itertuples():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from proxsparse.config import LearnConfig, LearnJob
+from proxsparse.config import LearnConfig, LearnJob, judged_by
 from proxsparse.runs import Run
 from proxsparse.runs.readers.judged import judged_table
 from proxsparse.settings import settings_of
@@ -88,7 +88,7 @@ def results(run: Run) -> list[Result]:
     table, found = run.table("perplexity"), []
     if table.empty:
         return found
-    own = f"{place(run.job().corpus)}, held-out part"
+    own = f"{judged_by(place(run.job().corpus))}, held-out part"
     scope = "final" if ((table["scope"] == "final") & (table["mask"] == "learned")).any() else "live"
     for mask in MASKS:
         rows = table[(table["mask"] == mask) & (table["scope"] == scope)]

@@ -292,7 +292,7 @@ def test_runs_of_before_are_read(compared, tmp_path):
     write_json(run.path / "run.json", header)
     assert run.job().judged_on == ("bundled-other",) and run.table("judged").empty
     assert command_line(run).split()[:2] == ["proxsparse", "learn"] and "evaluate" not in command_line(run)
-    assert [each.text for each in results(run)] == ["mixed, held-out part"] * 3
+    assert [each.text for each in results(run)] == ["bundled, held-out part"] * 3
     job = {name: value for name, value in compared.header()["compare"].items() if name != "evaluate_on"}
     old = Run.create_kind("compare", {"compare": job | {"corpus": "bundled"}}, tmp_path / "compared")
     for name in ("dense", "magnitude"):
@@ -360,7 +360,7 @@ def test_the_command_line_learns_and_says_on_which_text(
     said = capsys.readouterr().out
     table = judged_table(Run(tmp_path / "run").table("judged").to_dict("records")).set_index("mask")
     row = table.loc["learned"]
-    assert f"on {WINDOWS} held-out windows of 32 tokens of text.txt; the mask was learned on another part of it" in said
+    assert f"on {WINDOWS} held-out windows of 32 tokens of text.txt; the mask was learned on none of them" in said
     assert f"perplexity {row['perplexity']:>9.2f} ± {row['stderr']:.2f}, {row['ratio']:.2f} ± " in said
     assert f"on {WINDOWS} windows of 32 tokens of other.txt" in said and "bundled" not in said
     assert main(["eval", str(tiny_directory), "--corpus", "bundled-other", "--context", "32", "--windows", "2"]) == 0

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsparse.config import CompareJob, LearnJob, absolute, check_format, text_name
+from proxsparse.config import CompareJob, LearnJob, absolute, check_format, judged_by, text_name
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json
 from proxsparse.progress import Progress, no_progress
@@ -113,7 +113,7 @@ def learned_provenance(run: Run, step: int) -> dict:
         ]
     own = text_name(job.corpus)
     elsewhere = judged_table(record for record in run.table("judged").to_dict("records") if record["step"] == step)
-    rows = [entry | {"judged_on": f"{own}, held-out part"} for entry in measured.to_dict("records")]
+    rows = [entry | {"judged_on": f"{judged_by(job.corpus)}, held-out part"} for entry in measured.to_dict("records")]
     rows += [_judged(row) for row in elsewhere.to_dict("records")]
     perplexity = [entry | {"made_on": own if entry["mask"] == "learned" else None} for entry in rows]
     about = {"method": "ProxSparse", "mask": "learned", "step": step, "perplexity": perplexity}
@@ -148,7 +148,7 @@ def _measured_in(comparison: Comparison, method: str) -> list[dict]:
     if method in job.mask_names():
         made_on = "not known"
     texts = {
-        f"{own}, held-out part": {name: results[name]["losses"] for name in ("dense", method)}
+        f"{judged_by(job.corpus)}, held-out part": {name: results[name]["losses"] for name in ("dense", method)}
     } | comparison.judged()
     found = []
     for text, losses in texts.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from tabulate import tabulate
 
-from proxsparse.config import LEARNED
+from proxsparse.config import LEARNED, judged_by
 from proxsparse.runs.readers.zero_shot import about_accuracies
 
 ON = "perplexity on "  # begins the names of the columns of further texts
@@ -36,7 +36,7 @@ def about(comparison) -> str:
     windows = len(next(iter(results.values()))["losses"]) if results else 0
     words = (
         f"{Path(job.model).name}, {job.n}:{job.m}; perplexity on {windows} held-out windows of {job.context} tokens of "
-        f"{Path(job.corpus).name}, ± standard error over windows."
+        f"{judged_by(job.corpus)}, ± standard error over windows."
     )
     for text, losses in comparison.judged().items():
         count = len(next(iter(losses.values())))
