@@ -15,9 +15,7 @@ from app.keyboard import Key
 from app.operator import EXAMPLE_ID, HAS_EXAMPLE, Operator
 from app.screens.shown import Shown
 from app.views.listing import Listing, Row
-from proxsparse.runs import Comparison, Sweep
 from proxsparse.runs.manage import delete, rename
-from proxsparse.runs.readers.comparison_words import readable
 
 COLUMNS = ("name", "kind", "state", "step", "age", "on disk", "result")
 
@@ -28,7 +26,7 @@ class RunsScreen:
     name, title = "runs", "Runs"
     keys = (
         Key("/", "choose a run, a comparison or a sweep", "#runs-chosen input", "focus"),
-        Key("o", "open it", "#runs-open"),
+        Key("o", "open it", "#runs-open a"),
     )
     css = """
 #runs-list td { white-space: nowrap; } #runs-list td:last-child { white-space: normal; min-width: 12em; }
@@ -53,7 +51,7 @@ class RunsScreen:
             self.chosen = gr.Dropdown([], label="Act on", allow_custom_value=True, elem_id="runs-chosen", scale=3)
             self.new_name = gr.Textbox(label="New name", max_lines=1, elem_id="runs-name", scale=2)
         with gr.Row():
-            self.open = gr.Button("Open", size="sm", variant="primary", elem_id="runs-open")
+            self.open = gr.HTML(elem_id="runs-open", min_height=32)
             self.rename = gr.Button("Rename", size="sm", elem_id="runs-rename")
             self.delete = gr.Button("Delete …", size="sm", elem_id="runs-delete")
             self.confirm = gr.Button(
@@ -66,16 +64,14 @@ class RunsScreen:
             language="shell", label="The command that makes it again", interactive=False, wrap_lines=True,
             lines=1, elem_id="runs-command", visible=False,
         )  # fmt: skip
-        self.detail = gr.HTML(elem_id="runs-detail")
         self.inputs = [self.chosen]
         self.address = {"chosen": Entry(self.chosen, self._asked, lambda id, shown: "" if id == shown.id else id or "")}
-        self.outputs = [self.list, self.chosen, self.command, self.detail, self.open, self.report]
+        self.outputs = [self.list, self.chosen, self.command, self.open, self.report]
 
     def wire(self, shell) -> None:
-        """Deleting asks first; opening a run that learned goes to the Learn screen."""
+        """Deleting asks first."""
         question = [self.asked, self.confirm, self.keep]
         gr.on([self.chosen.input], **shell.looking(self))
-        shell.on(self.open.click, self.opened, [self.chosen], [shell.id, shell.tabs])
         shell.on(
             self.rename.click,
             self.renamed,
@@ -113,12 +109,9 @@ class RunsScreen:
         if shown.changed("chosen", row):
             command = row.command if row else ""
             updates[self.command] = gr.update(value=command, visible=bool(command))
-            updates[self.detail] = self._detail(row)
-            learned = row is not None and row.kind == "learn"
-            updates |= {
-                self.open: gr.update(interactive=learned),
-                self.report: self._reports(row.id if learned else ""),
-            }
+            address = row and address_of(row)
+            updates[self.open] = f"<a class='download' href='{address}'>Open</a>" if address else ""
+            updates[self.report] = self._reports(row.id if row is not None and row.kind == "learn" else "")
         return updates
 
     def _table(self, rows: tuple[Row, ...], ages: tuple[str, ...], chosen: str | None) -> str:
@@ -128,7 +121,7 @@ class RunsScreen:
             )
         cells = [
             (
-                f"<a href='?run={quote(row.id)}'>{escape(row.id)}</a>" if row.kind == "learn" else escape(row.id), row.kind,
+                f"<a href='{address}'>{escape(row.id)}</a>" if (address := address_of(row)) else escape(row.id), row.kind,
                 f"<span class='status {row.status}'>{row.status}</span>", f"{row.step}{f' of {row.steps}' if row.steps else ''}",
                 age or "–", html.size(row.bytes) if row.bytes else "–", escape(row.result) or "–",
             )
@@ -145,24 +138,9 @@ class RunsScreen:
         hint = "to explore without a server and without a network; it takes some seconds to make"
         return f"<p>{' '.join(links)} <span class='doing'>{hint}</span></p>" if links else ""
 
-    def _detail(self, row: Row | None) -> str:
-        """The table of a comparison or a sweep, which have no screen of their own."""
-        if row is None or row.kind not in ("compare", "sweep"):
-            return ""
-        run = self.operator.find_any(row.id)
-        table = readable(Comparison(run).table()) if row.kind == "compare" else Sweep(run).table().round(4)
-        cells = ([escape(str(value)) for value in line] for line in table.itertuples(index=False))
-        kind = "Comparison" if row.kind == "compare" else "Sweep"
-        return f"<h3>{kind} {escape(row.id)}</h3>" + html.table([escape(str(name)) for name in table.columns], cells)
-
     def _asked(self, id: str):
         """A run that an address names. Raises ProxSparseError where there is none."""
         return gr.update(choices=[self.operator.find_any(id).id], value=id)
-
-    def opened(self, id: str | None):
-        """Show the run on the Learn screen."""
-        self.operator.find_any(id).job()  # says so when it is not a run that learned
-        return id, gr.update(selected="learn")
 
     def renamed(self, id: str | None, name: str, shown: str):
         """Rename it, and go on showing it where it was shown."""
@@ -177,3 +155,10 @@ class RunsScreen:
         newest = next((row.id for row in rows if row.kind == "learn"), "")
         choices = [row.id for row in rows]
         return gr.update(choices=choices, value=choices[0] if choices else None), newest if shown == id else shown
+
+
+def address_of(row: Row) -> str:
+    """Where a run is looked at: the screen of its kind; "" for what cannot be read."""
+    if row.kind == "learn":
+        return f"?run={quote(row.id)}"
+    return f"?screen={row.kind}&amp;{row.kind}={quote(row.id)}" if row.kind in ("compare", "sweep") else ""

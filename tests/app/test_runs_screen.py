@@ -2,7 +2,7 @@
 
 import pytest
 from explorer import serve
-from made_runs import made_run
+from made_runs import made_comparison, made_run
 from playwright.sync_api import expect
 from test_app import choose
 
@@ -44,6 +44,26 @@ def test_runs_are_renamed_and_deleted_from_the_page(tmp_path, browser):
         page.locator("#runs-confirm").click()
         expect(table).not_to_contain_text("second")
         assert not (tmp_path / "second").exists() and (tmp_path / "better").exists()
+        page.close()
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_a_comparison_is_opened_on_its_screen_without_loading_the_page_anew(tmp_path, browser):
+    made_run(tmp_path / "learned", steps=2)
+    made_comparison(tmp_path / "compared")
+    address, process = serve(tmp_path)
+    try:
+        page = browser.new_page()
+        page.goto(f"{address}/?run=learned&screen=runs&chosen=compared")
+        expect(page.locator("#runs-open a")).to_have_attribute("href", "?screen=compare&compare=compared")
+        page.evaluate("window.sameDocument = true")
+        page.locator("#runs-list").get_by_role("link", name="compared").click()
+        expect(page.locator("#compare-table")).to_contain_text("proxsparse")
+        page.go_back()
+        expect(page.locator("#runs-open a")).to_be_visible()
+        assert page.evaluate("window.sameDocument")
         page.close()
     finally:
         process.terminate()
