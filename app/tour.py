@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from app.html import number
-from app.operator import EXAMPLE, EXAMPLE_ID
-from proxsparse import Run
+from app.operator import EXAMPLE, EXAMPLE_COMPARISON, EXAMPLE_COMPARISON_ID, EXAMPLE_ID, RECORDED
+from proxsparse import Comparison, Run
 from proxsparse.runs.history.reader import History
 
 MOST_CHANGES = 3  # of the pattern of the group whose curves are shown
@@ -104,11 +104,28 @@ def stops() -> list[Stop]:
             "shown. To ask a learned mask yourself, or to change one by hand, learn one of your own first.",
             {"screen": "try"}, "#try-prompt",
         ),
+        *_compared(),
         Stop(
             "Your turn",
             "Press Run on the Learn screen: the embedded model learns a mask of its own, with the settings that you choose. Afterwards the "
             "Export screen writes the sparse model, proves it, and offers it for download.",
             {"screen": "learn"}, "#run",
+        ),
+    ]  # fmt: skip
+
+
+def _compared() -> list[Stop]:
+    """The recorded comparison, where there is one."""
+    if EXAMPLE_COMPARISON_ID not in RECORDED:
+        return []
+    table = Comparison(Run(EXAMPLE_COMPARISON)).table().set_index("method")["perplexity"]
+    return [
+        Stop(
+            "Other methods",
+            f"On the same text the mask of Wanda, which looks at weights and activations once, ends at a perplexity of "
+            f"{number(table['wanda'])}; the learned mask at {number(table['proxsparse'])}, the dense model at {number(table['dense'])}. "
+            "Click a method to see what can be done with its mask.",
+            {"screen": "compare", "compare": EXAMPLE_COMPARISON_ID}, "#compare-table",
         ),
     ]  # fmt: skip
 

@@ -1,9 +1,11 @@
 """The Compare screen without a browser: what is shown is what was measured, and what is clicked is what is done."""
 
 import json
+import runpy
 from types import SimpleNamespace
 
 import gradio as gr
+import pandas as pd
 import pytest
 import test_address
 import torch
@@ -293,3 +295,19 @@ def test_the_mask_of_a_method_is_laid_beside_that_of_a_run(tmp_path):
     differ = (masks[layer].dense().numpy() != learned.mask(layer, 2)).mean()
     assert f"that of wanda (compared) differ in {differ:.1%} of the layer" in json.loads(visitor.charts[screen.charts["layer"]])[
         "layout"]["title"]["text"]  # fmt: skip
+
+
+def test_a_recorded_comparison_says_the_same_without_masks_and_places(tmp_path):
+    text = tmp_path / "far" / "other.txt"
+    text.parent.mkdir()
+    text.write_text("text")
+    run = made_comparison(tmp_path / "compared", METHODS_SHOWN, masks=True, evaluate_on=(str(text),))
+    set_state(run, "done", 5, steps=7, elapsed=10.0, device="cpu")
+    runpy.run_path("assets/record_comparison.py")["record"](run, tmp_path / "recorded")
+    recorded = Run(tmp_path / "recorded")
+    pd.testing.assert_frame_equal(Comparison(recorded).table(), Comparison(run).table())
+    pd.testing.assert_frame_equal(Comparison(recorded).layers(), Comparison(run).layers())
+    assert compared(recorded).masks() == [] and recorded.header()["recorded"]
+    assert all(str(tmp_path) not in path.read_text() for path in recorded.path.rglob("*.json"))
+    page = Page(tmp_path, compare="recorded")
+    assert "A recorded comparison" in page.sent[page.compare.banner]
