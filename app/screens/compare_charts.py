@@ -33,26 +33,27 @@ class CompareCharts:
                 self.charts["cost"] = live_plot("chart-compare-cost", CHARTS["cost"])
             with gr.Column(min_width=320):
                 self.charts["error"] = live_plot("chart-compare-error", CHARTS["error"])
-        gr.Markdown("## Where masks differ")
-        with gr.Row():
-            self.first = gr.Dropdown([], label="Kept by", allow_custom_value=True, elem_id="compare-first")
-            self.second = gr.Dropdown(
-                [],
-                label="and dropped by",
-                allow_custom_value=True,
-                elem_id="compare-second",
-                info="or click a cell of the matrix",
-            )
-        with gr.Row():
-            for name in ("network", "overlap"):
-                with gr.Column(min_width=320):
-                    self.charts[name] = live_plot(f"chart-compare-{name}", CHARTS[name])
-        with gr.Row():
-            for name in ("errors", "common"):
-                with gr.Column(min_width=320):
-                    self.charts[name] = live_plot(f"chart-compare-{name}", CHARTS[name])
+        with gr.Column(visible=False) as self.differences:
+            gr.Markdown("## Where masks differ")
+            with gr.Row():
+                self.first = gr.Dropdown([], label="Kept by", allow_custom_value=True, elem_id="compare-first")
+                self.second = gr.Dropdown(
+                    [],
+                    label="and dropped by",
+                    allow_custom_value=True,
+                    elem_id="compare-second",
+                    info="or click a cell of the matrix",
+                )
+            with gr.Row():
+                for name in ("network", "overlap"):
+                    with gr.Column(min_width=320):
+                        self.charts[name] = live_plot(f"chart-compare-{name}", CHARTS[name])
+            with gr.Row():
+                for name in ("errors", "common"):
+                    with gr.Column(min_width=320):
+                        self.charts[name] = live_plot(f"chart-compare-{name}", CHARTS[name])
         self.inputs = [self.cost, self.first, self.second]
-        self.outputs = [self.first, self.second, *self.charts.values()]
+        self.outputs = [self.differences, self.first, self.second, *self.charts.values()]
         self.address = {"cost": self.cost, "first": self.first, "second": self.second}
 
     def wire(self, shell, method: gr.Textbox) -> None:
@@ -73,8 +74,13 @@ class CompareCharts:
         cost = COSTS.get(shown.values[self.cost], "seconds")
         draw("perplexity", lambda: figures.perplexities(found.table))
         draw("cost", lambda: figures.against_perplexity(found.table, cost, found.base), cost)
-        draw("error", lambda: figures.against_perplexity(found.table, "output_error", found.base))
+        if "output_error" in found.table:
+            draw("error", lambda: figures.against_perplexity(found.table, "output_error", found.base))
+        else:
+            updates |= self._without(("error",), shown, found)
         names = found.compared
+        if shown.changed("differences", len(names) > 1):
+            updates[self.differences] = gr.update(visible=len(names) > 1)
         if len(names) < 2:
             return updates | self._without(PAIRS, shown, found)
         first, second = self._pair(shown, found, names, updates)
@@ -88,7 +94,7 @@ class CompareCharts:
 
     def nothing(self) -> dict[Component, Any]:
         """While there is no comparison."""
-        return dict.fromkeys(self.charts.values(), "")
+        return dict.fromkeys(self.charts.values(), "") | {self.differences: gr.update(visible=False)}
 
     def _without(self, names: tuple[str, ...], shown: Shown, found: Compared) -> dict[Component, Any]:
         changed = [name for name in names if shown.changed(f"chart {name}", (found.run.id, None))]

@@ -19,6 +19,7 @@ from proxsparse.figures.look import (
     SKY,
     axis,
     color_bar,
+    edge_of,
     made,
     one_two_five,
 )
@@ -41,6 +42,7 @@ def perplexities(table: pd.DataFrame) -> go.Figure:
     data, methods, ticks = [], [], None
     texts = [column.removeprefix(ON) for column in table.columns if column.startswith(ON)]
     if len(table):
+        edge = edge_of(table["perplexity"])
         kinds = (
             ("dense", GREEN, table["method"] == "dense"),
             ("weights as they were", BLUE, (table["method"] != "dense") & ~table["weights_changed"].astype(bool)),
@@ -48,36 +50,42 @@ def perplexities(table: pd.DataFrame) -> go.Figure:
         )
         data = [
             {
-                "type": "scatter", "x": table["perplexity"][chosen], "y": table["method"][chosen], "name": name,
-                "mode": "markers+text", "textposition": "top center" if texts else "middle right",
+                "type": "scatter", "x": table["perplexity"][chosen].clip(upper=edge), "y": table["method"][chosen], "name": name,
+                "mode": "markers+text", "customdata": table["perplexity"][chosen],
+                "textposition": "top center" if texts else "middle right",
                 "text": [f"{'' if texts else '   '}{value:.4g}" for value in table["perplexity"][chosen]],
-                "marker": {"color": color, "size": 11}, "cliponaxis": False,
-                "error_x": {"array": table["stderr"][chosen], "color": color, "thickness": 1.5},
-                "hovertemplate": "%{y}: %{x:.2f}<extra>" + name + "</extra>",
+                "marker": {"color": color, "size": 11, "symbol": _symbols(table["perplexity"][chosen], edge, "circle")},
+                "cliponaxis": False,
+                "error_x": {"array": _errors(table, "perplexity", "stderr", edge)[chosen], "color": color, "thickness": 1.5},
+                "hovertemplate": "%{y}: %{customdata:.5g}<extra>" + name + "</extra>",
             }
             for name, color, chosen in kinds
             if chosen.any()
         ]  # fmt: skip
-        symbols = itertools.cycle(("diamond-open", "square-open", "triangle-up-open"))
+        symbols = itertools.cycle(("diamond-open", "square-open", "triangle-up-open", "cross-open", "star-open"))
         known = [
             (text, symbol, table[table[f"{ON}{text}"].notna()]) for text, symbol in zip(texts, symbols, strict=False)
         ]
         data += [
             {
-                "type": "scatter", "x": rows[f"{ON}{text}"], "y": rows["method"], "name": f"on {text}",
-                "mode": "markers+text", "textposition": "bottom center", "text": [f"{value:.4g}" for value in rows[f"{ON}{text}"]],
-                "marker": {"color": INK, "size": 10, "symbol": symbol}, "cliponaxis": False,
-                "error_x": {"array": rows[f"stderr on {text}"], "color": INK, "thickness": 1},
-                "hovertemplate": "%{y}: %{x:.2f}<extra>on " + text + "</extra>",
+                "type": "scatter", "x": rows[f"{ON}{text}"].clip(upper=edge), "y": rows["method"], "name": f"on {text}",
+                "customdata": rows[f"{ON}{text}"], "textposition": "bottom center",
+                "mode": "markers+text" if len(texts) == 1 else "markers",  # the numbers of several would cover each other
+                "text": [f"{value:.4g}" for value in rows[f"{ON}{text}"]],
+                "marker": {"color": INK, "size": 10, "symbol": _symbols(rows[f"{ON}{text}"], edge, symbol)}, "cliponaxis": False,
+                "error_x": {"array": _errors(rows, f"{ON}{text}", f"stderr on {text}", edge), "color": INK, "thickness": 1},
+                "hovertemplate": "%{y}: %{customdata:.5g}<extra>on " + text + "</extra>",
             }
             for text, symbol, rows in known
         ]  # fmt: skip
         methods = list(table["method"])
-        ticks = one_two_five(pd.concat([table["perplexity"], *(rows[f"{ON}{text}"] for text, _, rows in known)]))
+        shown = pd.concat([table["perplexity"], *(rows[f"{ON}{text}"] for text, _, rows in known)])
+        ticks = one_two_five(shown.clip(upper=edge))
     return made(
         data, "Perplexity, ± standard error over windows", 140 + (50 if texts else 32) * max(len(table), 4),
         "A row is a method, the best at the top; further left is better. A bar spans one standard error over the windows to each side: it "
-        "says how hard the windows are, and is mostly shared by all methods, so compare two by the paired ratio in the table.",
+        "says how hard the windows are, and is mostly shared by all methods, so compare two by the paired ratio in the table. A triangle "
+        "at the right edge lies beyond it.",
         margin=MARGIN | {"r": 70},  # for the numbers beside the marks
         xaxis=axis("perplexity (lower is better)", type="log", tickvals=ticks),
         yaxis=axis(type="category", categoryorder="array", categoryarray=methods[::-1], automargin=True),
@@ -151,6 +159,15 @@ def output_errors(layers: pd.DataFrame) -> go.Figure:
         "model. Lower is closer to the dense layer, which need not be a better model."
     )
     return _by_block(layers, "output_error", "Output error of the layers: ‖WX − ŴX‖ / ‖WX‖", ".2f", read)
+
+
+def _symbols(values: pd.Series, edge: float, symbol: str) -> list[str]:
+    return ["triangle-right" if value > edge else symbol for value in values]
+
+
+def _errors(rows: pd.DataFrame, values: str, errors: str, edge: float) -> pd.Series:
+    """Standard errors; none of what is drawn at the edge."""
+    return rows[errors].where(rows[values] <= edge)
 
 
 def _by_block(layers: pd.DataFrame, column: str, title: str, form: str, read: str) -> go.Figure:

@@ -26,6 +26,14 @@ def one_two_five(values: pd.Series) -> list[float] | None:
     return ticks if len(ticks) >= 3 else None
 
 
+FURTHEST = 30.0  # times the median that a logarithmic axis reaches: one mask of 10⁹ would leave the others no room
+
+
+def edge_of(values: pd.Series) -> float:
+    """Where a logarithmic axis ends for values of which a few may lie far beyond the others; those are drawn at its edge."""
+    return FURTHEST * float(values.median()) if len(values) else np.inf
+
+
 MARGIN = {"l": 62, "r": 24, "t": 62, "b": 44}
 LEGEND = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left", "font": {"size": 11}}
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from proxsparse.figures.look import BLUE, GREEN, LEGEND, MARGIN, ORANGE, axis, made, one_two_five
+from proxsparse.figures.look import BLUE, GREEN, LEGEND, MARGIN, ORANGE, axis, edge_of, made, one_two_five
 
+PLACES = (
+    "top center",
+    "bottom center",
+    "middle right",
+)  # of names, from one point to the next: they cover each other less
 QUANTITIES = {  # column of `Comparison.table` → (name of the axis, whether it is logarithmic, title, how to read it)
     "seconds": (
         "seconds to make the mask", True, "What a mask costs in time",
@@ -49,13 +54,17 @@ def against_perplexity(table: pd.DataFrame, quantity: str = "seconds", base: str
     known = table[table[quantity].notna()] if quantity in table else table[:0]
     if is_log:  # which has no place for zero
         known = known[known[quantity] > 0]
-    changed = known["weights_changed"].astype(bool)
+    known = known.sort_values("perplexity")
+    edge, changed = edge_of(known["perplexity"]), known["weights_changed"].astype(bool)
+    places = pd.Series([PLACES[rank % len(PLACES)] for rank in range(len(known))], known.index, dtype=object)
     data = [
         {
-            "type": "scatter", "x": rows[quantity], "y": rows["perplexity"], "name": name, "mode": "markers+text",
-            "text": rows["method"], "textposition": "top center", "customdata": rows["method"], "cliponaxis": False,
-            "marker": {"color": color, "size": 10}, "error_y": {"array": rows["stderr"], "color": color, "thickness": 1.2},
-            "hovertemplate": "%{customdata}<br>%{x:.3g}, perplexity %{y:.2f}<extra></extra>",
+            "type": "scatter", "x": rows[quantity], "y": rows["perplexity"].clip(upper=edge), "name": name, "mode": "markers+text",
+            "text": rows["method"], "textposition": places[rows.index], "customdata": rows["method"], "cliponaxis": False,
+            "marker": {"color": color, "size": 10, "symbol": ["triangle-up" if value > edge else "circle" for value in rows["perplexity"]]},
+            "error_y": {"array": rows["stderr"].where(rows["perplexity"] <= edge), "color": color, "thickness": 1.2},
+            "hovertext": [f"{value:.5g}" for value in rows["perplexity"]],
+            "hovertemplate": "%{customdata}<br>%{x:.3g}, perplexity %{hovertext}<extra></extra>",
         }
         for name, color, rows in (("weights as they were", BLUE, known[~changed]), ("weights updated", ORANGE, known[changed]))
         if len(rows)
@@ -67,9 +76,9 @@ def against_perplexity(table: pd.DataFrame, quantity: str = "seconds", base: str
             "type": "scatter", "x": ends, "y": [value, value], "name": base, "mode": "lines",
             "line": {"color": GREEN, "dash": "dash", "width": 1.5}, "hovertemplate": "perplexity %{y:.2f}",
         })  # fmt: skip
-    shown = pd.concat([known["perplexity"], dense["perplexity"]])
+    shown = pd.concat([known["perplexity"].clip(upper=edge), dense["perplexity"]])
     return made(
-        data, title, 420, read, margin=MARGIN | {"r": 60}, legend=LEGEND,
+        data, title, 420, f"{read} A triangle at the upper edge lies beyond it.", margin=MARGIN | {"r": 60}, legend=LEGEND,
         xaxis=axis(label, **({"type": "log", "tickvals": one_two_five(known[quantity]) if len(known) else None} if is_log else {})),
         yaxis=axis("perplexity", type="log", tickvals=one_two_five(shown) if len(shown) else None),
     )  # fmt: skip

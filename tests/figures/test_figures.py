@@ -199,6 +199,21 @@ def test_perplexities_by_kind_best_at_the_top():
     assert figure.layout.xaxis.type == "log" and list(figure.layout.xaxis.tickvals) == [20, 50, 100, 200]
 
 
+def test_what_lies_far_beyond_the_others_is_drawn_at_the_edge():
+    far = pd.concat(
+        [COMPARED, pd.DataFrame([{"method": "random", "perplexity": 2e9, "stderr": 1e9, "weights_changed": False}])]
+    )
+    far = far.assign(seconds=[np.nan, 40.0, 300.0, 30.0, 1.0]).reset_index(drop=True)
+    drawn = (  # the second without the dense model, for which nothing was made
+        (figures.perplexities(far), "x", "error_x", 90.5), (figures.against_perplexity(far), "y", "error_y", (90.5 + 191) / 2),
+    )  # fmt: skip
+    for figure, axis, error, median in drawn:
+        trace = next(trace for trace in figure.data if trace.name == "weights as they were")
+        assert max(trace[axis]) == 30 * median and list(trace.marker.symbol).count("circle") == len(trace[axis]) - 1
+        assert np.isnan(np.array(trace[error].array, float)).sum() == 1, "no error bar at the edge"
+        assert "2e+09" in [text.strip() for text in (trace.hovertext if trace.hovertext is not None else trace.text)]
+
+
 def test_overlaps_as_a_matrix_that_begins_at_chance():
     heatmap = figures.overlap_matrix(OVERLAPS, chance=0.25).data[0]
     assert np.array_equal(heatmap.z, OVERLAPS.to_numpy()) and (heatmap.zmin, heatmap.zmax) == (0.25, 1)
