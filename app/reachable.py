@@ -20,6 +20,7 @@ REACHABLE = (
     (WRITE, r"/gradio_api/upload"),
     (READ, r"/download/.+"),
     (READ, r"/report/.+"),
+    (READ, r"/preset/.+"),
 )
 
 

@@ -1,5 +1,7 @@
 """What can be downloaded; who may, tests/attack/test_login.py asks."""
 
+import re
+
 import pytest
 from made_runs import made_comparison, made_run
 from starlette.applications import Starlette
@@ -7,6 +9,7 @@ from starlette.testclient import TestClient
 
 from app.downloads import routes
 from app.operator import Operator
+from app.reachable import is_reachable
 from proxsparse.report.page import MARK, MOST_BYTES
 
 
@@ -60,6 +63,11 @@ def test_exports_and_reports_are_downloaded(operator, address):
 )
 def test_nothing_else_is_sent(operator, address):
     assert client(operator).get(address).status_code == 404
+
+
+def test_what_can_be_downloaded_can_be_reached(operator):
+    for route in routes(operator):
+        assert is_reachable("GET", re.sub(r"\{[^}]*\}", "1", route.path)), route.path
 
 
 @pytest.mark.parametrize("run", ["first", "example"])

@@ -50,7 +50,8 @@ OTHERS = (
     {"url": "https://evil.example/", "path": "x"}, [LONG] * 3, ["run"] * 200,
 )  # fmt: skip
 PATHS = (
-    "/", "/download/{}.zip", "/download/{}/{}", "/report/{}.html", "/assets/{}", "/static/{}",
+    "/", "/download/{}.zip", "/download/{}/{}", "/download/{}/of/{}.zip", "/download/{}/of/{}/{}",
+    "/report/{}.html", "/assets/{}", "/static/{}",
     "/gradio_api/heartbeat/{}", "/{}", "/theme.css?{}", "/gradio_api/queue/data?session_hash={}",
     "/gradio_api/file={}", "/login?{}",
 )  # fmt: skip

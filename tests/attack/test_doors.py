@@ -68,7 +68,8 @@ def test_every_route_of_the_server_is_closed_but_those_that_are_listed(made_page
     assert reachable == {
         "/", "/assets/{path:path}", "/static/{path:path}", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt", "/plotly.min.js",
         "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/heartbeat/{session_hash}", "/gradio_api/upload",
-        "/download/{run}.zip", "/download/{run}/{name}", "/report/{run}.html", "/changed",
+        "/download/{run}.zip", "/download/{run}/{name}", "/download/{run}/of/{method}.zip", "/download/{run}/of/{method}/{name}",
+        "/report/{run}.html", "/preset/{sweep}/{trial:int}.json", "/changed",
     }  # fmt: skip
 
 

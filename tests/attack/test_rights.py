@@ -2,7 +2,7 @@
 only shows."""
 
 import pytest
-from made_runs import made_run, set_state
+from made_runs import made_comparison, made_run, set_state
 
 from app.operator import Operator
 from app.settings_form import values_of
@@ -14,8 +14,10 @@ from proxsparse.config import SweepPlan
 from proxsparse.files import read_json, write_json
 from proxsparse.runs import requests
 
-CHANGING = ("pause", "stop", "step", "set", "delay", "rename", "delete", "export")
-STARTING = ("start", "start sweep", "fork", "upload", "ask")
+CHANGING = (
+    "pause", "stop", "step", "set", "delay", "rename", "delete", "export", "stop comparison", "add to comparison", "export method",
+)  # fmt: skip
+STARTING = ("start", "start sweep", "start comparison", "learn from method", "fork", "upload", "ask")
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +38,11 @@ def page(tmp_path, monkeypatch):
         set_state(run, "stopped", 3)
         (run.path / "checkpoints").mkdir()
         (run.path / "checkpoints" / "step-000003.safetensors").write_bytes(b"")
+        compared = made_comparison(root / f"{name}-compared", ("magnitude",), status="stopped")
+        write_json(compared.path / "run.json", read_json(compared.path / "run.json") | owner)
     done = []
     for place in ("proxsparse.runs.run.launch.start", "proxsparse.runs.run.commands.send", "app.screens.export.start_export",
+                  "app.screens.compare_row.start_export", "app.screens.compare.add_to_comparison",
                   "app.screens.runs.rename", "app.screens.runs.delete", "proxsparse.runs.readers.probe.launch.start"):  # fmt: skip
         monkeypatch.setattr(place, lambda *arguments, place=place, **options: done.append(place))
     monkeypatch.setattr("proxsparse.runs.readers.probe.Probe._left", lambda self, request: done.append("asked"))
@@ -49,8 +54,13 @@ def page(tmp_path, monkeypatch):
 
     def made(rights):
         shell = Shell(Operator(root, rights=rights))
+        shell.build()
         screens = {screen.name: screen for screen in shell.screens}
-        learn, ask, listed, export, sweep = (screens[name] for name in ("learn", "try", "runs", "export", "sweep"))
+        learn, ask, listed, export, sweep, compare = (
+            screens[name] for name in ("learn", "try", "runs", "export", "sweep", "compare")
+        )
+        compared = [["magnitude"], [], "", "embedded", "bundled", [], "", []]
+        compared += [field.value for field in compare.form.fields]
         form = values_of(LearnJob())
         swept = ["0.1", "0.001", "grid", "none", "", "1", "16", "embedded", "bundled", "8", *form]
         return done, {
@@ -59,7 +69,11 @@ def page(tmp_path, monkeypatch):
             "rename": lambda id: listed.renamed(id, "other", id) if not done else None, "delete": lambda id: listed.deleted(id, id),
             "export": lambda id: export.export(id, "dense"), "start": lambda id: learn.start("embedded", "bundled", [], *form),
             "fork": lambda id: learn.branches.fork(id, "3", [], *values_of(Run(root / id).job())),
-            "start sweep": lambda id: sweep.start(*swept),
+            "start sweep": lambda id: sweep.start(*swept), "start comparison": lambda id: compare.begin(*compared),
+            "stop comparison": lambda id: compare.send("stop", f"{id}-compared"),
+            "add to comparison": lambda id: compare.grow(f"{id}-compared", ["wanda"], [], "", []),
+            "export method": lambda id: compare.row.export_it(f"{id}-compared", "magnitude", "dense"),
+            "learn from method": lambda id: compare.row.learn_from(f"{id}-compared", "magnitude"),
             "upload": lambda id: learn.form.keep_text(text()), "ask": lambda id: ask.asked_prompt(id, "A", "last", 3),
         }  # fmt: skip
 
@@ -110,12 +124,14 @@ def test_what_is_started_belongs_to_who_started_it(page, users, tmp_path):
         actions["start"]("adas")
         actions["fork"]("adas")
         actions["start sweep"]("adas")
+        actions["start comparison"]("adas")
+        actions["learn from method"]("adas")
     made = [
         Run(path.parent)
         for path in (tmp_path / "runs").glob("*/run.json")
-        if path.parent.name not in ("adas", "nobodys")
+        if not path.parent.name.startswith(("adas", "nobodys"))
     ]
-    assert [run.header()["owner"] for run in made] == ["bob"] * 3
+    assert [run.header()["owner"] for run in made] == ["bob"] * 5
 
 
 @pytest.mark.parametrize("command", ["pause", "resume", "stop"])
