@@ -57,7 +57,9 @@ def test_a_lesson_runs_every_gap_fails_and_every_solution_passes(source, monkeyp
                 client.execute_cell(gaps[exercise.id], index)
                 client.execute_cell(gaps[cell.id], index)  # it may fail, so that `Run All` goes on
                 (failed,) = gaps[cell.id].outputs
-                assert failed.ename == "Wrong" and failed.traceback == [f"✗ {failed.evalue}"], "a sentence, no lines of the check"
+                assert failed.ename == "Wrong" and failed.traceback == [f"✗ {failed.evalue}"], (
+                    "a sentence, no lines of the check"
+                )
                 assert "still has its gap: replace `raise NotImplementedError()`" in failed.evalue
                 client.execute_cell(exercise, index - 1)
             client.execute_cell(cell, index)

@@ -118,9 +118,12 @@ name = "model.layers.10.mlp.up_proj"
 W = layers[name].matrix.float()
 kept = Mask.project(W).dense()
 figures.mask_tile(
-    kept[:8, :32].numpy(), 4, "soft weight", weights=W[:8, :32].numpy(),
+    kept[:8, :32].numpy(),
+    4,
+    "soft weight",
+    weights=W[:8, :32].numpy(),
     title=f"A corner of {name}, {W.shape[0]} × {W.shape[1]} weights",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ### What magnitude keeps
