@@ -1,7 +1,9 @@
-# make app      set up, then serve the explorer     (HOST=127.0.0.1 PORT=7860)
-# make test     set up, then run the whole suite    (ARGS="-k prox")
-# make lint     check style, formatting and types
-# make format   mend style and formatting where a machine can
+# make app        set up, then serve the explorer     (HOST=127.0.0.1 PORT=7860)
+# make test       set up, then run the whole suite    (ARGS="-k prox")
+# make lint       check style, formatting and types
+# make format     mend style and formatting where a machine can
+# make notebooks  JupyterLab, on the lessons
+# make lessons    the lessons' editions, from notebooks/source    (ARGS="02 --run")
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,7 +13,7 @@ ARGS   ?=
 IN      = $(VENV)/bin
 PIP     = $(IN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: setup app test lint format notebooks
+.PHONY: setup app test lint format notebooks lessons
 
 setup: $(VENV)/.ready
 
@@ -33,6 +35,10 @@ app: setup
 
 notebooks: setup
 	$(IN)/jupyter lab notebooks
+
+# Figures become pictures, which takes a browser: see `test` for which.
+lessons: setup
+	$(IN)/python notebooks/editions.py $(ARGS)
 
 # The browser tests drive Chromium: the system's, Debian's where we may install it, else Playwright's own.
 test: setup $(VENV)/.ready-eval

@@ -98,9 +98,14 @@ def mask_tile(
     )
     return made(
         [cells, *named], title, 170 + 32 * rows, read, shapes=_borders(m, corner, (rows, columns), chosen),
-        xaxis=axis("input (column)", showgrid=False, tickformat="d", constrain="domain"),
-        yaxis=axis("output (row)", showgrid=False, tickformat="d", autorange="reversed"),
+        xaxis=axis("input (column)", showgrid=False, dtick=_between_ticks(columns, m), constrain="domain"),
+        yaxis=axis("output (row)", showgrid=False, dtick=_between_ticks(rows, 4), autorange="reversed"),
     )  # fmt: skip
+
+
+def _between_ticks(size: int, step: int) -> int:
+    """Weights from one label of an axis to the next: each where they are few, else a multiple of step. Plotly's own may lie at halves."""
+    return 1 if size <= 12 else step * -(-size // (12 * step))
 
 
 def _categories(kept: np.ndarray, m: int, coloring: str, other: np.ndarray | None):

@@ -149,3 +149,12 @@ def test_experts_of_one_place_are_averaged():
     placed = whole_masks.by_place(layers, pd.Series({"b.0.e0": 0.2, "b.0.e1": 0.4, "b.1.q": 0.5}))
     assert placed.loc["e", 0] == pytest.approx(0.3) and placed.loc["q", 1] == 0.5 and np.isnan(placed.loc["q", 0])
     assert whole_masks.by_place(layers).loc["e", 0] == "b.0.e0"
+
+
+@pytest.mark.parametrize(
+    ("shape", "between"),
+    [((2, 8), (1, 1)), ((12, 12), (1, 1)), ((16, 32), (4, 4)), ((6, 4), (1, 1)), ((8, 96), (1, 8))],
+)
+def test_labels_of_a_tile_stand_at_weights_and_at_the_borders_of_groups(shape, between):
+    tile = figures.mask_tile(np.zeros(shape, dtype=bool), 4)
+    assert (tile.layout.yaxis.dtick, tile.layout.xaxis.dtick) == between

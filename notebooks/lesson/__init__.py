@@ -1,0 +1,13 @@
+"""What the lessons share: whether to be quick, sliders, and checks that say what is wrong with an answer.
+
+The notebooks import it from the folder that they lie in (in `student/` it is a link).
+"""
+
+import os
+
+from lesson.exploring import explore
+
+# FAST=1: fewer windows and steps, so that a lesson runs in well under two minutes on two cores.
+FAST = os.environ.get("FAST") == "1"
+
+__all__ = ["FAST", "explore"]

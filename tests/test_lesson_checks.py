@@ -1,0 +1,140 @@
+"""What the checks of the exercises say about wrong answers: what is wrong, not only that it is."""
+
+import itertools
+import math
+
+import plotly.graph_objects as go
+import pytest
+import torch
+from lesson import check_01, check_02, exploring
+from lesson.checking import Wrong
+
+from proxsparse import Mask, prox
+
+FIRST = torch.tensor([True, True, False, False])
+
+
+def values_and_positions(weight, kept):
+    half = (weight.shape[0], weight.shape[1] // 2)
+    return weight[kept].reshape(half), (kept.nonzero()[:, 1] % 4).reshape(half)
+
+
+def alternating(v, lam):
+    return prox(v, lam)  # as if it never went wrong
+
+
+WRONG = [
+    (check_01.keep_two_of_four, lambda w: None, "returned nothing"),
+    (check_01.keep_two_of_four, lambda w: w.missing, "raised AttributeError"),
+    (check_01.keep_two_of_four, lambda w: [True], "returned a list: return a torch tensor of shape (1, 4)"),
+    (check_01.keep_two_of_four, lambda w: w[:, :2] > 0, "shape (1, 2): it has to be (1, 4)"),
+    (check_01.keep_two_of_four, lambda w: w, "a mask is boolean"),
+    (check_01.keep_two_of_four, lambda w: w.abs() > 0.3, "Your mask keeps 3 of group (0, 0), whose weights are (0.9, 0.5, 0.4, 0.1)"),
+    (check_01.keep_two_of_four, lambda w: FIRST.repeat(len(w), w.shape[1] // 4), "drops -0.7 and keeps 0.5"),
+    (check_01.keep_two_of_four, lambda w: Mask.project(w.clamp(min=0) + 1e-9).dense(), "magnitudes, not signed"),
+    (check_01.keep_two_of_four, lambda w: Mask.project(w.flip(1)).dense().flip(1), "breaks a tie to the right in group (0, 0)"),
+    (check_01.compress, lambda w, kept: w[kept], "returned a Tensor: return two tensors"),
+    (check_01.compress, lambda w, kept: (w, kept), "shape (1, 4): it has to be (1, 2)"),
+    (check_01.compress, lambda w, kept: (values_and_positions(w, kept)[0], kept.nonzero()[:, 1].reshape(len(w), -1)), "within the group"),
+    (check_01.compress, lambda w, kept: [v.flip(1) for v in values_and_positions(w, kept)], "return two tensors"),
+    (check_01.compress, lambda w, kept: tuple(v.flip(1) for v in values_and_positions(w, kept)), "Value (0, 0) is 0.5 and should be 0.9"),
+    (check_01.compress, lambda w, kept: (values_and_positions(w, kept)[0], values_and_positions(w, kept)[1] * 0), "Position (0, 1) is 0"),
+    (check_01.multiply, lambda values, positions, x: (values * x[positions]).sum(1), "first group of x"),
+    (check_01.multiply, lambda values, positions, x: values.sum(1), "The dense product of that row is"),
+    (check_01.stored_share, lambda bits: 0.5, "the positions are missing"),
+    (check_01.stored_share, lambda bits: (2 * bits + 2) / (4 * bits), "two positions, each of two bits"),
+    (check_01.stored_share, lambda bits: 2 * bits + 4, "divide"),
+    (check_01.stored_share, lambda bits: 0.9, "At 32 bits a weight the share is 0.5312, and you have 0.9"),
+    (check_01.stored_share, lambda bits: "half", "returned 'half': return one number"),
+    (check_01.log10_masks, lambda weights: weights // 4 * math.log10(4), "more than four patterns"),
+    (check_01.log10_masks, lambda weights: weights * math.log10(6), "count groups, not weights"),
+    (check_01.log10_masks, lambda weights: weights // 4 * 6, "multiplied, not added"),
+    (check_02.regularizer, lambda w: w.abs().sum(1), "R(1, 0, 3, 0) is 0, and you have 4: two nonzeros are allowed"),
+    (check_02.regularizer, lambda w: check_02.products(w, 3), "signs do not count"),
+    (check_02.regularizer, lambda w: w.prod(1), "one product has no zero in it"),
+    (check_02.regularizer, lambda w: w.abs().prod(), "shape (): it has to be (7,)"),
+    (check_02.best_coordinate, lambda p, x, i, lam: p[i], "λ does not enter yet"),
+    (check_02.best_coordinate, lambda p, x, i, lam: p[i] - lam * check_02.products(x[[j for j in range(4) if j != i]], 2), "never below 0"),
+    (check_02.best_coordinate, lambda p, x, i, lam: max(0, p[i] - lam * check_02.products(x, 2)), "not x[i] itself"),
+    (check_02.support_of_three, lambda p: p, "is not stationary"),
+    (check_02.support_of_three, lambda p: p * math.nan, "a division went wrong"),
+    (check_02.symmetric, lambda x, k: x.sum() ** k, "no entry may be taken twice"),
+    (check_02.symmetric, lambda x, k: check_02.products(x, k) * math.factorial(k), "counts once"),
+    (check_02.symmetric, lambda x, k: k, "it is the sum of 4 products of 1 different entries"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "answer", "words"), WRONG)
+def test_a_wrong_answer_is_told_what_is_wrong(check, answer, words):
+    with pytest.raises(Wrong) as caught:
+        check(answer)
+    assert words in str(caught.value)
+    assert caught.value._render_traceback_() == [f"✗ {caught.value}"], "Jupyter shows the sentence alone"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda: [1, 2, 3, 4], "return two things"),
+        (lambda: ([1, 2, 3], 0.5), "You returned 3 weights and λ = 0.5"),
+        (lambda: ([1, 0.6, 0.6, 0.6], 0.01), "λ times the largest weight is 0.01, and between 0.6 and 1"),
+        (lambda: ([1, 0.6, 0.6, 0.6], 0.75), "both end at"),
+    ],
+)
+def test_a_trap_that_is_none_is_told_why(answer, words):
+    with pytest.raises(Wrong) as caught:
+        check_02.trap(answer, alternating)
+    assert words in str(caught.value)
+
+
+def test_any_right_answer_passes_however_it_is_written(capsys):
+    def three(p):
+        return prox(torch.cat((p, p.new_zeros(1))).unsqueeze(0), 1.0)[0, :3]
+
+    check_01.keep_two_of_four(lambda w: Mask.project(w).dense())
+    check_01.log10_masks(lambda weights: torch.tensor(6.0, dtype=torch.float64).log10() * (weights / 4))
+    check_02.support_of_three(three)
+    check_02.symmetric(
+        lambda x, k: (
+            sum(math.prod(each) for each in itertools.combinations(x.tolist(), k)) if len(x) < 20 else 137846528820
+        )
+    )
+    assert capsys.readouterr().out.count("✓ ") == 4
+
+
+def drawn(a, b):
+    return [
+        go.Figure(
+            {"data": [{"type": "bar", "x": ["a", "b"], "y": [a, b]}], "layout": {"title": {"text": f"a is {a}"}}}
+        ),
+        go.Figure({"data": [{"type": "scatter", "x": [0, 1], "y": [a, a * b]}]}),
+    ]
+
+
+def test_figures_follow_the_sliders():
+    from ipywidgets import FloatSlider
+
+    exploration = exploring.Exploration(drawn, {"a": FloatSlider(value=1, max=9), "b": FloatSlider(value=2, max=9)})
+    exploration.sliders["a"].value = 5
+    first, second = exploration.figures
+    assert list(first.data[0].y) == [5, 2] and first.layout.title.text == "a is 5.0"
+    assert list(second.data[0].y) == [5, 10]
+
+
+def test_where_no_widget_runs_there_is_a_picture(monkeypatch):
+    shown = []
+    monkeypatch.setattr(exploring, "display", lambda each, **_: shown.append(each))
+    exploring.explore(drawn, a=(0, 9, 1), b=(0, 9, 2))
+    sliders, *figures = shown
+    assert [slider.description for slider in sliders.children] == ["a", "b"] and len(figures) == 2
+    assert all(exploring.WIDGET in each and exploring.FIGURE in each for each in figures), (
+        "live, and still for all others"
+    )
+
+    def no_widgets(*_):
+        raise ImportError("anywidget is not there")
+
+    shown.clear()
+    monkeypatch.setattr(exploring, "Exploration", no_widgets)
+    exploring.explore(drawn, a=(0, 9, 1), b=(0, 9, 2))
+    assert [type(each) for each in shown] == [go.Figure, go.Figure]
