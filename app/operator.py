@@ -54,7 +54,7 @@ class Operator:
         """The same, comparisons and sweeps included. Raises ProxSparseError where none is named."""
         if not id:
             raise ProxSparseError("No run is chosen: choose one in the list.")
-        return Run(RECORDED[id]) if id in RECORDED else find_run(self.runs, id)
+        return Run(RECORDED[id]) if isinstance(id, str) and id in RECORDED else find_run(self.runs, id)
 
     def find_to_change(self, id: str | None) -> Run:
         """A run of any kind, for who may change it. Raises ProxSparseError for others."""

@@ -65,6 +65,7 @@ def test_the_wheel_holds_the_library_the_app_the_corpus_and_the_example_and_noth
         | files_below("app", "*.js")
         | files_below("assets/corpus")
         | files_below("assets/example-run")
+        | files_below("assets/example-comparison")
     )
     library = files_below("proxsparse", "*.py") | files_below("proxsparse", "*.pyi") | {"proxsparse/py.typed"}
     library |= files_below("proxsparse/report/web")

@@ -12,6 +12,7 @@ SCREENS = {
     "masks": "#chart-masks-composition .main-svg",
     "regularizer": "#reg-slice .main-svg",
     "try": "#try-cards .bars .point",
+    "compare": "#chart-compare-network .main-svg",
     "sweep": "#sweep-elsewhere",
     "runs": "#runs-list",
     "export": "#export-speed .tile",
