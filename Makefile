@@ -1,5 +1,6 @@
 # make app        set up, then serve the explorer     (HOST=127.0.0.1 PORT=7860)
 # make test       set up, then run the whole suite    (ARGS="-k prox")
+# make docs       the documentation site, docs/_build/index.html; no network
 # make lint       check style, formatting and types
 # make format     mend style and formatting where a machine can
 # make notebooks  JupyterLab, on the lessons
@@ -13,7 +14,7 @@ ARGS   ?=
 IN      = $(VENV)/bin
 PIP     = $(IN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: setup app test lint format notebooks lessons
+.PHONY: setup app test docs lint format notebooks lessons
 
 setup: $(VENV)/.ready
 
@@ -47,6 +48,11 @@ test: setup $(VENV)/.ready-eval
 	     then apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
 	     else $(IN)/playwright install chromium; fi
 	$(IN)/python -m pytest $(ARGS)
+
+# Warnings are errors: a link that leads nowhere, a name that is not there.
+docs: setup
+	$(IN)/python -m sphinx -W --keep-going -E -q -b html docs docs/_build
+	@echo "docs/_build/index.html"
 
 lint: setup
 	$(IN)/ruff check .
