@@ -27,7 +27,6 @@ def banner(found: Compared, state: dict, asked: tuple[str, ...]) -> str:
     if state.get("device"):
         facts.append(escape(state["device"]))
     status = state["status"]
-    doing = "" if status in ("done", "failed") else f"<span class='doing'>{escape(state['doing'])}</span>"
     wanted = f"<div class='facts'>Asked for: {escape(', '.join(dict.fromkeys(asked)))}.</div>" if asked else ""
     error = html.failure(state["error"]) if state.get("error") else ""
     if status == "interrupted":
@@ -37,18 +36,15 @@ def banner(found: Compared, state: dict, asked: tuple[str, ...]) -> str:
     what = f"{escape(job.model.rsplit('/', 1)[-1])} on {escape(job.corpus.rsplit('/', 1)[-1])}, {job.n}:{job.m}"
     chips = "".join(
         f"<li class='{word}'>{escape(name)} <span>{WORDS[word]}</span></li>"
-        for name, word in found.comparison.progress().items()
+        for name, word in found.stages(status).items()
     )
-    share = 100 * step / steps if steps else 0
     recorded = (
         html.note("A recorded comparison, measured with the embedded model. Its masks are not on disk: start one of your own to open, "
                   "export or learn from a mask.")
         if found.run.header().get("recorded") else ""
     )  # fmt: skip
-    return f"""<div class='banner'><div><span class='status {status}'>{"not started" if status == "new" else status}</span> {doing}</div>
-{wanted}<div class='facts'>{" · ".join(facts)}</div><div class='facts what'>{what} · <code>{escape(found.run.id)}</code></div>
-<div class='track' role='progressbar' aria-label='parts done' aria-valuenow='{step}' aria-valuemax='{steps or 1}'>
-<div style='width:{share:.1f}%'></div></div><ul class='stages' aria-label='methods'>{chips}</ul>{recorded}{error}</div>"""
+    rest = f"<ul class='stages' aria-label='methods'>{chips}</ul>{recorded}{error}"
+    return html.banner(state, facts, what, found.run.id, "parts done", steps or 1, wanted, rest)
 
 
 def table(found: Compared, order: str, chosen: str | None) -> str:

@@ -78,6 +78,21 @@ def tile(name: str, value: str, hint: str, lead: bool = False) -> str:
     return f"<div class='{kind}'><div class='name'>{name}</div><div class='value'>{value}</div><div class='hint'>{hint}</div></div>"
 
 
+def banner(
+    state: dict, facts: Iterable[str], what: str, id: str, label: str, total: int, asked: str = "", rest: str = ""
+) -> str:
+    """What something at work is doing and how far it is. state: as `Run.state`, whose step is drawn as a share of total; label: what
+    the steps are; id is escaped here, the other pieces are HTML already."""
+    status, step = state["status"], state["step"]
+    doing = "" if status in ("done", "failed") else f"<span class='doing'>{escape(state['doing'])}</span>"
+    return f"""<div class='banner'>
+<div><span class='status {status}'>{"not started" if status == "new" else status}</span> {doing}</div>{asked}
+<div class='facts'>{" · ".join(facts)}</div>
+<div class='facts what'>{what} · <code>{escape(id)}</code></div>
+<div class='track' role='progressbar' aria-label='{label}' aria-valuenow='{step}' aria-valuemax='{total}'>
+<div style='width:{100 * step / total:.1f}%'></div></div>{rest}</div>"""
+
+
 def note(text: str) -> str:
     """A sentence about what is, or is not, to be seen."""
     return f"<p class='note'>{with_code(text)}</p>"

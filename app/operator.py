@@ -108,6 +108,13 @@ class Operator:
         self.limits.check(job)
         require_room(new_run_path(self.runs, job.model))
 
+    def learn(self, job: LearnJob) -> str:
+        """Begin a run of who acts, and return its id. Raises ProxSparseError where it would be larger than allowed."""
+        self.require_room(job)
+        run = Run.create(job, new_run_path(self.runs, job.model), self.rights.owner)
+        run.start()
+        return run.id
+
     @staticmethod
     def _is_path(name: str) -> bool:
         return (

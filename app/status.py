@@ -37,7 +37,6 @@ def banner(view: RunSnapshot | None, id: str) -> str:
         parts.append(escape(state["device"]))
     if state.get("peak_bytes"):
         parts.append(f"{state['peak_bytes'] / 1e9:.1f} GB at most")
-    doing = "" if state["status"] in ("done", "failed") else f"<span class='doing'>{escape(state['doing'])}</span>"
     asked = f"<div class='facts'>{escape(_asked(view))}</div>" if view.asked else ""
     error = html.failure(state["error"]) if state.get("error") else ""
     if state["status"] == "interrupted":
@@ -60,12 +59,7 @@ def banner(view: RunSnapshot | None, id: str) -> str:
             "<b>Run</b> to learn your own.</div>"
         )
     what = f"{escape(job.model)} on {escape(_short(job.corpus))}, metric {job.learn.metric}, {job.learn.pattern}"
-    return f"""<div class='banner'>
-<div><span class='status {state["status"]}'>{_status(state)}</span> {doing}</div>{asked}
-<div class='facts'>{" · ".join(parts)}</div>
-<div class='facts what'>{what} · <code>{escape(id)}</code></div>
-<div class='track' role='progressbar' aria-label='steps taken' aria-valuenow='{step}' aria-valuemax='{steps}'>
-<div style='width:{100 * step / steps:.1f}%'></div></div>{example}{error}</div>"""
+    return html.banner(state, parts, what, id, "steps taken", steps, asked, example + error)
 
 
 def tiles(view: RunSnapshot | None) -> str:
@@ -208,10 +202,6 @@ def log(view: RunSnapshot | None) -> str:
 
 def _perplexity(row: dict | None) -> str:
     return html.number(None if row is None else row["perplexity"])
-
-
-def _status(state: dict) -> str:
-    return "not started" if state["status"] == "new" else state["status"]
 
 
 def _asked(view: RunSnapshot) -> str:

@@ -7,7 +7,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
+
+from proxsparse import list_runs
 
 APP = Path(__file__).parents[1] / "app.py"
 ARGUMENTS = [
@@ -39,6 +42,20 @@ def serve(runs, *arguments, **options):
         except OSError:
             assert process.poll() is None and time.monotonic() < deadline, "the app did not start"
             time.sleep(0.1)
+
+
+@contextmanager
+def served(runs, *arguments):
+    """The address of the app while open; afterwards nothing works on the runs any more."""
+    address, process = serve(runs, *arguments)
+    try:
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+        for run in list_runs(runs):
+            if run.is_alive():
+                run.send("stop")
 
 
 def take(values, sent):

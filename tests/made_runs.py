@@ -15,6 +15,17 @@ COLUMNS = ("regularizer", "nonzeros_4", "nonzeros_3", "nonzeros_2", "nonzeros_1"
 def made_run(path, blocks=2, steps=0, total=5000, **job):
     """A run of `steps` steps, of a model of `blocks` blocks with seven layers each."""
     run = Run.create(LearnJob(learn=LearnConfig(steps=total), **job), path)
+    describe(run, blocks)
+    for mask in ("dense", "magnitude", "learned"):
+        append_record(run.path / "perplexity.jsonl", measurement(0, mask))
+    append_record(run.path / "events.jsonl", {"time": 0.0, "step": 0, "event": "started"})
+    add_steps(run, 1, steps)
+    set_state(run, "done" if steps else "new", steps)
+    return run
+
+
+def describe(run, blocks):
+    """Write down the layers of a model of so many blocks, and a text."""
     layers = [
         {"name": f"layers.{block}.{name}", "block": block, "projection": name, "rows": 64, "columns": 64}
         for block in range(blocks)
@@ -22,12 +33,6 @@ def made_run(path, blocks=2, steps=0, total=5000, **job):
     ]
     corpus = {"name": "text", "sha256": "0" * 64, "calibration_tokens": 1000, "heldout_tokens": 1000}
     write_json(run.path / "layers.json", {"layers": layers, "skipped": {}, "corpus": corpus})
-    for mask in ("dense", "magnitude", "learned"):
-        append_record(run.path / "perplexity.jsonl", measurement(0, mask))
-    append_record(run.path / "events.jsonl", {"time": 0.0, "step": 0, "event": "started"})
-    add_steps(run, 1, steps)
-    set_state(run, "done" if steps else "new", steps)
-    return run
 
 
 def set_state(run, status, step, **more):
@@ -68,17 +73,11 @@ def made_comparison(
     """A comparison of made-up results. measured: how many of its methods are; masks: whether theirs lie on disk, all alike."""
     job = {"evaluate_on": ("other.txt",), "prompts": ("Once",)} | job
     run = Run.create_kind("compare", {"compare": CompareJob(methods=methods, **job).to_dict()}, path)
-    layers = [
-        {"name": f"layers.{block}.{name}", "block": block, "projection": name, "rows": 64, "columns": 64}
-        for block in range(blocks)
-        for name in PROJECTIONS
-    ]
-    corpus = {"name": "text", "sha256": "0" * 64, "calibration_tokens": 1000, "heldout_tokens": 1000}
-    write_json(run.path / "layers.json", {"layers": layers, "skipped": {}, "corpus": corpus})
+    describe(run, blocks)
     names = ["dense", *Comparison(run).job.methods]
     for index, name in enumerate(names if measured is None else names[: measured + 1]):
         add_result(run, name, 4.0 - index / 10, masks)
-    count, done = len(layers), names[1:]
+    count, done = len(run.layers()), names[1:]
     if measured is None:
         overlaps = {f"{a} | {b}": [0.7] * count for place, a in enumerate(done) for b in done[place + 1 :]}
         errors = {name: [0.2] * count for name in done}

@@ -15,6 +15,7 @@ from app.screens.compare_charts import CompareCharts
 from app.screens.compare_form import CompareForm
 from app.screens.compare_row import CompareRow
 from app.screens.shown import Shown
+from app.steering import buttons, steer
 from app.views.comparison import compared
 from app.views.listing import Listing
 from proxsparse import LearnConfig, LearnJob
@@ -148,20 +149,8 @@ class CompareScreen:
 
     def _buttons(self, run: Run, status: str, asked: tuple[str, ...]) -> dict[Component, Any]:
         recorded = bool(run.header().get("recorded"))
-        enabled = {
-            "pause": status == "running" and "pause" not in asked,
-            "resume": status in ("paused", "stopped", "interrupted", "failed", "new"),
-            "stop": status in ACTIVE and "stop" not in asked,
-        }
-        updates = {
-            self.buttons[name]: gr.update(interactive=value and not recorded, **self._label(name, status))
-            for name, value in enabled.items()
-        }
+        updates = {self.buttons[name]: update for name, update in buttons(status, asked, not recorded).items()}
         return updates | {self.add: gr.update(interactive=status not in ACTIVE and not recorded)}
-
-    @staticmethod
-    def _label(name: str, status: str) -> dict[str, str]:
-        return {"value": "Withdraw" if status == "waiting" else "Stop"} if name == "stop" else {}
 
     def _nothing(self, shown: Shown) -> dict[Component, Any]:
         if not shown.changed("state", None):
@@ -199,11 +188,7 @@ class CompareScreen:
 
     def send(self, command: str, id: str) -> None:
         """Pause, resume, stop."""
-        run = self.operator.find_to_change(id)
-        if command == "resume" and run.state()["status"] != "paused":
-            run.start()
-        else:
-            run.send(command)
+        steer(self.operator.find_to_change(id), command)
 
 
 def _as_a_run(job: CompareJob) -> LearnJob:

@@ -11,6 +11,7 @@ from gradio.components import Component
 
 from app import html
 from app.operator import EXAMPLE_ID, HAS_EXAMPLE, Operator
+from app.screens.export_parts import verdict
 from app.screens.masks import OTHER_METHOD
 from app.screens.shown import Shown
 from app.views.comparison import Compared, compared, run_beside
@@ -18,7 +19,7 @@ from app.views.listing import Listing, Row
 from proxsparse import LearnConfig, LearnJob, ProxSparseError
 from proxsparse.config import EXPORT_FORMATS, METHODS, CompareJob
 from proxsparse.files import read_json
-from proxsparse.runs import Run, new_run_path, start_export
+from proxsparse.runs import Run, start_export
 from proxsparse.runs.directory import ACTIVE
 
 # Where learning starts at the mask of a method: the metric in which it ranks the weights.
@@ -64,7 +65,7 @@ class CompareRow:
 
     def render(self, shown: Shown, found: Compared, method: str, rows: tuple[Row, ...]) -> dict[Component, Any]:
         """Shown while a method of the table is chosen."""
-        if method not in found.comparison.results() or method == "dense":
+        if method == found.base or method not in found.table["method"].tolist():
             return self.nothing() if shown.changed("row", None) else {}
         export = found.run.export(method)
         state = export and export.state()
@@ -123,10 +124,7 @@ class CompareRow:
         """Start a run with the settings of this method; returns which run is shown from now on, and where."""
         self.operator.rights.require_acting()
         job = learning_from(compared(self.operator.find_any(id)).job, method)
-        self.operator.require_room(job)
-        run = Run.create(job, new_run_path(self.operator.runs, job.model), self.operator.rights.owner)
-        run.start()
-        return run.id, gr.update(selected="learn")
+        return self.operator.learn(job), gr.update(selected="learn")
 
 
 def _changes_weights(found: Compared, method: str) -> bool:
@@ -146,13 +144,9 @@ def _exported(found: Compared, method: str, export: Run | None) -> str:
         return (
             f"<p><span class='status running'>exporting</span> <span class='doing'>{escape(state['doing'])}</span></p>"
         )
-    verdict, word = ("done", "proven") if report["verification"]["ok"] else ("failed", "not proven")
     address = f"download/{quote(found.run.id)}/of/{quote(method)}.zip"
     about = f"Download the {escape(report['format'])} export ({html.size(report['bytes'])})"
-    return (
-        f"<p><span class='status {verdict}'>{word}</span> {escape(report['verification']['summary'])}</p>"
-        f"<p><a class='download' href='{address}' download>{about}</a></p>"
-    )
+    return f"{verdict(report['verification'])}<p><a class='download' href='{address}' download>{about}</a></p>"
 
 
 def learning_from(job: CompareJob, method: str) -> LearnJob:

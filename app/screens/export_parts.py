@@ -30,7 +30,7 @@ RUNTIMES = (
      "does, as fast as the original."),
 )  # fmt: skip
 EXAMPLE = """This is a recorded example: its curves and masks are here, its model's weights are not, so there is nothing to export.
-Learn a mask of your own (`proxsparse learn --out runs/first`, or Start on the Learn screen) and choose it above; it takes minutes on a
+Learn a mask of your own (`proxsparse learn --out runs/first`, or Run on the Learn screen) and choose it above; it takes minutes on a
 laptop. What such an export weighs, and what it can gain, is below."""
 
 
@@ -164,6 +164,12 @@ def _files(shown: ExportView) -> str:
 {html.table(("file", "size", "what it is"), rows, numeric=(1,))}"""
 
 
+def verdict(verification: dict) -> str:
+    """Whether the export is proven, and what was compared."""
+    kind, word = ("done", "proven") if verification["ok"] else ("failed", "not proven")
+    return f"<p><span class='status {kind}'>{word}</span> {escape(verification['summary'])}</p>"
+
+
 def _proof(verification: dict) -> str:
     rows = (
         (
@@ -173,8 +179,7 @@ def _proof(verification: dict) -> str:
         for layer in verification["layers"]
     )  # fmt: skip
     columns = ("layer", "shape", "groups", f"groups not {escape(verification['pattern'])}", "kept weights changed")
-    verdict, word = ("done", "proven") if verification["ok"] else ("failed", "not proven")
     return f"""<h3>Verification, read back from disk</h3>
-<p><span class='status {verdict}'>{word}</span> {escape(verification["summary"])}</p>
+{verdict(verification)}
 <details><summary>Layer by layer ({len(verification["layers"])})</summary>
 {html.table(columns, rows, numeric=(1, 2, 3, 4))}</details>"""

@@ -18,14 +18,13 @@ from app.screens.branches import BESIDE, Branches
 from app.screens.learn_form import LearnForm, toggle
 from app.screens.shown import Shown
 from app.settings_form import SETTINGS, job_from
+from app.steering import buttons, steer
 from app.views.ahead import planned_strengths, strength_to_come, strengths_to_come
 from app.views.drawn import SHARED
 from app.views.listing import Listing
 from app.views.run import RunSnapshot
 from proxsparse import figures
 from proxsparse.figures import QUANTITIES
-from proxsparse.runs import Run, new_run_path
-from proxsparse.runs.directory import ACTIVE
 
 STEEP = 3.0  # times that λ1 grows from here on: more than one expects of a slider
 COMMANDS = ("pause", "resume", "step", "gradient", "prox", "stop")
@@ -254,17 +253,13 @@ class LearnScreen:
         word, phase, asked = state.get("status"), state.get("phase"), () if view is None else view.asked
         enabled = {
             self.parts["run"]: not (view and view.is_active and id != EXAMPLE_ID),
-            self.parts["pause"]: word == "running" and "pause" not in asked,
-            self.parts["resume"]: word in ("paused", "stopped", "interrupted", "failed", "new"),
             self.parts["step"]: word == "paused",
             self.parts["gradient"]: word == "paused" and phase == "gradient",
             self.parts["prox"]: word == "paused" and phase == "prox",
-            self.parts["stop"]: word in ACTIVE and "stop" not in asked,
             self.branches.button: bool(state) and bool(view.run.checkpoints()),
         }
-        updates = {button: {"interactive": value} for button, value in enabled.items()}
-        updates[self.parts["stop"]]["value"] = "Withdraw" if word == "waiting" else "Stop"
-        return {button: gr.update(**each) for button, each in updates.items()}
+        steering = {self.parts[name]: update for name, update in buttons(word, asked).items()}
+        return {button: gr.update(interactive=value) for button, value in enabled.items()} | steering
 
     # Doing
 
@@ -287,18 +282,11 @@ class LearnScreen:
         model, corpus = self.operator.check_model(model), self.operator.check_corpus(corpus)
         texts = self.operator.check_texts(evaluate_on)
         job = job_from(model, corpus, texts, dict(zip(SETTINGS, values, strict=True)))
-        self.operator.require_room(job)
-        run = Run.create(job, new_run_path(self.operator.runs, job.model), self.operator.rights.owner)
-        run.start()
-        return run.id
+        return self.operator.learn(job)
 
     def send(self, command: str, id: str) -> None:
         """Pause, resume, take a step or a half, stop."""
-        run = self.operator.find_to_change(id)
-        if command == "resume" and run.state()["status"] != "paused":
-            run.start()
-        else:
-            run.send(command)
+        steer(self.operator.find_to_change(id), command)
 
     def set_strength(self, id: str, strength: float) -> None:
         """Change λ1 of the run shown, from its next half step on."""

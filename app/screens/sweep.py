@@ -9,19 +9,20 @@ from gradio.components import Component
 
 from app import html
 from app.address import LONGEST, Entry
+from app.clicks import clicked_text
 from app.keyboard import Key
 from app.live_plot import live_plot
 from app.operator import Operator
 from app.screens.learn_form import LearnForm, toggle
 from app.screens.shown import Shown
 from app.screens.sweep_form import SweepForm
+from app.steering import buttons, steer
 from app.views import sweep as views
 from app.views.drawn import SHARED
 from app.views.listing import Listing
 from app.views.sweep import SweepSnapshot, snapshot_of
 from proxsparse import ProxSparseError
 from proxsparse.runs import Run, Sweep, new_run_path
-from proxsparse.runs.directory import ACTIVE
 
 WHAT = """
 A **sweep** learns one mask after another, each with another **λ1** and **learning rate**, and says which settings made the best one. They
@@ -75,6 +76,7 @@ class SweepScreen:
                         gr.Button(label, size="sm", interactive=False, min_width=84, elem_id=f"sweep-{label.lower()}")
                         for label in ("Pause", "Resume", "Stop")
                     )
+                self.steering = {"pause": self.pause, "resume": self.resume, "stop": self.stop}
                 self.curve = live_plot("chart-sweep", 420)
                 self.parallel = live_plot("chart-sweep-trials", 440)
                 self.chosen = gr.HTML(elem_id="sweep-chosen")
@@ -85,7 +87,7 @@ class SweepScreen:
         self.trial = gr.Textbox(visible="hidden", elem_id="sweep-trial")  # its number; empty: the best one
         self.inputs = [self.shown, self.trial]
         self.outputs = [
-            self.shown, self.banner, self.pause, self.resume, self.stop, self.curve, self.parallel, self.chosen, self.to_run,
+            self.shown, self.banner, *self.steering.values(), self.curve, self.parallel, self.chosen, self.to_run,
             self.to_form, self.table,
         ]  # fmt: skip
         self.address = {
@@ -99,7 +101,7 @@ class SweepScreen:
         for place in (self.curve, self.parallel, self.table):
             shell.on(place.select, picked_trial, None, [self.trial])
         shell.on(self.start_button.click, self.start, self.form.values, [self.shown, self.trial])
-        for command, button in (("pause", self.pause), ("resume", self.resume), ("stop", self.stop)):
+        for command, button in self.steering.items():
             shell.on(button.click, lambda id, command=command: self.send(command, id), [self.shown])
         trial = [self.shown, self.trial]
         shell.on(self.to_run.click, self.run, trial, [shell.id, shell.tabs])
@@ -146,14 +148,10 @@ class SweepScreen:
 
     def _buttons(self, view: SweepSnapshot | None) -> dict[Component, Any]:
         word, asked = (view.state["status"], view.asked) if view else (None, ())
-        goes_on = word in ("paused", "stopped", "interrupted", "failed", "new") and not view.sweep.is_former
-        return {
-            self.pause: gr.update(interactive=word == "running" and "pause" not in asked),
-            self.resume: gr.update(interactive=goes_on),
-            self.stop: gr.update(
-                interactive=word in ACTIVE and "stop" not in asked, value="Withdraw" if word == "waiting" else "Stop"
-            ),
-        }
+        updates = {self.steering[name]: update for name, update in buttons(word, asked).items()}
+        if view is not None and view.sweep.is_former:  # it can be read, and not resumed
+            updates[self.resume] = gr.update(interactive=False)
+        return updates
 
     def _asked(self, id: str):
         """A sweep that an address names. Raises ProxSparseError where there is none."""
@@ -173,20 +171,12 @@ class SweepScreen:
 
     def send(self, command: str, id: str | None) -> None:
         """Pause, resume, stop."""
-        run = Sweep(self.operator.find_to_change(id)).run
-        if command == "resume" and run.state()["status"] != "paused":
-            run.start()
-        else:
-            run.send(command)
+        steer(Sweep(self.operator.find_to_change(id)).run, command)
 
     def run(self, id: str | None, trial: str):
         """Begin a run with the settings of a trial, and show it on the Learn screen."""
         self.operator.rights.require_acting()
-        job = self._job(id, trial)
-        self.operator.require_room(job)
-        run = Run.create(job, new_run_path(self.operator.runs, job.model), self.operator.rights.owner)
-        run.start()
-        return run.id, gr.update(selected="learn")
+        return self.operator.learn(self._job(id, trial)), gr.update(selected="learn")
 
     def fill(self, id: str | None, trial: str, shown: str) -> dict:
         """Put the settings of a trial into the form of the Learn screen."""
@@ -202,10 +192,7 @@ class SweepScreen:
 
 def picked_trial(event: gr.EventData) -> str:
     """The trial that was clicked, in a chart or in the table."""
-    try:
-        return _asked_trial(str(event.customdata))
-    except (AttributeError, TypeError):  # TypeError: of an event without any data
-        raise ProxSparseError("The page does not say which trial was clicked: click it again.") from None
+    return _asked_trial(clicked_text(event, "customdata"))
 
 
 def _asked_trial(text: str) -> str:

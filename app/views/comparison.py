@@ -15,6 +15,7 @@ from app.views.listing import Row
 from proxsparse import ProxSparseError
 from proxsparse.config import CompareJob, LearnJob
 from proxsparse.runs import Comparison, Run
+from proxsparse.runs.readers.comparison import stages
 from proxsparse.runs.readers.comparison_words import about, notes, readable
 
 KEPT = 8  # comparisons that stay in memory
@@ -25,7 +26,7 @@ RECORDS = ("result.json", "judged.json", "tasks.json")  # of each method
 class Compared:
     """What a comparison has found so far. signature: changes whenever it found more, or was asked for more.
 
-    table: as `Comparison.table`; shown: the same as people read it; progress: {method: measured, failed, working or waiting}.
+    table: as `Comparison.table`; shown: the same as people read it; ended: {method: measured or failed}.
     """
 
     comparison: Comparison
@@ -34,6 +35,7 @@ class Compared:
     shown: pd.DataFrame
     about: str
     notes: tuple[str, ...]
+    ended: dict[str, str]
     ours: str | None
     base: str
 
@@ -60,6 +62,10 @@ class Compared:
         """As `Comparison.completions`."""
         return self.comparison.completions()
 
+    def stages(self, status: str) -> dict[str, str]:
+        """As `Comparison.progress`, while the comparison has that status; nothing is read."""
+        return stages(self.comparison.names(), self.ended, status)
+
     @property
     def compared(self) -> list[str]:
         """The methods whose masks have been laid beside each other."""
@@ -84,6 +90,7 @@ def compared(run: Run) -> Compared:
             table = comparison.table()
             known = _known[run.path] = Compared(
                 comparison, signature, table, readable(table), about(comparison), tuple(notes(comparison)),
+                dict.fromkeys(comparison.results(), "measured") | dict.fromkeys(comparison.failures(), "failed"),
                 comparison.ours, comparison.base,
             )  # fmt: skip
         _known.move_to_end(run.path)

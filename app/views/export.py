@@ -87,8 +87,7 @@ def _busy(state: dict | None) -> bool:
 
 
 def _report(job: Run) -> dict[str, Any] | None:
-    path = job.path / "report.json"
-    return read_json(path) if path.is_file() else None
+    return read_json(job.path / "report.json")
 
 
 def _written_card(path: Path) -> tuple[str, str] | None:

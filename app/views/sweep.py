@@ -71,7 +71,6 @@ def banner(view: SweepSnapshot | None) -> str:
         parts.append(f"{html.duration(state['elapsed'])} of work")
     if state.get("device"):
         parts.append(escape(state["device"]))
-    doing = "" if status in ("done", "failed") else f"<span class='doing'>{escape(state['doing'])}</span>"
     error = html.failure(state["error"]) if state.get("error") else ""
     if status == "interrupted":
         error = html.failure(
@@ -86,12 +85,7 @@ def banner(view: SweepSnapshot | None) -> str:
         f"{escape(Path(base.model).name)} on {escape(Path(base.corpus).name)}, {plan.sampler} sampler, pruner {plan.pruner}, "
         f"{' → '.join(map(str, view.sweep.steps()))} steps, metric {base.learn.metric}, {base.learn.pattern}"
     )
-    return f"""<div class='banner'>
-<div><span class='status {status}'>{"not started" if status == "new" else status}</span> {doing}</div>
-<div class='facts'>{" · ".join(parts)}</div>
-<div class='facts what'>{what} · <code>{escape(view.run.id)}</code></div>
-<div class='track' role='progressbar' aria-label='trials ended' aria-valuenow='{done}' aria-valuemax='{count}'>
-<div style='width:{100 * done / count:.1f}%'></div></div>{error}</div>"""
+    return html.banner(state, parts, what, view.run.id, "trials ended", count, rest=error)
 
 
 def table(view: SweepSnapshot | None, chosen: pd.Series | None) -> str:

@@ -10,7 +10,7 @@ import zipfile
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from explorer import serve
+from explorer import serve, served
 from playwright.sync_api import expect
 from waiting import until
 
@@ -23,13 +23,8 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, tiny_directory, text_file):
     runs = tmp_path_factory.mktemp("site") / "runs"
-    address, process = serve(runs, "--allow", str(tiny_directory.parent), "--allow", str(text_file.parent))
-    yield address, runs
-    process.terminate()
-    process.wait(20)
-    for run in list_runs(runs):
-        if run.is_alive():
-            run.send("stop")
+    with served(runs, "--allow", str(tiny_directory.parent), "--allow", str(text_file.parent)) as address:
+        yield address, runs
 
 
 @pytest.fixture

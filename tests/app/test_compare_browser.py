@@ -3,11 +3,12 @@
 import zipfile
 
 import pytest
-from explorer import serve
+from explorer import served
 from playwright.sync_api import expect
 from waiting import until
 
 from proxsparse import Comparison, LearnConfig, LearnJob, MaskSet, Run, list_runs, verify
+from proxsparse.config import METHODS
 from proxsparse.runs.worker import work
 
 pytestmark = pytest.mark.browser
@@ -20,13 +21,8 @@ def site(tmp_path_factory, tiny_directory, text_file):
     job = LearnJob(str(tiny_directory), str(text_file), length=16, context=32, evaluate_on=(), learn=learn)
     Run.create(job, runs / "learned")
     assert work(runs / "learned") == 0
-    address, process = serve(runs, "--allow", str(tiny_directory.parent), "--allow", str(text_file.parent))
-    yield address, runs, str(tiny_directory), str(text_file)
-    process.terminate()
-    process.wait(20)
-    for run in list_runs(runs):
-        if run.is_alive():
-            run.send("stop")
+    with served(runs, "--allow", str(tiny_directory.parent), "--allow", str(text_file.parent)) as address:
+        yield address, runs, str(tiny_directory), str(text_file)
 
 
 @pytest.fixture
@@ -52,8 +48,10 @@ def type_into(page, name, value):
 
 
 def check(page, *methods):
-    """Exactly these boxes."""
-    for label in page.locator("#compare-methods label").all():
+    """Exactly these boxes, once the form that was just opened is there: `all` does not wait."""
+    boxes = page.locator("#compare-methods label")
+    expect(boxes).to_have_count(len(METHODS))
+    for label in boxes.all():
         label.locator("input").set_checked(label.inner_text().split(":")[0].strip() in methods)
 
 

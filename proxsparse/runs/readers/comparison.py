@@ -10,7 +10,7 @@ table.csv, .parquet, .md    what `table` gives; layers.csv: what `layers` gives;
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,8 @@ class Comparison:
 
     def progress(self) -> dict[str, str]:
         """{dense, method, run or checkpoint: measured, failed, working or waiting}, in the order in which they are measured."""
-        found, working = self._found(), self.run.state()["status"] in ("running", "paused")
-        words = {}
-        for name in self.names():
-            if name in found:
-                words[name] = "failed" if "error" in found[name] else "measured"
-            else:
-                words[name], working = "working" if working else "waiting", False
-        return words
+        ended = {name: "failed" if "error" in result else "measured" for name, result in self._found().items()}
+        return stages(self.names(), ended, self.run.state()["status"])
 
     def other_texts(self) -> dict[str, str]:
         """{run that learned on another text than this comparison's: that text's name}."""
@@ -244,6 +238,18 @@ class Comparison:
     def markdown(self) -> str:
         """The table and the completions for people."""
         return in_markdown(self)
+
+
+def stages(names: Iterable[str], ended: Mapping[str, str], status: str) -> dict[str, str]:
+    """{name: measured, failed, working or waiting}: of what has not ended, a comparison at work is at the first.
+
+    ended: {name: measured or failed}; status: of the comparison.
+    """
+    found, working = {}, status in ("running", "paused")
+    for name in names:
+        found[name] = ended.get(name) or ("working" if working else "waiting")
+        working = working and name in ended
+    return found
 
 
 def check_runs(job: CompareJob, paths: Iterable[str]) -> None:
