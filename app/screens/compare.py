@@ -11,6 +11,7 @@ from app import comparison_page
 from app.address import Entry
 from app.clicks import clicked_text
 from app.operator import EXAMPLE_COMPARISON_ID, RECORDED, Operator
+from app.screens.compare_add import CompareAdd
 from app.screens.compare_charts import CompareCharts
 from app.screens.compare_form import CompareForm
 from app.screens.compare_row import CompareRow
@@ -20,7 +21,7 @@ from app.views.comparison import compared
 from app.views.listing import Listing
 from proxsparse import LearnConfig, LearnJob
 from proxsparse.config import CompareJob
-from proxsparse.runs import Run, add_to_comparison, new_run_path
+from proxsparse.runs import Run, new_run_path
 from proxsparse.runs.directory import ACTIVE
 
 INTRODUCTION = """
@@ -49,7 +50,7 @@ class CompareScreen:
 #compare-table :is(th, td) button { font: inherit; color: inherit; background: none; text-align: left; cursor: pointer; padding: 2px 0; }
 #compare-table td button { text-decoration: underline; } #compare-table tr.chosen { background: rgba(0, 114, 178, .14); }
 #compare-table th button { white-space: nowrap; } #compare-table :is(th, td) { white-space: nowrap; }
-#compare-methods .wrap { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); gap: 4px; }
+.methods .wrap { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); gap: 4px; }
 .completions { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px; font-size: .92em; }
 .completions .said-by { font-weight: 600; } .completions .said { overflow-wrap: anywhere; min-height: 0; margin: 0; }
 #compare-words { font-size: .88em; }
@@ -60,7 +61,8 @@ class CompareScreen:
 
     def __init__(self, operator: Operator, listing: Listing):
         self.operator, self.listing = operator, listing
-        self.form, self.row, self.charts = CompareForm(operator), CompareRow(operator, listing), CompareCharts()
+        self.form, self.adding = CompareForm(operator), CompareAdd(operator)
+        self.row, self.charts = CompareRow(operator, listing), CompareCharts()
 
     # The page
 
@@ -68,13 +70,7 @@ class CompareScreen:
         gr.Markdown(INTRODUCTION)
         with gr.Accordion("New comparison", open=False, elem_id="compare-new"):
             self.form.build()
-            with gr.Row():
-                self.start = gr.Button("Compare them", variant="primary", elem_id="compare-start")
-                self.add = gr.Button("Add to the comparison shown", interactive=False, elem_id="compare-add")
-            gr.Markdown(
-                "*Add* measures the methods, runs, masks and further texts chosen here that the comparison shown lacks, and nothing again; "
-                "its model, text and settings stay as they are."
-            )
+            self.start = gr.Button("Compare them", variant="primary", elem_id="compare-start")
         with gr.Row(equal_height=False):
             self.chosen = gr.Dropdown(
                 [], label="Comparison shown", allow_custom_value=True, elem_id="compare-chosen", scale=3, min_width=260
@@ -87,16 +83,17 @@ class CompareScreen:
         self.table = gr.HTML(elem_id="compare-table", js_on_load=CLICKS)
         self.words = gr.HTML(elem_id="compare-words")
         self.row.build()
+        self.adding.build()
         self.charts.build()
         self.completions = gr.HTML(elem_id="compare-completions")
         # Clicked in the table: hidden, and in the address.
         self.method, self.order = (
             gr.Textbox(visible="hidden", elem_id=f"compare-{name}") for name in ("method", "order")
         )
-        self.inputs = [self.chosen, self.method, self.order, self.form.runs, *self.charts.inputs]
+        self.inputs = [self.chosen, self.method, self.order, *self.charts.inputs]
         self.outputs = [
-            self.chosen, self.banner, self.table, self.words, self.completions, self.form.runs, self.add,
-            *self.buttons.values(), *self.charts.outputs, *self.row.outputs,
+            self.chosen, self.banner, self.table, self.words, self.completions, self.form.contestants.runs,
+            *self.buttons.values(), *self.charts.outputs, *self.row.outputs, *self.adding.outputs,
         ]  # fmt: skip
         self.address = {
             self.name: Entry(self.chosen, self._asked),  # by this name the page asks whether it changed
@@ -107,14 +104,13 @@ class CompareScreen:
     def wire(self, shell) -> None:
         """Buttons start and steer; what is clicked in the table or a chart is a choice."""
         shell.on(self.start.click, self.begin, self.form.values, [self.chosen])
-        addable = [self.form.methods, self.form.runs, self.form.masks, self.form.evaluate_on]
-        shell.on(self.add.click, self.grow, [self.chosen, *addable])
         for command, button in self.buttons.items():
             shell.on(button.click, lambda id, command=command: self.send(command, id), [self.chosen])
         shell.on(self.table.select, chosen_in_table, [self.method, self.order], [self.method, self.order])
         self.charts.wire(shell, self.method)
         gr.on([self.chosen.input, *(each.input for each in self.charts.inputs)], **shell.looking(self))
         self.row.wire(shell, self.chosen, self.method)
+        self.adding.wire(shell, self.chosen)
 
     # Looking
 
@@ -124,7 +120,7 @@ class CompareScreen:
         updates: dict[Component, Any] = {}
         offered = self.form.offered(rows)
         if shown.changed("offered", offered):
-            updates[self.form.runs] = gr.update(choices=offered)
+            updates[self.form.contestants.runs] = gr.update(choices=offered)
         choices = [(row.label, row.id) for row in rows if row.kind == "compare"]
         choices += [("recorded example", EXAMPLE_COMPARISON_ID)] if EXAMPLE_COMPARISON_ID in RECORDED else []
         chosen, known = shown.values[self.chosen], [id for _, id in choices]
@@ -145,19 +141,19 @@ class CompareScreen:
         if shown.changed("words", (chosen, found.signature)):
             updates |= {self.words: comparison_page.words(found), self.completions: comparison_page.completions(found)}
         updates |= self.row.render(shown, found, method, rows)
+        updates |= self.adding.render(shown, found, state["status"], offered)
         return updates | self.charts.render(shown, found)
 
     def _buttons(self, run: Run, status: str, asked: tuple[str, ...]) -> dict[Component, Any]:
         recorded = bool(run.header().get("recorded"))
-        updates = {self.buttons[name]: update for name, update in buttons(status, asked, not recorded).items()}
-        return updates | {self.add: gr.update(interactive=status not in ACTIVE and not recorded)}
+        return {self.buttons[name]: update for name, update in buttons(status, asked, not recorded).items()}
 
     def _nothing(self, shown: Shown) -> dict[Component, Any]:
         if not shown.changed("state", None):
             return {}
         empty = dict.fromkeys((self.table, self.words, self.completions), "") | self.charts.nothing()
-        off = {button: gr.update(interactive=False) for button in (*self.buttons.values(), self.add)}
-        return {self.banner: comparison_page.EMPTY} | empty | off | self.row.nothing()
+        off = {button: gr.update(interactive=False) for button in self.buttons.values()}
+        return {self.banner: comparison_page.EMPTY} | empty | off | self.row.nothing() | self.adding.nothing()
 
     def _asked(self, id: str):
         """A comparison that an address names. Raises ProxSparseError where there is none."""
@@ -176,15 +172,6 @@ class CompareScreen:
         run = Run.create_kind("compare", {"compare": job.to_dict()}, path, self.operator.rights.owner)
         run.start()
         return gr.update(choices=[run.id], value=run.id)
-
-    def grow(self, id: str, methods, runs, masks, evaluate_on) -> None:
-        """Measure what is chosen in the form and the comparison lacks."""
-        run = self.operator.find_to_change(id)
-        given = self.form.added(methods, runs, masks, evaluate_on)
-        own = compared(run).job.corpus
-        given["evaluate_on"] = tuple(text for text in given["evaluate_on"] if text != own)
-        add_to_comparison(run, **given)
-        run.start()
 
     def send(self, command: str, id: str) -> None:
         """Pause, resume, stop."""

@@ -9,11 +9,11 @@ import gradio as gr
 from gradio.components import Component
 
 from app.operator import Operator
-from app.screens.learn_form import TEXTS, model_box, text_box
+from app.screens.contestants import Contestants
+from app.screens.learn_form import model_box, text_box
 from app.settings_form import input_of, meant, pattern_input
 from app.views.listing import Row
 from proxsparse import CompareJob, ProxSparseError
-from proxsparse.config import METHODS
 from proxsparse.evaluation.zero_shot import PAPER_TASKS, check_tasks
 from proxsparse.runs.readers.comparison import check_masks, check_runs
 from proxsparse.settings import settings_of
@@ -29,30 +29,17 @@ class CompareForm:
     """Makes a `CompareJob` of what was chosen; values: its inputs, in the order of `job`."""
 
     def __init__(self, operator: Operator):
-        self.operator = operator
+        self.operator, self.contestants = operator, Contestants(operator, "compare")
 
     def build(self) -> None:
         first = CompareJob()
-        self.methods = gr.CheckboxGroup(
-            [(f"{name}: {method.about}", name) for name, method in METHODS.items()], value=list(first.methods), label="Methods",
-            elem_id="compare-methods",
-            info="each makes a mask of the model below, from the same text; all are judged on the same held-out windows",
-        )  # fmt: skip
-        with gr.Row():
-            self.runs = gr.Dropdown(
-                [], value=[], multiselect=True, label="Runs", allow_custom_value=True, elem_id="compare-runs", min_width=280,
-                info="their newest masks take part; the first is what the others are compared with",
-            )  # fmt: skip
-            self.masks = gr.Textbox(
-                label="Masks of other tools", lines=1, max_lines=4, elem_id="compare-masks", min_width=280,
-                info="sparse checkpoints made from this model, a directory a line, in a folder that the operator allowed",
-            )  # fmt: skip
+        self.contestants.build(
+            first.methods,
+            "each makes a mask of the model below, from the same text; all are judged on the same held-out windows",
+        )
         with gr.Row():
             self.model, self.corpus = model_box("compare-model"), text_box("compare-corpus")
-            self.evaluate_on = gr.Dropdown(
-                list(TEXTS), value=list(first.judged_on), multiselect=True, allow_custom_value=True, label="Judge also on",
-                elem_id="compare-evaluate-on", min_width=220, info="further texts: a mask does best on text like its own",
-            )  # fmt: skip
+            self.contestants.build_texts(first.judged_on)
         self.prompts = gr.Textbox(
             value="\n".join(first.prompts), lines=3, max_lines=6, label="Prompts", elem_id="compare-prompts",
             info="beginnings that every model completes, one a line",
@@ -73,15 +60,13 @@ class CompareForm:
 
     @property
     def values(self) -> list[Component]:
-        return [
-            self.methods, self.runs, self.masks, self.model, self.corpus, self.evaluate_on, self.prompts, self.tasks, *self.fields,
-        ]  # fmt: skip
+        return [self.model, self.corpus, self.prompts, self.tasks, *self.contestants.values, *self.fields]
 
     def offered(self, rows: tuple[Row, ...]) -> list[str]:
         """The runs that can be chosen."""
         return [row.id for row in rows if row.kind == "learn"]
 
-    def job(self, methods, runs, masks, model, corpus, evaluate_on, prompts, tasks, *fields) -> CompareJob:
+    def job(self, model, corpus, prompts, tasks, methods, runs, masks, evaluate_on, *fields) -> CompareJob:
         """What is asked for. Raises ProxSparseError with the first value that cannot be."""
         settings: dict[str, Any] = dict(zip(SETTINGS, fields, strict=True))
         settings["n"], _, settings["m"] = settings.pop("pattern").partition(":")
@@ -89,7 +74,7 @@ class CompareForm:
         return CompareJob(
             model=self.operator.check_model(model), corpus=self.operator.check_corpus(corpus), tasks=tuple(tasks or ()),
             prompts=tuple(line.strip() for line in (prompts or "").splitlines() if line.strip()),
-            **self.added(methods, runs, masks, evaluate_on), **settings,
+            **self.contestants.chosen(methods, runs, masks, evaluate_on), **settings,
         )  # fmt: skip
 
     @staticmethod
@@ -103,16 +88,6 @@ class CompareForm:
             )
         if job.tasks:
             check_tasks(job.tasks)
-
-    def added(self, methods, runs, masks, evaluate_on) -> dict[str, tuple[str, ...]]:
-        """What of it can be added to a comparison that is there."""
-        directories = [line.strip() for line in (masks or "").splitlines() if line.strip()]
-        return {
-            "methods": tuple(methods or ()),
-            "runs": tuple(str(self.operator.find(id).path.resolve()) for id in runs or ()),
-            "masks": tuple(map(self.operator.check_masks, directories)),
-            "evaluate_on": self.operator.check_texts(evaluate_on),
-        }
 
 
 def _field(name: str) -> Component:

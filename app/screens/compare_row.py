@@ -65,7 +65,7 @@ class CompareRow:
 
     def render(self, shown: Shown, found: Compared, method: str, rows: tuple[Row, ...]) -> dict[Component, Any]:
         """Shown while a method of the table is chosen."""
-        if method == found.base or method not in found.table["method"].tolist():
+        if method == found.base or found.ended.get(method) != "measured":
             return self.nothing() if shown.changed("row", None) else {}
         export = found.run.export(method)
         state = export and export.state()

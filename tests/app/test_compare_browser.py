@@ -47,16 +47,22 @@ def type_into(page, name, value):
     page.locator(f"#compare-{name} input").first.press("Enter")
 
 
-def check(page, *methods):
-    """Exactly these boxes, once the form that was just opened is there: `all` does not wait."""
-    boxes = page.locator("#compare-methods label")
-    expect(boxes).to_have_count(len(METHODS))
+def check(page, *methods, form="compare", there=None):
+    """Exactly these boxes of a form that was just opened, once all of them are there: `all` does not wait."""
+    boxes = page.locator(f"#{form}-methods label")
+    expect(boxes).to_have_count(there or len(METHODS))
     for label in boxes.all():
         label.locator("input").set_checked(label.inner_text().split(":")[0].strip() in methods)
 
 
 def methods_in(page):
     return page.locator("#compare-table tbody tr td:first-child").all_inner_texts()
+
+
+def add(page, *methods, lacking):
+    """Open the form that adds to the comparison shown, and choose methods; lacking: how many are offered."""
+    page.get_by_role("button", name="Add to the comparison shown").click()
+    check(page, *methods, form="compare-more", there=lacking)
 
 
 def test_a_comparison_is_started_watched_reloaded_sorted_and_added_to(page, site):
@@ -104,9 +110,8 @@ def test_a_comparison_is_started_watched_reloaded_sorted_and_added_to(page, site
     expect(page.locator("#compare-table th[aria-sort=descending]")).to_contain_text("seconds")
 
     # Something is added, and nothing measured twice.
-    page.get_by_role("button", name="New comparison").click()
-    check(page, "wanda")
-    page.locator("#compare-runs input").click()
+    add(page, "wanda", lacking=len(METHODS) - 2)
+    page.locator("#compare-more-runs input").click()
     page.get_by_role("option", name="learned", exact=True).click()
     page.keyboard.press("Escape")
     before = (run.path / "results" / "maskllm" / "result.json").stat().st_mtime_ns
@@ -117,6 +122,7 @@ def test_a_comparison_is_started_watched_reloaded_sorted_and_added_to(page, site
     expect(banner).to_contain_text("done", timeout=60_000)
     assert (run.path / "results" / "maskllm" / "result.json").stat().st_mtime_ns == before
     assert Comparison(run).job.corpus == text and Comparison(run).ours == "learned"
+    assert Comparison(run).job.judged_on == (), "the texts of the form for a new comparison are not taken along"
 
 
 def test_a_mask_is_opened_beside_a_run_and_learned_from(page, site):
@@ -166,8 +172,7 @@ def test_a_stopped_comparison_goes_on_where_it_was(page, site):
     _, runs, *_ = site
     run = next(run for run in list_runs(runs, "compare"))
     expect(page.locator("#compare-table")).to_contain_text("wanda")
-    page.get_by_role("button", name="New comparison").click()
-    check(page, "proxsparse")
+    add(page, "proxsparse", lacking=len(METHODS) - 3)
     page.locator("#compare-add").click()
     expect(page.locator("#compare-banner")).to_contain_text("proxsparse working", timeout=120_000)
     page.locator("#compare-stop").click()
@@ -184,6 +189,7 @@ def test_what_cannot_be_compared_is_said_and_nothing_starts(page, site):
     check(page)
     page.locator("#compare-start").click()
     expect(page.get_by_text("There is nothing to compare")).to_be_visible()
+    page.get_by_role("button", name="Add to the comparison shown").click()
     page.locator("#compare-add").click()
     expect(page.get_by_text("has all of that already")).to_be_visible()
     assert len(list_runs(runs)) == before

@@ -179,10 +179,8 @@ def test_no_run_is_learned_from_other_masks(run):
 
 def values(page, **changes):
     form = page.compare.form
-    found = {
-        name: getattr(form, name).value
-        for name in ("methods", "runs", "masks", "model", "corpus", "evaluate_on", "prompts", "tasks")
-    }
+    found = {name: getattr(form, name).value for name in ("model", "corpus", "prompts", "tasks")}
+    found |= {name: getattr(form.contestants, name).value for name in ("methods", "runs", "masks", "evaluate_on")}
     fields = dict(zip(SETTINGS, (field.value for field in form.fields), strict=True))
     fields |= {name: value for name, value in changes.items() if name in fields}
     return [*(found | {name: value for name, value in changes.items() if name in found}).values(), *fields.values()]
@@ -220,18 +218,26 @@ def test_a_comparison_that_is_recorded_or_gone_is_not_changed(page, run):
     write_json(run.path / "run.json", header | {"recorded": True})
     for act in (
         lambda: page.compare.send("resume", "compared"),
-        lambda: page.compare.grow("compared", ["ria"], [], "", []),
+        lambda: page.compare.adding.grow("compared", ["ria"], [], "", []),
     ):
         with pytest.raises(ProxSparseError, match="is a recorded example"):
             act()
     page.look()
-    assert all(
-        not page.sent[button]["interactive"]
-        for button in (*page.compare.buttons.values(), page.compare.add)
-        if button in page.sent
-    )
+    assert not any(page.sent[button]["interactive"] for button in page.compare.buttons.values() if button in page.sent)
+    assert not page.sent[page.compare.adding.part]["visible"]
+
+
+def test_what_a_comparison_lacks_is_offered_to_be_added(page, run):
+    made_run(run.path.parent / "learned", steps=2)
+    page.look()
+    part, contestants = page.compare.adding.part, page.compare.adding.contestants
+    assert page.first[part]["visible"] is True and contestants.evaluate_on.value == contestants.methods.value == []
+    assert [name for _, name in page.first[contestants.methods]["choices"]] == [
+        name for name in METHODS if name not in METHODS_SHOWN
+    ]
+    assert page.sent[contestants.runs]["choices"] == ["learned"]
     with pytest.raises(ProxSparseError, match="There is no run named"):
-        page.compare.grow("nothing", ["ria"], [], "", [])
+        page.compare.adding.grow("nothing", ["ria"], [], "", [])
 
 
 def test_a_read_only_page_starts_nothing(run):
@@ -239,7 +245,7 @@ def test_a_read_only_page_starts_nothing(run):
     object.__setattr__(screen.operator, "rights", Rights(read_only=True))
     for act in (
         lambda: screen.begin(*values(SimpleNamespace(compare=screen))),
-        lambda: screen.grow("compared", ["ria"], [], "", []),
+        lambda: screen.adding.grow("compared", ["ria"], [], "", []),
         lambda: screen.send("stop", "compared"),
         lambda: screen.row.learn_from("compared", "wanda"),
     ):
@@ -311,3 +317,11 @@ def test_a_recorded_comparison_says_the_same_without_masks_and_places(tmp_path):
     assert all(str(tmp_path) not in path.read_text() for path in recorded.path.rglob("*.json"))
     page = Page(tmp_path, compare="recorded")
     assert "A recorded comparison" in page.sent[page.compare.banner]
+
+
+@pytest.mark.parametrize("measured", [-1, 0])
+def test_a_comparison_that_has_measured_nothing_yet_is_shown(tmp_path, measured):
+    """Before the dense model was measured, and before the first method was."""
+    made_comparison(tmp_path / "begun", METHODS_SHOWN, measured=measured, status="running")
+    page = Page(tmp_path, compare="begun", method="magnitude")
+    assert page.text("banner") and not page.sent[page.compare.row.place]["visible"]

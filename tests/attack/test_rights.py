@@ -42,7 +42,7 @@ def page(tmp_path, monkeypatch):
         write_json(compared.path / "run.json", read_json(compared.path / "run.json") | owner)
     done = []
     for place in ("proxsparse.runs.run.launch.start", "proxsparse.runs.run.commands.send", "app.screens.export.start_export",
-                  "app.screens.compare_row.start_export", "app.screens.compare.add_to_comparison",
+                  "app.screens.compare_row.start_export", "app.screens.compare_add.add_to_comparison",
                   "app.screens.runs.rename", "app.screens.runs.delete", "proxsparse.runs.readers.probe.launch.start"):  # fmt: skip
         monkeypatch.setattr(place, lambda *arguments, place=place, **options: done.append(place))
     monkeypatch.setattr("proxsparse.runs.readers.probe.Probe._left", lambda self, request: done.append("asked"))
@@ -59,7 +59,7 @@ def page(tmp_path, monkeypatch):
         learn, ask, listed, export, sweep, compare = (
             screens[name] for name in ("learn", "try", "runs", "export", "sweep", "compare")
         )
-        compared = [["magnitude"], [], "", "embedded", "bundled", [], "", []]
+        compared = ["embedded", "bundled", "", [], ["magnitude"], [], "", []]
         compared += [field.value for field in compare.form.fields]
         form = values_of(LearnJob())
         swept = ["0.1", "0.001", "grid", "none", "", "1", "16", "embedded", "bundled", "8", *form]
@@ -71,7 +71,7 @@ def page(tmp_path, monkeypatch):
             "fork": lambda id: learn.branches.fork(id, "3", [], *values_of(Run(root / id).job())),
             "start sweep": lambda id: sweep.start(*swept), "start comparison": lambda id: compare.begin(*compared),
             "stop comparison": lambda id: compare.send("stop", f"{id}-compared"),
-            "add to comparison": lambda id: compare.grow(f"{id}-compared", ["wanda"], [], "", []),
+            "add to comparison": lambda id: compare.adding.grow(f"{id}-compared", ["wanda"], [], "", []),
             "export method": lambda id: compare.row.export_it(f"{id}-compared", "magnitude", "dense"),
             "learn from method": lambda id: compare.row.learn_from(f"{id}-compared", "magnitude"),
             "upload": lambda id: learn.form.keep_text(text()), "ask": lambda id: ask.asked_prompt(id, "A", "last", 3),
