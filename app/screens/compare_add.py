@@ -27,9 +27,8 @@ class CompareAdd:
             "Add to the comparison shown", open=False, elem_id="compare-adding", visible=False
         ) as self.part:
             self.contestants.build((), "what it lacks, or what failed; nothing that it has is measured again")
-            with gr.Row(equal_height=True):
-                self.contestants.build_texts(())
-                self.button = gr.Button("Measure these too", variant="primary", elem_id="compare-add")
+            self.contestants.build_texts(())
+            self.button = gr.Button("Measure these too", variant="primary", elem_id="compare-add")
         self.outputs = [self.part, self.contestants.methods, self.contestants.runs]
 
     def wire(self, shell, chosen: Component) -> None:
