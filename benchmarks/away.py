@@ -20,7 +20,8 @@ import math
 import statistics
 import tempfile
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from proxsparse.methods import METHODS
 from proxsparse.methods.maskllm import MaskLLMOptions
 from proxsparse.methods.result import Pruned
 from proxsparse.models import own_text
+from proxsparse.reordering.channels import find_order
 
 RESULTS = Path(__file__).parent / "results" / "away.json"
 CONTEXT = 512
@@ -43,7 +45,9 @@ BUNDLED = ("bundled", "bundled-other")
 AWAY = ("bundled-other", "rust.txt", "shakespeare.txt", "wikitext.txt")
 ONE_SHOT = ("magnitude", "wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update", "admm", "swaps")
 MASKLLM = {"maskllm 2e-4": 2e-4, "maskllm 5e-4": 5e-4, "maskllm 1e-3": 1e-3}
-REORDERED = "reordered, "  # before a name: neurons and head dimensions are reordered first, see permutations.py
+REORDERED = (
+    "reordered, "  # before a name: neurons and head dimensions are reordered first, as `proxsparse reorder` does
+)
 RIVALS = (*ONE_SHOT, *MASKLLM, *(f"{name}, 400 steps" for name in MASKLLM))
 
 
@@ -106,14 +110,18 @@ class Bench:
             with pruned.placed_in(self.layers):
                 return {"losses": judged(self.lm.model, self.texts), "seconds": round(seconds, 1)}
 
-    def reordered(self, name: str, learned_on: str) -> AbstractContextManager:
+    @contextmanager
+    def reordered(self, name: str, learned_on: str) -> Iterator[None]:
         """The model with its channels in a better order for groups of four, where the name says so."""
         if not name.startswith(REORDERED):
-            return nullcontext()
-        from permutations import permuted
-
-        windows = self.calibration(learned_on, 256)[:ONE_SHOT_WINDOWS]
-        return permuted(self.lm.model, self.layers, windows, ("neurons", "heads"))
+            yield
+            return
+        order = find_order(self.lm.model, self.calibration(learned_on, 256)[:ONE_SHOT_WINDOWS]).order
+        order.apply_(self.lm.model)
+        try:
+            yield
+        finally:
+            order.inverse().apply_(self.lm.model)
 
     def made(self, name: str, learned_on: str, seed: int) -> Pruned:
         if name in ONE_SHOT:

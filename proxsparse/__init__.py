@@ -32,6 +32,7 @@ _HOME = {
     "load_compact": "models.compact",
     "verify": "export.verification",
     "accelerate": "export.acceleration",
+    "reorder_model": "reordering.write",
     "magnitude": "methods",
     "random_mask": "methods",
     "wanda": "methods",

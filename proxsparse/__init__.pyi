@@ -32,6 +32,7 @@ from proxsparse.models.load import load_model as load_model
 from proxsparse.proximal.operator import prox as prox
 from proxsparse.proximal.operator import prox_ as prox_
 from proxsparse.proximal.regularizer import regularizer as regularizer
+from proxsparse.reordering.write import reorder_model as reorder_model
 from proxsparse.runs import Comparison as Comparison
 from proxsparse.runs import Run as Run
 from proxsparse.runs import Sweep as Sweep

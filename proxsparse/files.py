@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ from proxsparse.errors import ProxSparseError
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, as on Linux and macOS
 MASKS_FILE, PROVENANCE_FILE = "masks.safetensors", "provenance.json"  # beside the weights of an exported model
 COMPACT_FILE = "compact.json"  # of one without its zeros: which tensor lies where
+ORDER_FILE = (
+    "order.safetensors"  # of a model that `reorder` wrote, and of its exports: in which order its channels stand
+)
 
 
 def cache_dir() -> Path:
@@ -77,6 +81,40 @@ def written_whole(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def check_free(directory: Path) -> None:
+    """Raise ProxSparseError where a directory is not new and not empty."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ProxSparseError(f"{directory} exists and is not empty: choose another directory.")
+
+
+@contextmanager
+def model_written_whole(directory: Path) -> Iterator[Path]:
+    """Yield a new directory beside `directory`, for the files of a model; on success it takes the name, else it is removed.
+
+    Raises ProxSparseError where the name is taken, and where the disk is full or refuses.
+    """
+    check_free(directory)
+    temporary = None
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+        yield temporary
+        for file in temporary.iterdir():
+            file.chmod(0o644)
+        temporary.chmod(0o755)
+        if directory.exists():
+            directory.rmdir()
+        temporary.rename(directory)
+    except (OSError, SafetensorError) as error:
+        raise ProxSparseError(
+            f"The model cannot be written to {directory}: {why_not_written(error)}; free some space, or choose another "
+            "directory."
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md

@@ -11,6 +11,7 @@ from proxsparse.cli.app import app
 from proxsparse.cli.bench import bench
 from proxsparse.cli.output import write_in_any_encoding
 from proxsparse.cli.push import add_push, push
+from proxsparse.cli.reorder import add_reorder
 from proxsparse.cli.report import report
 from proxsparse.cli.settings import Parser, add_further_texts, add_settings
 from proxsparse.cli.sweep import sweep as sweep_command
@@ -296,6 +297,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--original", metavar="MODEL", help="the model it came from (default: what its provenance says)"
     )
     add_json(verify)
+
+    add_reorder(add, add_json)
 
     pushed = add(
         "push", push, "push an export that lies on disk to the Hugging Face Hub, once it is proven again",

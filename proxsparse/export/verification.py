@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import MASKS_FILE, PROVENANCE_FILE, local_path, read_json
+from proxsparse.files import MASKS_FILE, ORDER_FILE, PROVENANCE_FILE, local_path, read_json
 from proxsparse.layers import PrunableLayers, prunable_layers
 from proxsparse.masks.groups import in_planes
 from proxsparse.masks.mask_set import MaskSet
+from proxsparse.models.channel_order import change_of_outputs, order_of, within_rounding
 from proxsparse.models.language_model import dtype_name
 from proxsparse.models.load import load_model
 from proxsparse.progress import Progress, no_progress
@@ -24,7 +25,8 @@ class Verification:
 
     layers: one dict a layer (name, rows, columns, groups, bad_groups, changed_weights, ok); changed_elsewhere: names of
     parameters and buffers outside the masked layers that differ from the original's, or that only one of the
-    two models has.
+    two models has. reordered: of an export whose channels stand in another order than the original's, the largest relative
+    change of an output of the original that this order makes.
     """
 
     layers: list[dict]
@@ -32,10 +34,17 @@ class Verification:
     pattern: str
     dtype: str
     original: str
+    reordered: float | None = None
 
     @property
     def ok(self) -> bool:
-        return bool(self.layers) and all(layer["ok"] for layer in self.layers) and not self.changed_elsewhere
+        weights = bool(self.layers) and all(layer["ok"] for layer in self.layers) and not self.changed_elsewhere
+        return weights and self.same_function
+
+    @property
+    def same_function(self) -> bool:
+        """Whether the order of the channels changes nothing that the original computes, but for rounding."""
+        return self.reordered is None or within_rounding(self.reordered, getattr(torch, self.dtype))
 
     @property
     def summary(self) -> str:
@@ -45,7 +54,12 @@ class Verification:
             return (
                 f"Proven: all {groups:,} groups of {len(self.layers)} layers are {self.pattern}, and every kept weight equals "
                 f"that of {self.original} bit for bit ({self.dtype}); everything outside these layers is unchanged (parameters "
-                "and buffers)."
+                "and buffers)." + self._order
+            )
+        if not self.same_function:
+            return (
+                f"Not proven: the order of the channels in {ORDER_FILE} changes an output of {self.original} by "
+                f"{self.reordered:.0e} of its size."
             )
         bad = [layer for layer in self.layers if not layer["ok"]]
         if bad:
@@ -58,10 +72,19 @@ class Verification:
             f"Not proven: {self.changed_elsewhere[0]} lies outside the masked layers and is not as in {self.original}."
         )
 
+    @property
+    def _order(self) -> str:
+        if self.reordered is None:
+            return ""
+        return (
+            f" Its channels stand in another order, as {ORDER_FILE} says; that changes no output of the original by more than "
+            f"{self.reordered:.0e} of its size, which is rounding."
+        )
+
     def to_dict(self) -> dict:
         return {
             "ok": self.ok, "summary": self.summary, "pattern": self.pattern, "dtype": self.dtype,
-            "original": self.original, "changed_elsewhere": self.changed_elsewhere, "layers": self.layers,
+            "original": self.original, "changed_elsewhere": self.changed_elsewhere, "reordered": self.reordered, "layers": self.layers,
         }  # fmt: skip
 
 
@@ -70,7 +93,8 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
 
     Proven is, for each layer that the packed masks name: no group keeps more than n of m, no weight that the mask drops
     is nonzero, and every weight that it keeps has the original's bits (in the saved dtype). All other parameters and
-    buffers have the original's bits as well.
+    buffers have the original's bits as well. Where the export holds an order of channels, the original is reordered by it first, and its
+    outputs must stay what they were.
 
     Parameters
     ----------
@@ -105,7 +129,10 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
         raise ProxSparseError(f"{directory} does not say which model it came from: name it with --original.")
     exported = load_model(str(directory), device="cpu").model
     dtype = next(exported.parameters()).dtype
-    reference = load_model(original, device="cpu", dtype=dtype).model
+    base = load_model(original, device="cpu", dtype=dtype)
+    reference, order, reordered = base.model, order_of(directory), None
+    if order is not None and order_of(base.source) is None:
+        reordered = change_of_outputs(reference, order)
     found, expected = prunable_layers(exported, masks.m), prunable_layers(reference, masks.m)
     results = []
     for index, (name, mask) in enumerate(masks.items()):
@@ -116,7 +143,7 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
             )
         results.append(_compare(name, found[name].matrix, expected[name].matrix, mask))
     outside = _changed_elsewhere(exported, reference, found, expected, masks)
-    return Verification(results, outside, masks.pattern, dtype_name(dtype), original)
+    return Verification(results, outside, masks.pattern, dtype_name(dtype), original, reordered)
 
 
 def _compare(name: str, weight: Tensor, reference: Tensor, mask) -> dict:

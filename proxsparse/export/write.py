@@ -6,11 +6,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import re
-import shutil
-import tempfile
 from pathlib import Path
 
-from safetensors import SafetensorError
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -21,10 +18,21 @@ from proxsparse.export.card import CARD_FILE, model_card, what_runs_it
 from proxsparse.export.compact import stored_tensors, write_compact
 from proxsparse.export.estimate import Extent, sizes_of
 from proxsparse.export.verification import verify
-from proxsparse.files import COMPACT_FILE, MASKS_FILE, PROVENANCE_FILE, local_path, why_not_written, write_json
+from proxsparse.files import (
+    COMPACT_FILE,
+    MASKS_FILE,
+    ORDER_FILE,
+    PROVENANCE_FILE,
+    check_free,
+    local_path,
+    model_written_whole,
+    read_json,
+    write_json,
+)
 from proxsparse.layers import PrunableLayers, prunable_layers
 from proxsparse.masks.mask_set import MaskSet
-from proxsparse.models.language_model import LanguageModel, dtype_name
+from proxsparse.models.channel_order import order_of
+from proxsparse.models.language_model import LanguageModel, dtype_name, quiet_transformers
 from proxsparse.models.origin import origin_of
 from proxsparse.progress import Progress, no_progress
 
@@ -38,6 +46,7 @@ ABOUT_FILES = {
     "compact.safetensors": "weights: of masked layers the kept ones, all others as they were",
     COMPACT_FILE: "which tensor lies in which file",
     MASKS_FILE: "the masks, one bit a weight",
+    ORDER_FILE: "in which order the channels of the original stand here",
     PROVENANCE_FILE: "how the masks were made",
     CARD_FILE: "model card",
 }
@@ -85,15 +94,15 @@ def export_model(
     """
     check_format(format)
     directory = local_path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ProxSparseError(f"{directory} exists and is not empty: choose another directory.")
+    check_free(directory)
     if not masks:
         raise ProxSparseError("There are no masks to export: learn them first.")
+    order = order_of(lm.source)
     provenance = {"model": lm.name, "versions": versions(), **(provenance or {})}
-    temporary = None
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    if order is not None:
+        reordered = read_json(local_path(lm.source) / PROVENANCE_FILE)
+        provenance |= {"model": reordered.pop("model"), "reordered": reordered}
+    with model_written_whole(directory) as temporary:
         progress(0, 1, "writing the weights")
         if format == "compact":
             write_compact(lm.model, masks, temporary, progress)
@@ -101,35 +110,24 @@ def export_model(
             layers = prunable_layers(lm.model, masks.m)
             with layers.on_copies():
                 masks.apply_(layers)
-                lm.model.save_pretrained(temporary)
+                with quiet_transformers():
+                    lm.model.save_pretrained(temporary)
             masks.save(temporary / MASKS_FILE)
         lm.tokenizer.save_pretrained(temporary)
+        if order is not None:
+            order.save(temporary / ORDER_FILE)
         write_json(temporary / PROVENANCE_FILE, provenance)
-        verification = verify(temporary, lm.name, progress)
+        verification = verify(temporary, provenance["model"], progress)
         if not verification.ok:
             raise ProxSparseError(f"The export was not kept. {verification.summary}")
         size = sizes(lm.model, masks, format)
-        origin = origin_of(lm.name, network=True)
+        origin = origin_of(provenance["model"], network=True)
         n, m = masks.n, masks.m
         proof = dataclasses.replace(
             verification, original=origin.title
         ).summary  # a path of this machine is nobody's business
         card = model_card(origin, n, m, len(masks), provenance, proof, format, size["summary"])
         card.save(temporary / CARD_FILE)
-        for file in temporary.iterdir():
-            file.chmod(0o644)
-        temporary.chmod(0o755)
-        if directory.exists():
-            directory.rmdir()
-        temporary.rename(directory)
-    except (OSError, SafetensorError) as error:
-        raise ProxSparseError(
-            f"The model cannot be written to {directory}: {why_not_written(error)}; free some space, or choose another "
-            "directory."
-        ) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
     files = [
         {"name": file.name, "bytes": file.stat().st_size, "about": _about(file.name)}
         for file in sorted(directory.iterdir(), key=lambda file: -file.stat().st_size)

@@ -13,6 +13,7 @@ import torch
 from proxsparse import text
 from proxsparse.config import MIXED, OWN_TEXT
 from proxsparse.errors import ProxSparseError
+from proxsparse.models.channel_order import ChannelOrder, order_of
 from proxsparse.models.own_text import own_text_file
 from proxsparse.progress import Progress, no_progress
 from proxsparse.text import Corpus, HeldOut, Text
@@ -68,7 +69,7 @@ class LanguageModel:
         """The text itself where the model has written it, or a part of it; else the same name."""
         if name not in (OWN_TEXT, MIXED):
             return name
-        file = own_text_file(self, fingerprint(self.model), progress)
+        file = own_text_file(self, fingerprint(self.model, order_of(self.source)), progress)
         return (
             text.mixed_with_bundled(file)
             if name == MIXED
@@ -113,12 +114,16 @@ def load_tokenizer(source, **options):
 SAMPLED = 1024  # values of each tensor that a fingerprint is made of
 
 
-def fingerprint(model) -> str:
+def fingerprint(model, order: ChannelOrder | None = None) -> str:
     """What tells the weights of one model from another's: a sha256 of the names, types and shapes of all tensors, of the sum
     of the bits of each, which a change of any one value changes, and of some values, evenly spaced. It does not depend on
-    the device."""
+    the device. order: of channels that were reordered; the fingerprint is then that of the model as it was before."""
     digest = hashlib.sha256()
+    undo = {} if order is None else order.inverse()
     for name, tensor in model.state_dict().items():
+        if name in undo:
+            dim, inverse = undo[name]
+            tensor = tensor.index_select(dim, inverse.to(tensor.device))
         values = tensor.detach().flatten()
         as_bytes = values.view(torch.uint8)
         words = as_bytes.view(torch.int32) if len(as_bytes) % 4 == 0 else as_bytes
