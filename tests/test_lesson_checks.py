@@ -6,7 +6,7 @@ import math
 import plotly.graph_objects as go
 import pytest
 import torch
-from lesson import check_01, check_02, exploring
+from lesson import check_01, check_02, check_03, exploring
 from lesson.checking import Wrong
 
 from proxsparse import Mask, prox
@@ -21,6 +21,20 @@ def values_and_positions(weight, kept):
 
 def alternating(v, lam):
     return prox(v, lam)  # as if it never went wrong
+
+
+def under(soft, original, scale=None):
+    """The original weights under the mask of the soft ones."""
+    return Mask.project(soft, scale=scale).applied_to(original)
+
+
+def gradient_at(loss, weights):
+    weights = weights.clone().requires_grad_()
+    return torch.autograd.grad(loss(weights), weights)[0]
+
+
+def lost(before, after):
+    return (before & ~after).reshape(len(before), -1, 4).sum(2)
 
 
 WRONG = [
@@ -61,6 +75,26 @@ WRONG = [
     (check_02.symmetric, lambda x, k: x.sum() ** k, "no entry may be taken twice"),
     (check_02.symmetric, lambda x, k: check_02.products(x, k) * math.factorial(k), "counts once"),
     (check_02.symmetric, lambda x, k: k, "it is the sum of 4 products of 1 different entries"),
+    (check_03.masked_weights, lambda soft, scale, w: under(soft, soft, scale), "not the soft ones"),
+    (check_03.masked_weights, lambda soft, scale, w: under(w, w, scale), "the soft weights choose"),
+    (check_03.masked_weights, lambda soft, scale, w: under(soft, w), "times `scale`"),
+    (check_03.masked_weights, lambda soft, scale, w: under(soft, w, scale) * scale, "does not multiply what is kept"),
+    (check_03.masked_weights, lambda soft, scale, w: under(soft.clamp(min=0), w, scale), "magnitudes, not signed"),
+    (check_03.masked_weights, lambda soft, scale, w: w, "4 of four are kept, not 2"),
+    (check_03.masked_weights, lambda soft, scale, w: w * ~FIRST, "the two largest of |soft| · scale are kept"),
+    (check_03.straight_through, lambda soft, w, loss: gradient_at(loss, soft), "at the soft weights, as in the paper"),
+    (check_03.straight_through, lambda soft, w, loss: gradient_at(loss, w), "at the dense weights: mask them first"),
+    (check_03.straight_through, lambda soft, w, loss: gradient_at(loss, under(w, w)), "the soft weights choose the mask"),
+    (check_03.straight_through, lambda soft, w, loss: gradient_at(loss, under(soft, soft)), "stand the original weights"),
+    (check_03.straight_through, lambda soft, w, loss: under(soft, gradient_at(loss, under(soft, w))), "they could never come back"),
+    (check_03.straight_through, lambda soft, w, loss: -gradient_at(loss, under(soft, w)), "direction of descent"),
+    (check_03.straight_through, lambda soft, w, loss: w * 0, "the true derivative, which says nothing"),
+    (check_03.straight_through, lambda soft, w, loss: w, "differentiate the loss at the masked original weights"),
+    (check_03.exchanged, lambda before, after: (before != after).reshape(3, -1, 4).sum(2), "counts once"),
+    (check_03.exchanged, lambda before, after: lost(before, after) > 0, "not how many weights it exchanged"),
+    (check_03.exchanged, lambda before, after: lost(before, ~after), "the weights that stayed"),
+    (check_03.exchanged, lambda before, after: lost(before, after) + 1, "count what was kept before"),
+    (check_03.exchanged, lambda before, after: before & ~after, "shape (3, 16): it has to be (3, 4)"),
 ]  # fmt: skip
 
 
