@@ -321,8 +321,8 @@ table(runs)
 # * **What λ does for the soft weights**: it decides how many groups are 2:4, from none to nearly all, and how little the mask cuts off.
 # * **What it does for the result**: with λ1 = 0 nothing but the projection makes groups 2:4, and the result is as good as with a weak one or with the ramp. What
 #   hurts is strength that comes before the loss has chosen.
-# * **The soft weights are not a model that one would want to run.** Under strong λ nothing of them is cut off: they have the same zeros as the result, and
-#   yet they are worse, because what is left of them was moved by steps that no loss at the soft weights checked. They are there to decide.
+# * **The soft weights are not a model that one would want to run.** Under strong λ nearly nothing of them is cut off: they have the same zeros as the
+#   result, and yet they are worse, because gradients and pull have moved what is left of them, and no loss was ever taken there. They are there to decide.
 
 # %% [markdown]
 # ## The paper's method
@@ -340,8 +340,8 @@ table(name for name in runs if name.startswith("paper"))
 
 # %% [markdown]
 # Weak λ: the soft weights are as good as the dense model, a tenth of their squares is cut off at the end, and the result is far worse. Strong λ: nearly nothing is cut
-# off, and the soft weights themselves have become bad. Even then the result is worse than they are, because the loss has also adjusted the weights that are kept, and the
-# result has their original values. Between the two λ has a say in the result, and has to be tuned.
+# off, and the soft weights themselves have become bad. Even then the result is worse than they are, because the weights that are kept have been adjusted to each other too, and the
+# result has their original values. So here λ has a say in the result, by a factor and not by a percent, and has to be tuned.
 #
 # Do not compare these perplexities with those above: two things differ, the metric and the place of the loss, and so does the starting mask, which is magnitude's. In 80
 # steps, one thing changed at a time, the metric makes it 84.0 in place of 60.1, and the loss at the soft weights 87.6 in place of 62.9 (docs/quality.md).
