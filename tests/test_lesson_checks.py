@@ -6,7 +6,7 @@ import math
 import plotly.graph_objects as go
 import pytest
 import torch
-from lesson import check_01, check_02, exploring
+from lesson import check_01, check_02, check_03, check_04, exploring
 from lesson.checking import Wrong
 
 from proxsparse import Mask, prox
@@ -21,6 +21,28 @@ def values_and_positions(weight, kept):
 
 def alternating(v, lam):
     return prox(v, lam)  # as if it never went wrong
+
+
+def under(soft, original, scale=None):
+    """The original weights under the mask of the soft ones."""
+    return Mask.project(soft, scale=scale).applied_to(original)
+
+
+def gradient_at(loss, weights):
+    weights = weights.clone().requires_grad_()
+    return torch.autograd.grad(loss(weights), weights)[0]
+
+
+def rms(values):
+    return values.square().mean().sqrt()
+
+
+def stderr(values, **about):
+    return (values.std(**about) / len(values) ** 0.5).item()
+
+
+def lost(before, after):
+    return (before & ~after).reshape(len(before), -1, 4).sum(2)
 
 
 WRONG = [
@@ -61,6 +83,55 @@ WRONG = [
     (check_02.symmetric, lambda x, k: x.sum() ** k, "no entry may be taken twice"),
     (check_02.symmetric, lambda x, k: check_02.products(x, k) * math.factorial(k), "counts once"),
     (check_02.symmetric, lambda x, k: k, "it is the sum of 4 products of 1 different entries"),
+    (check_03.masked_weights, lambda soft, scale, w: under(soft, soft, scale), "not the soft ones"),
+    (check_03.masked_weights, lambda soft, scale, w: under(w, w, scale), "the soft weights choose"),
+    (check_03.masked_weights, lambda soft, scale, w: under(soft, w), "times `scale`"),
+    (check_03.masked_weights, lambda soft, scale, w: under(soft, w, scale) * scale, "does not multiply what is kept"),
+    (check_03.masked_weights, lambda soft, scale, w: under(soft.clamp(min=0), w, scale), "magnitudes, not signed"),
+    (check_03.masked_weights, lambda soft, scale, w: w, "4 of four are kept, not 2"),
+    (check_03.masked_weights, lambda soft, scale, w: w * ~FIRST, "the two largest of |soft| · scale are kept"),
+    (check_03.straight_through, lambda soft, w, loss: gradient_at(loss, soft), "at the soft weights, as in the paper"),
+    (check_03.straight_through, lambda soft, w, loss: gradient_at(loss, w), "at the dense weights: mask them first"),
+    (check_03.straight_through, lambda soft, w, loss: gradient_at(loss, under(w, w)), "the soft weights choose the mask"),
+    (check_03.straight_through, lambda soft, w, loss: gradient_at(loss, under(soft, soft)), "stand the original weights"),
+    (check_03.straight_through, lambda soft, w, loss: under(soft, gradient_at(loss, under(soft, w))), "they could never come back"),
+    (check_03.straight_through, lambda soft, w, loss: -gradient_at(loss, under(soft, w)), "direction of descent"),
+    (check_03.straight_through, lambda soft, w, loss: w * 0, "the true derivative, which says nothing"),
+    (check_03.straight_through, lambda soft, w, loss: w, "differentiate the loss at the masked original weights"),
+    (check_03.exchanged, lambda before, after: (before != after).reshape(3, -1, 4).sum(2), "counts once"),
+    (check_03.exchanged, lambda before, after: lost(before, after) > 0, "not how many weights it exchanged"),
+    (check_03.exchanged, lambda before, after: lost(before, ~after), "the weights that stayed"),
+    (check_03.exchanged, lambda before, after: lost(before, after) + 1, "count what was kept before"),
+    (check_03.exchanged, lambda before, after: before & ~after, "shape (3, 16): it has to be (3, 4)"),
+    (check_04.absolute, lambda lam, w, s: lam * rms(w * s), "where weights are larger, a smaller λ does the same"),
+    (check_04.absolute, lambda lam, w, s: lam / rms(w), "times `scale`"),
+    (check_04.absolute, lambda lam, w, s: lam / rms(w * s) ** 2, "one power of the RMS is left"),
+    (check_04.absolute, lambda lam, w, s: lam / (w * s).norm(), "the mean of the squares, not their sum"),
+    (check_04.absolute, lambda lam, w, s: lam / (w * s).abs().mean(), "that is the mean magnitude"),
+    (check_04.absolute, lambda lam, w, s: lam / (w * s).std(), "an RMS subtracts no mean"),
+    (check_04.absolute, lambda lam, w, s: lam, "the relative λ still"),
+    (check_04.absolute, lambda lam, w, s: 3 * lam, "the root of the mean of (weight · scale)²"),
+    (check_04.absolute, lambda lam, w, s: lam / w, "return one number"),
+    (check_04.strength, lambda step, steps, last, ramp: last, "the strength at the last step"),
+    (check_04.strength, lambda step, steps, last, ramp: last * (1 + (ramp - 1) * (step - 1) / (steps - 1)) / ramp, "not by equal amounts"),
+    (check_04.strength, lambda step, steps, last, ramp: last / ramp ** ((steps - step) / steps), "it grows 79 times, not 80"),
+    (check_04.strength, lambda step, steps, last, ramp: last / ramp ** ((steps - step - 1) / (steps - 1)), "counted from 1"),
+    (check_04.strength, lambda step, steps, last, ramp: last / ramp ** ((step - 1) / (steps - 1)), "that falls"),
+    (check_04.strength, lambda step, steps, last, ramp: last * ramp ** ((step - 1) / (steps - 1)), "where it ends"),
+    (check_04.strength, lambda step, steps, last, ramp: 0.1, "79 equal factors, together 1000"),
+    (check_04.paired, lambda a, b: (a - b).mean(), "return two numbers"),
+    (check_04.paired, lambda a, b: ((b - a).mean(), stderr(a - b)), "a minus b"),
+    (check_04.paired, lambda a, b: ((a - b).mean().exp(), stderr(a - b)), "the ratio of the perplexities"),
+    (check_04.paired, lambda a, b: (a.mean().exp() - b.mean().exp(), stderr(a - b)), "stay with the losses"),
+    (check_04.paired, lambda a, b: ((a - b).sum(), stderr(a - b)), "take the mean"),
+    (check_04.paired, lambda a, b: ((a - b).abs().mean(), stderr(a - b)), "differences have a sign"),
+    (check_04.paired, lambda a, b: (9, stderr(a - b)), "the mean of a − b"),
+    (check_04.paired, lambda a, b: ((a - b).mean(), (stderr(a) ** 2 + stderr(b) ** 2) ** 0.5), "how hard the windows are"),
+    (check_04.paired, lambda a, b: ((a - b).mean(), (a - b).std()), "the mean of 8 varies less, by √8"),
+    (check_04.paired, lambda a, b: ((a - b).mean(), (a - b).std() / len(a)), "the root of the number of windows"),
+    (check_04.paired, lambda a, b: ((a - b).mean(), stderr(a - b, correction=0)), "one less than its number"),
+    (check_04.paired, lambda a, b: ((a - b).mean(), (a - b).var() / len(a) ** 0.5), "that is the variance"),
+    (check_04.paired, lambda a, b: ((a - b).mean(), 9), "the standard deviation of a − b"),
 ]  # fmt: skip
 
 

@@ -20,7 +20,12 @@ from proxsparse.models.gguf import EMBEDDED_PACKAGE
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
-EXERCISES = {"01_two_four_sparsity": 5, "02_regularizer_and_prox": 5, "03_learn_a_mask": 0}
+EXERCISES = {
+    "01_two_four_sparsity": 5,
+    "02_regularizer_and_prox": 5,
+    "03_learn_a_mask": 3,
+    "04_choosing_lambda": 3,
+}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 IMPORTED = {"itertools", "math", "numpy", "pandas", "torch", "lesson", "proxsparse"}
 

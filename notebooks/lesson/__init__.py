@@ -4,10 +4,14 @@ The notebooks import it from the folder that they lie in (in `student/` it is a 
 """
 
 import os
+from pathlib import Path
 
 from lesson.exploring import explore
 
 # FAST=1: fewer windows and steps, so that a lesson runs in well under two minutes on two cores.
 FAST = os.environ.get("FAST") == "1"
 
-__all__ = ["FAST", "explore"]
+# A run of 80 steps that the project carries, with every change of its masks.
+EXAMPLE_RUN = Path(__file__).resolve().parents[2] / "assets/example-run"
+
+__all__ = ["EXAMPLE_RUN", "FAST", "explore"]
