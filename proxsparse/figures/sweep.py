@@ -29,7 +29,7 @@ AXES = {"lambda1": "λ1", "learning_rate": "learning<br>rate", "steps": "steps",
 
 
 def sweep(trials: pd.DataFrame) -> go.Figure:
-    """Perplexity over λ1, a line a learning rate; pale where fewer steps were taken.
+    """Perplexity over λ1, a line a learning rate; small and pale where fewer steps were taken.
 
     Parameters
     ----------
@@ -50,13 +50,13 @@ def sweep(trials: pd.DataFrame) -> go.Figure:
     for (rung, rate), rows in finite.groupby(["rung", "learning_rate"] if is_grid else ["rung", lambda _: 0.0]):
         rows, steps, last = rows.sort_values("lambda1"), rows["steps"].iloc[0], rung == rungs[-1]
         name = f"rate {rate:g}, {steps} steps" if is_grid else f"{steps} steps"
-        color = colors[rate] if is_grid else BLUE
+        color, place = colors[rate] if is_grid else BLUE, (rungs.index(rung) + 1) / len(rungs)  # 1: the last rung
         data.append({
             "type": "scatter", "x": rows["lambda1"], "y": rows["perplexity"], "name": name,
             "mode": "lines+markers" if is_grid else "markers", "customdata": rows["trial"],
             "line": {"color": color, "width": 2.5 if last else 1.5, "dash": "solid" if last else "dot"},
-            "opacity": 1 if last else 0.45, "error_y": {"array": rows["stderr"], "thickness": 1},
-            "marker": {"color": color, "size": 9 if last else 6},
+            "opacity": 0.2 + 0.8 * place, "error_y": {"array": rows["stderr"], "thickness": 1},
+            "marker": {"color": color, "size": 3 + 6 * place},
             "hovertemplate": "trial %{customdata}, λ1 %{x:.3g}: %{y:.2f}<extra>" + name + "</extra>",
         })  # fmt: skip
     strengths = sorted(finite["lambda1"].unique())
@@ -64,8 +64,8 @@ def sweep(trials: pd.DataFrame) -> go.Figure:
     ticks = strengths if is_grid else one_two_five(finite["lambda1"]) if is_log else None
     return made(
         data, "Perplexity over λ1", 420,
-        "A point is a whole run of a trial, measured on calibration windows set apart, ± standard error over windows; pale: a shorter "
-        "run, of a lower rung. Lines join trials of one learning rate (rate).",
+        "A point is a whole run of a trial, measured on calibration windows set apart, ± standard error over windows; the smaller and "
+        "paler, the shorter the run. Lines join trials of one learning rate (rate).",
         xaxis=axis("λ1", **({"type": "log", "tickvals": ticks} if is_log else {})),
         yaxis=axis(
             "perplexity under the learned mask", type="log",

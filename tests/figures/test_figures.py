@@ -274,6 +274,11 @@ def test_a_sweep_without_a_grid_is_points():
     figure = figures.sweep(scattered)
     assert {trace.name: trace.mode for trace in figure.data} == {"20 steps": "markers", "40 steps": "markers"}
     assert list(figure.data[1].customdata) == [1, 0], "a click says which trial it was on"
+    longer = scattered.assign(rung=2, steps=80)
+    looks = [(trace.opacity, trace.marker.size) for trace in figures.sweep(pd.concat([scattered, longer])).data]
+    assert len(looks) == 3 and looks == sorted(set(looks)) and looks[-1][0] == 1, (
+        "each rung looks different, the last one the strongest"
+    )
 
 
 def test_all_trials_of_a_sweep_are_lines_through_parallel_axes():
