@@ -63,7 +63,7 @@ def reorder_model(
         raise ProxSparseError(f"{lm.name} was reordered already: give the model that it was made from.")
     found = find_order(lm.model, windows, n, m, progress)
     change = change_of_outputs(lm.model, found.order)
-    if not within_rounding(change, lm.model.dtype):
+    if not within_rounding(change):
         raise ProxSparseError(
             f"{lm.name} computes something else with its channels reordered (an output changes by {change:.1e} of its size): it cannot be "
             "reordered."
