@@ -58,6 +58,10 @@ def test_the_readme_s_files_are_there():
         assert Path(path).exists(), path
 
 
+def test_the_readme_can_be_read_in_five_minutes():
+    assert README.count("\n") <= 120
+
+
 def test_the_table_of_the_quality_study_is_what_was_measured():
     from benchmarks.quality import RESULTS, table
 

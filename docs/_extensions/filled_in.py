@@ -1,10 +1,12 @@
-"""Fills `<!-- commands -->`, `<!-- settings of NAME -->` and `<!-- presets -->` in a page with what the program says itself."""
+"""Fills `<!-- commands -->`, `<!-- settings of NAME -->`, `<!-- presets -->` and `<!-- lessons -->` in a page with what the program, or
+the list of the lessons, says itself."""
 
 from __future__ import annotations
 
 import argparse
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from app.limits import Limits
 from app.main import _parser as app_parser
@@ -12,7 +14,8 @@ from proxsparse import config
 from proxsparse.cli.main import build_parser
 from proxsparse.settings import Setting, settings_of
 
-MARK = re.compile(r"<!-- (commands|presets|settings of (\w+)) -->")
+MARK = re.compile(r"<!-- (commands|presets|lessons|settings of (\w+)) -->")
+LESSONS = Path(__file__).parents[2] / "notebooks" / "README.md"
 CONFIGURATIONS = {
     "Limits": Limits,
     **{name: getattr(config, name) for name in ("LearnConfig", "LearnJob", "CompareJob", "SweepPlan")},
@@ -20,7 +23,7 @@ CONFIGURATIONS = {
 
 
 def fill(app, page: str, source: list[str]) -> None:
-    makers = {"commands": commands, "presets": presets}
+    makers = {"commands": commands, "presets": presets, "lessons": lessons}
     source[0] = MARK.sub(lambda mark: settings(CONFIGURATIONS[mark[2]]) if mark[2] else makers[mark[1]](), source[0])
 
 
@@ -43,6 +46,12 @@ def presets() -> str:
     for name, note in config.PRESET_NOTES.items():
         notes[note].append(name)
     return "\n".join([*rows, "", *(f"- {', '.join(names)}: {_escaped(note)}" for note, names in notes.items())])
+
+
+def lessons() -> str:
+    """The table of the lessons as `notebooks/README.md` has it; the notebooks themselves are no pages of the site."""
+    rows = [line for line in LESSONS.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    return re.sub(r"\[([^\]]+)\]\([^)]+\.ipynb\)", r"\1", "\n".join(rows))
 
 
 def _plainly(value) -> str:

@@ -123,7 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_further_texts(learn, f"{EVALUATE_ON} ({DEFAULT_TEXTS})")
     learn.add_argument(
         "--track", choices=TRACKERS, default=argparse.SUPPRESS,
-        help="also write what the run records to this tracker, on this machine (pip install 'proxsparse[NAME]'; see the README)",
+        help="also write what the run records to this tracker, on this machine (pip install 'proxsparse[NAME]')",
     )  # fmt: skip
     add_settings(learn, LearnJob, "the job")
     add_settings(learn, LearnConfig, "the learner")

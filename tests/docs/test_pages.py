@@ -76,13 +76,6 @@ def test_files_that_pages_name_are_there():
         assert (ROOT / path).exists(), path
 
 
-def test_a_measurement_that_the_readme_has_too_is_the_same():
-    rows = re.findall(r"^(\| .+ ± .+) \|$", PAGES["docs/explain/departures.md"], re.MULTILINE)
-    assert len(rows) >= 5
-    for row in rows:
-        assert f"\n{row} |" in PAGES["README.md"], row
-
-
 @pytest.fixture
 def place(tmp_path, tiny_directory, monkeypatch):
     """A folder with what the snippets read: an example run, and exports of a tiny model, dense and compact."""

@@ -77,6 +77,12 @@ def test_every_link_leads_somewhere(site):
     assert followed > 300
 
 
+def test_the_page_on_teaching_lists_every_lesson(site):
+    (page,) = (path for path in site if path.name == "teach.html")
+    text, lessons = page.read_text(encoding="utf-8"), sorted(Path("notebooks").glob("[0-9]*.ipynb"))
+    assert lessons and all(re.search(rf"<td><p>{lesson.name[:2]} ", text) for lesson in lessons)
+
+
 def test_nothing_is_fetched_from_another_host(site):
     for path, page in site.items():
         assert page.fetched

@@ -1,0 +1,122 @@
+"""The numbers of the pages are those that were recorded, and the same on every page that shows them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from proxsparse import Comparison, Run
+from proxsparse.learning.update import BYTES, learning_bytes
+
+BENCHMARKS, README = Path("docs/explain/benchmarks.md"), Path("README.md")
+RESULTS = Path("benchmarks/results")
+TEXTS = {
+    "bundled, held out": "", "bundled-other": " on bundled-other", "WikiText-2": " on wikitext.txt", "the Rust book": " on rust.txt",
+    "Shakespeare": " on shakespeare.txt",
+}  # fmt: skip
+METHODS = {
+    "dense": "dense", "ProxSparse, Quick": "proxsparse", "MaskLLM": "maskllm", "ADMM-pruning": "admm",
+    "SparseGPT with its weight update": "sparsegpt-update", "ProxSparse, the paper's": "proxsparse-paper",
+    "Wanda's mask, refined by swaps": "swaps", "SparseGPT, its mask alone": "sparsegpt", "Fisher": "fisher", "Wanda": "wanda",
+    "RIA": "ria", "magnitude": "magnitude", "random": "random",
+}  # fmt: skip
+
+
+def rows(page: Path, heading: str) -> dict[str, list[str]]:
+    """{first cell: other cells} of the table whose heading begins so, without the marks of bold print."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith(heading))
+    found = {}
+    for line in lines[begin:]:
+        if not line.startswith("|"):
+            break
+        name, *cells = (cell.strip().strip("*") for cell in line.strip("|").split("|"))
+        found[name] = cells
+    return found
+
+
+def says(shown: str, measured: float) -> bool:
+    """Whether a number, as it is written, is a measured one rounded to its digits."""
+    if "e" in shown:
+        return f"{measured:.0e}".replace("e+0", "e") == shown
+    digits = len(shown.partition(".")[2])
+    return abs(float(shown) - measured) <= 0.501 * 10**-digits
+
+
+def in_one_line(page: Path) -> str:
+    """The text of a page, its lines joined."""
+    return " ".join(page.read_text(encoding="utf-8").split())
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """The recorded comparison, a row a method."""
+    return Comparison(Run("assets/example-comparison")).table().set_index("method")
+
+
+@pytest.mark.parametrize(("page", "methods"), [(BENCHMARKS, len(METHODS)), (README, 6)])
+def test_masks_made_on_mixed_are_those_of_the_recorded_comparison(page, methods, recorded):
+    table = rows(page, "| made on `mixed`")
+    texts = table.pop("made on `mixed`")[:-1]
+    del table["---"]
+    assert texts == list(TEXTS) and len(table) >= methods and {"dense", "ProxSparse, Quick"} <= table.keys()
+    for name, (*cells, weights) in table.items():
+        measured = recorded.loc[METHODS[name]]
+        assert (weights == "updated") == measured["weights_changed"], name
+        for text, cell in zip(texts, cells, strict=True):
+            value, _, stderr = cell.partition(" ± ")
+            assert says(value, measured[f"perplexity{TEXTS[text]}"]), f"{name} on {text}"
+            assert not stderr or says(stderr, measured[f"stderr{TEXTS[text]}"]), f"{name} on {text}"
+
+
+def test_the_ratios_of_the_nearest_rivals_are_those_of_the_recorded_comparison(recorded):
+    (sentence,) = re.findall(r"paired ratio of the nearest rival[^.]*\.(?:\d[^.]*\.)*", in_one_line(BENCHMARKS))
+    shown = re.findall(r"(\d\.\d\d) ± (\d\.\d\d)", sentence)
+    assert len(shown) == len(TEXTS)
+    rivals = recorded.drop(index=["dense", "proxsparse"])
+    for (value, stderr), text in zip(shown, TEXTS.values(), strict=True):
+        nearest = rivals.loc[rivals[f"ratio{text}"].idxmin()]
+        assert says(value, nearest[f"ratio{text}"]) and says(stderr, nearest[f"ratio_stderr{text}"]), text
+
+
+def test_a_measurement_on_wikitext_is_the_same_wherever_it_is_shown():
+    whole = rows(BENCHMARKS, "| mask | perplexity |")
+    part = rows(Path("docs/explain/departures.md"), "| mask | perplexity |")
+    assert len(part) >= 7
+    for name, (perplexity,) in part.items():
+        assert name == "---" or whole[name][0].strip("*") == perplexity, name
+
+
+def test_what_the_operator_takes_is_what_was_measured():
+    table = rows(BENCHMARKS, "| λ · RMS of the weights")
+    measured = json.loads((RESULTS / "proximal-cpu.json").read_text())["rows"]
+    for row in measured:
+        reference, ours, counted, ratio = table[f"{row['λ·rms']:g}"]
+        assert says(reference.removesuffix(" s"), row["reference, s"]) and says(ours.removesuffix(" s"), row["ours, s"])
+        assert says(counted.removesuffix(" s"), row["with counts, s"]) and int(ratio) == row["ratio"]
+    assert len(table) == len(measured) + 2
+
+
+def test_what_a_step_takes_is_what_was_measured():
+    table = rows(BENCHMARKS, "| | step | peak memory |")
+    shown = [tuple(cells) for name, cells in table.items() if name not in ("", "---")]
+    measured = json.loads((RESULTS / "step-cpu.json").read_text())["rows"]
+    assert len(shown) == len(measured)
+    for (seconds, memory), row in zip(shown, measured, strict=True):
+        assert says(seconds.removesuffix(" s"), row["step, s"]) and says(
+            memory.removesuffix(" GB"), row["peak memory, GB"]
+        )
+
+
+def test_the_memory_plans_are_those_of_the_program():
+    table = rows(Path("docs/explain/memory.md"), "| | full | lean |")
+    kinds = {"soft weight": "soft", "gradient": "gradient", "AdamW's moments": "moments"}
+    for column, plan in enumerate(("full", "lean")):
+        for name, kind in kinds.items():
+            assert int(re.match(r"\d+", table[name][column])[0]) == BYTES[plan][kind], name
+        original = int(table["original weight, of a bf16 model"][column])
+        assert int(table["together"][column].strip("*")) == original + learning_bytes(plan, "masked")
+        assert int(table["with the loss at the soft weights (`--loss-at soft`)"][column]) == original + learning_bytes(
+            plan, "soft"
+        )
