@@ -123,10 +123,8 @@ def export_model(
         size = sizes(lm.model, masks, format)
         origin = origin_of(provenance["model"], network=True)
         n, m = masks.n, masks.m
-        proof = dataclasses.replace(
-            verification, original=origin.title
-        ).summary  # a path of this machine is nobody's business
-        card = model_card(origin, n, m, len(masks), provenance, proof, format, size["summary"])
+        verification = dataclasses.replace(verification, original=origin.title)  # its path is nobody else's business
+        card = model_card(origin, n, m, len(masks), provenance, verification.summary, format, size["summary"])
         card.save(temporary / CARD_FILE)
     files = [
         {"name": file.name, "bytes": file.stat().st_size, "about": _about(file.name)}

@@ -138,6 +138,13 @@ def test_nothing_in_the_card_is_a_path_of_this_machine(tmp_path):
     )
 
 
+def test_the_proof_that_a_page_shows_names_the_model_and_not_its_path(tmp_path):
+    lm = load_model(str(save_tiny_model(tmp_path / "base")), "cpu")
+    masks = MaskSet({name: Mask.project(layer.matrix) for name, layer in prunable_layers(lm.model).items()})
+    proof = export_model(lm, masks, tmp_path / "sparse")["verification"]
+    assert "equals that of base bit for bit" in proof["summary"] and str(tmp_path) not in str(proof)
+
+
 def test_names_are_text_and_never_html():
     hostile = "<img src=x onerror=alert(1)>|[a](b)`c`"
     card = card_of(
