@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from proxsparse import figures
+from proxsparse.figures.tradeoffs import LINE
 from proxsparse.learning.report import pattern_share
 
 STEPS = pd.DataFrame(
@@ -253,9 +254,19 @@ def test_methods_lie_at_their_cost_and_perplexity():
     points = {
         name: (x, y)
         for trace in figure.data
-        if trace.text is not None
-        for name, x, y in zip(trace.text, trace.x, trace.y, strict=True)
+        if trace.mode == "markers"
+        for name, x, y in zip(trace.customdata, trace.x, trace.y, strict=True)
     }
+    (names,) = (trace for trace in figure.data if trace.mode == "text")
+    assert list(names.text) == ["sparsegpt-update", "proxsparse"], "by perplexity"
+    gap = LINE * (figure.layout.yaxis.range[1] - figure.layout.yaxis.range[0])
+    assert np.diff(np.log10(names.y)) == pytest.approx(gap), "the points lie closer together than names may"
+    joined = [
+        (trace.x[0], trace.y[0], trace.y[1])
+        for trace in figure.data
+        if trace.showlegend is False and trace.mode == "lines"
+    ]
+    assert joined == [(*points[name], place) for name, place in zip(names.text, names.y, strict=True)]
     assert points == {"sparsegpt-update": (40.0, 89.0), "proxsparse": (300.0, 90.5)}, (
         "what took no time has no place on a log axis"
     )
@@ -263,7 +274,7 @@ def test_methods_lie_at_their_cost_and_perplexity():
     assert list(base.y) == [25.0, 25.0] and list(base.x) == [40.0, 300.0] and figure.layout.xaxis.type == "log"
     errors = figures.against_perplexity(table, "output_error")
     assert (
-        sum(len(trace.x) for trace in errors.data if trace.text is not None) == 3 and errors.layout.xaxis.type != "log"
+        sum(len(trace.x) for trace in errors.data if trace.mode == "markers") == 3 and errors.layout.xaxis.type != "log"
     )
     for empty in (table[:0], table.drop(columns="memory_GB"), table):
         assert not figures.against_perplexity(empty, "memory_GB").data
