@@ -26,5 +26,7 @@ RUN python -c 'from proxsparse import load_model; load_model("embedded")'
 
 VOLUME /home/explorer/runs
 EXPOSE 7860
+# What Ctrl-C sends: the explorer ends, and a command that learns stops with a checkpoint.
+STOPSIGNAL SIGINT
 ENTRYPOINT ["proxsparse"]
 CMD ["app", "--host", "0.0.0.0", "--port", "7860"]

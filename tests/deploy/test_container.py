@@ -81,7 +81,7 @@ def test_it_starts_the_explorer_as_a_user_without_rights():
 
 
 def test_the_page_starts_it_with_options_that_there_are():
-    page = Path("docs/start/container.md").read_text(encoding="utf-8")
+    page = Path("docs/start/container.md").read_text(encoding="utf-8").replace("\\\n", "")
     (volume,), started = (
         instructions("VOLUME"),
         re.findall(r"^docker run (.*?)proxsparse-explorer ?(.*)$", page, re.MULTILINE),

@@ -99,5 +99,5 @@ def test_what_it_installs_is_this_library_from_where_it_is_published():
 
 def test_the_page_shows_the_command_that_it_starts():
     page, started = Path("docs/start/space.md").read_text(encoding="utf-8"), (SPACE / "app.py").read_text()
-    (shown,) = re.findall(r"^proxsparse app (.*)$", page, re.MULTILINE)
+    (shown,) = re.findall(r"^proxsparse app (.*)$", page.replace("\\\n", ""), re.MULTILINE)
     assert set(re.findall(r"--[\w-]+", shown)) == set(re.findall(r'"(--[\w-]+)"', started))
