@@ -25,10 +25,12 @@ EVERYWHERE = ("0.0.0.0", "::")
 
 @dataclass(frozen=True)
 class Served:
-    """host: what the server listens on. origins: further addresses under which it is reached, as `origin_of` gives them."""
+    """host: what the server listens on. origins: further addresses under which it is reached, as `origin_of` gives them.
+    embedded_in: sites that may show it in a frame, in the same form; which of them does, the browser checks (`app/headers.py`)."""
 
     host: str
     origins: tuple[str, ...] = ()
+    embedded_in: tuple[str, ...] = ()
 
     @property
     def to_this_machine_only(self) -> bool:
@@ -59,8 +61,8 @@ class Served:
         return (scheme in ("http", "https") and place == host.lower()) or origin.lower() in self.origins
 
 
-def origin_of(address: str) -> str:
-    """`https://name` or `https://name:port`, in lower case. Raises ProxSparseError for anything else.
+def origin_of(address: str, flag: str = "--allow-origin") -> str:
+    """`https://name` or `https://name:port`, in lower case. Raises ProxSparseError for anything else, which `flag` named.
 
     >>> origin_of("https://Example.org/")
     'https://example.org'
@@ -68,7 +70,7 @@ def origin_of(address: str) -> str:
     scheme, _, place = address.lower().rstrip("/").partition("://")
     if scheme not in ("http", "https") or not _HOST.fullmatch(place):
         raise ProxSparseError(
-            f"--allow-origin is {address!r}: give what stands in the browser's address bar up to the first slash, such as "
+            f"{flag} is {address!r}: give what stands in the browser's address bar up to the first slash, such as "
             "https://example.org."
         )
     return f"{scheme}://{place.removesuffix(':443' if scheme == 'https' else ':80')}"
@@ -110,8 +112,10 @@ class Guard:
                     "`--allow-origin` and the address that the browser shows."
                 )
         if not origins and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-            # A link from elsewhere may be followed; a picture, a frame or a script of another page is not fetched from here.
-            followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+            # A link from elsewhere may be followed; a picture or a script of another page is not fetched from here, nor a frame
+            # where no site may show one.
+            opened = ("document", "iframe") if self.served.embedded_in else ("document",)
+            followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") in opened
             if method not in ("GET", "HEAD") or not followed:
                 return "A page of another site may not use this server: open the server's own page."
         return None

@@ -1,4 +1,5 @@
-"""What every answer tells the browser: that this page loads from nowhere else, sends to nowhere else, and lies in no frame."""
+"""What every answer tells the browser: that this page loads from nowhere else, sends to nowhere else, and lies in no frame, or only in
+those of sites that the operator named."""
 
 from __future__ import annotations
 
@@ -30,11 +31,24 @@ HEADERS = {
 }
 
 
-class SecurityHeaders:
-    """Puts HEADERS on every answer, refusals included; outermost. No other site is told that it may read an answer."""
+def headers_for(embedded_in: tuple[str, ...]) -> dict[str, str]:
+    """HEADERS; where sites are named that may show the page in a frame, with these in the policy. The older header knows no list of
+    sites, and is left out then."""
+    if not embedded_in:
+        return HEADERS
+    policy = HEADERS["Content-Security-Policy"].replace(
+        "frame-ancestors 'none'", f"frame-ancestors {' '.join(embedded_in)}"
+    )
+    return {name: value for name, value in HEADERS.items() if name != "X-Frame-Options"} | {
+        "Content-Security-Policy": policy
+    }
 
-    def __init__(self, app: ASGIApp):
-        self.app = app
+
+class SecurityHeaders:
+    """Puts the headers on every answer, refusals included; outermost. No other site is told that it may read an answer."""
+
+    def __init__(self, app: ASGIApp, embedded_in: tuple[str, ...] = ()):
+        self.app, self.headers = app, headers_for(embedded_in)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
@@ -42,7 +56,7 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name in [name for name in headers if name.startswith("access-control-")]:
                     del headers[name]
-                headers.update(HEADERS)
+                headers.update(self.headers)
             await send(message)
 
         await self.app(scope, receive, sent if scope["type"] == "http" else send)

@@ -55,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
             Rights(users, options.read_only),
             limits,
         )
-        served = Served(options.host.strip("[]").lower(), tuple(map(origin_of, options.allow_origin)))
+        served = Served(
+            options.host.strip("[]").lower(), tuple(map(origin_of, options.allow_origin)), _embedded_in(options)
+        )
         listener = listening(served.host, options.port)
         port = listener.getsockname()[1]
         page = application(operator, served, port, users, _root_path(options.root_path))
@@ -115,6 +117,11 @@ def _parser() -> Parser:
         "answers to the --host that it listens on, and on 0.0.0.0 to every number, but to no name except localhost",
     )
     parser.add_argument(
+        "--embed-in", action="append", default=[], metavar="URL",
+        help="a site whose pages may show this one in a frame, such as https://huggingface.co; repeatable; with --read-only, since "
+        "clicks in a frame can be stolen",
+    )  # fmt: skip
+    parser.add_argument(
         "--root-path", default="", metavar="PATH", help="the path under which a reverse proxy shows the page"
     )
     add_settings(
@@ -139,6 +146,17 @@ def _users(options: argparse.Namespace) -> UserFile | None:
             f"--auth-file names {options.auth_file!r}, which holds no users: `proxsparse auth add NAME --file FILE` adds one."
         )
     return users
+
+
+def _embedded_in(options: argparse.Namespace) -> tuple[str, ...]:
+    from app.guard import origin_of
+
+    if options.embed_in and not options.read_only:
+        raise ProxSparseError(
+            "--embed-in lets pages of another site show this one in a frame, where a visitor's clicks can be stolen: give "
+            "--read-only as well, with which a click changes nothing."
+        )
+    return tuple(origin_of(site, "--embed-in") for site in options.embed_in)
 
 
 def _root_path(text: str) -> str:

@@ -58,7 +58,7 @@ def application(
     inside: ASGIApp = Reachable(Received(site, received, inputs))
     if users is not None:
         inside = Login(inside, users, port)
-    return SecurityHeaders(Guard(BodyLimit(inside), served))
+    return SecurityHeaders(Guard(BodyLimit(inside), served), served.embedded_in)
 
 
 def _name_of(request: Request) -> str | None:

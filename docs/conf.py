@@ -17,6 +17,7 @@ extensions = [
     "docstrings",
     "filled_in",
     "mathml",
+    "table_numbers",
 ]
 exclude_patterns = ["_build"]
 
@@ -32,6 +33,7 @@ napoleon_use_rtype = False
 
 html_theme = "furo"  # system fonts, dark and light, nothing from another host
 html_title = project
+html_static_path, html_css_files = ["_static"], ["site.css"]
 html_math_renderer = "mathml"
 html_copy_source = html_show_sourcelink = False
 html_show_search_summary = False  # a page that was opened from disk may not fetch others

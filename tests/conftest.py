@@ -15,6 +15,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from installed import elsewhere, installed, wheel  # noqa: F401  fixtures
 from tiny_models import save_tiny_model, tiny_text
 
 if find_spec("triton") and not torch.cuda.is_available():

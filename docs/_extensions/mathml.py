@@ -10,7 +10,7 @@ def write_inline(writer, node):
 
 
 def write_block(writer, node):
-    writer.body.append(f"<div>{convert(node.astext(), display='block')}</div>")
+    writer.body.append(f"<div class='formula'>{convert(node.astext(), display='block')}</div>")
     raise SkipNode
 
 

@@ -1,5 +1,7 @@
 """The numbers of the pages are those that were recorded, and the same on every page that shows them."""
 
+import importlib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from proxsparse import Comparison, Run
 from proxsparse.learning.update import BYTES, learning_bytes
 
-BENCHMARKS, README = Path("docs/explain/benchmarks.md"), Path("README.md")
+BENCHMARKS, QUALITY, README = Path("docs/explain/benchmarks.md"), Path("docs/quality.md"), Path("README.md")
 RESULTS = Path("benchmarks/results")
 TEXTS = {
     "bundled, held out": "", "bundled-other": " on bundled-other", "WikiText-2": " on wikitext.txt", "the Rust book": " on rust.txt",
@@ -86,6 +88,48 @@ def test_a_measurement_on_wikitext_is_the_same_wherever_it_is_shown():
     assert len(part) >= 7
     for name, (perplexity,) in part.items():
         assert name == "---" or whole[name][0].strip("*") == perplexity, name
+
+
+@pytest.fixture
+def away(monkeypatch):
+    """benchmarks/away.py, which finds its neighbours beside it."""
+    monkeypatch.syspath_prepend("benchmarks")
+    return importlib.import_module("away")
+
+
+def lines_of(page: Path, heading: str) -> list[str]:
+    """A table, line by line, without its heading."""
+    found = page.read_text(encoding="utf-8").splitlines()
+    begin = next(number for number, line in enumerate(found) if line.startswith(heading))
+    return list(itertools.takewhile(lambda line: line.startswith("|"), found[begin + 2 :]))
+
+
+def test_masks_away_from_home_are_those_that_were_recorded(away):
+    results = json.loads(away.RESULTS.read_text())
+    shown, measured = lines_of(QUALITY, "| method | made on | bundled |"), away.table(results, "report").splitlines()
+    assert len(shown) > 15 and set(shown) <= set(measured), set(shown) - set(measured)
+
+    chosen_by = [line.strip("| ").split(" | ") for line in away.table(results, "choose").splitlines()[3:]]
+    home_and_away = {
+        name: (f"{float(away):.1f}", home.split()[0], seeds)
+        for name, text, home, *_, away, seeds in chosen_by
+        if text == "self"
+    }
+    tried = {name: tuple(cells) for name, cells in rows(QUALITY, "| changed | away | home | seeds |").items()}
+    assert len(tried) > 15 and all(home_and_away[name] == cells for name, cells in list(tried.items())[2:])
+
+
+def test_what_is_said_not_to_be_measured_is_not(away):
+    """When this fails, a study has grown: take it out of the list at the end of docs/quality.md, and report it there."""
+    made_on = {}
+    for name, text, _ in (task.split("|") for task in json.loads(away.RESULTS.read_text())):
+        made_on.setdefault((name, text), 0)
+        made_on[name, text] += 1
+    assert {task for task, seeds in made_on.items() if seeds > 1} == {("default", "mixed"), ("KL", "self")}
+    texts = {name: {text for made, text in made_on if made == name} for name, _ in made_on}
+    assert texts["default"] == {"mixed", "wikitext.txt"} and texts["maskllm 5e-4"] == {"mixed"}
+    assert texts["admm"] == texts["sparsegpt-update"] == {"mixed", "wikitext.txt", "rust.txt"}
+    assert not [name for name in texts if name.startswith("default, metric") or "polish" in name]
 
 
 def test_what_the_operator_takes_is_what_was_measured():
