@@ -6,7 +6,7 @@ import math
 import plotly.graph_objects as go
 import pytest
 import torch
-from lesson import check_01, check_02, check_03, check_04, exploring
+from lesson import check_01, check_02, check_03, check_04, check_05, exploring
 from lesson.checking import Wrong
 
 from proxsparse import Mask, prox
@@ -39,6 +39,27 @@ def rms(values):
 
 def stderr(values, **about):
     return (values.std(**about) / len(values) ** 0.5).item()
+
+
+def ratio(a, b):
+    """A paired ratio of perplexities, and its standard error."""
+    found = (a - b).mean().exp().item()
+    return found, found * stderr(a - b)
+
+
+def spread(a, b):
+    """The deviation of the differences, in units of their mean."""
+    return ((a - b).std() / (a - b).mean()).abs().item()
+
+
+def needed(spread, errors=1):
+    return max(2, math.ceil((errors * spread) ** 2))
+
+
+def pairs(table, chosen):
+    """All (a, b) of which `chosen` says yes to the layer error and perplexity of both."""
+    rows = table[["method", "output_error", "perplexity"]].itertuples(index=False, name=None)
+    return [(a[0], b[0]) for a, b in itertools.permutations(list(rows), 2) if chosen(*a[1:], *b[1:])]
 
 
 def lost(before, after):
@@ -132,6 +153,39 @@ WRONG = [
     (check_04.paired, lambda a, b: ((a - b).mean(), stderr(a - b, correction=0)), "one less than its number"),
     (check_04.paired, lambda a, b: ((a - b).mean(), (a - b).var() / len(a) ** 0.5), "that is the variance"),
     (check_04.paired, lambda a, b: ((a - b).mean(), 9), "the standard deviation of a − b"),
+    (check_05.ratio, lambda a, b: ratio(a, b)[0], "return two numbers, the ratio and its standard error"),
+    (check_05.ratio, lambda a, b: ratio(b, a), "a over b"),
+    (check_05.ratio, lambda a, b: ((a - b).mean(), 0.1), "the difference of the losses"),
+    (check_05.ratio, lambda a, b: (a.mean() / b.mean(), 0.1), "a ratio of losses"),
+    (check_05.ratio, lambda a, b: ((a - b).exp().mean(), 0.1), "the mean of the windows' ratios"),
+    (check_05.ratio, lambda a, b: (a.exp().mean() / b.exp().mean(), 0.1), "the mean of the losses first"),
+    (check_05.ratio, lambda a, b: (a.mean().exp() - b.mean().exp(), 0.1), "the difference of the perplexities"),
+    (check_05.ratio, lambda a, b: (9, 0.1), "exp of the mean of a − b"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], stderr(a - b)), "the error of the logarithm: multiply it by the ratio"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], ratio(a, b)[0] * math.hypot(stderr(a), stderr(b))), "how hard the windows are"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], math.hypot(stderr(a), stderr(b))), "take the deviation of a − b"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], ratio(a, b)[0] * (a - b).std()), "the mean of 6 varies less, by √6"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], stderr((a - b).exp())), "which is another number"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], ratio(a, b)[0] * stderr(a - b, correction=0)), "one less than its number"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], math.exp(stderr(a - b))), "becomes a factor"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], 9), "the ratio times the standard error of the mean of a − b"),
+    (check_05.windows_needed, lambda a, b, errors: (errors * spread(a, b)) ** 2, "windows come whole"),
+    (check_05.windows_needed, lambda a, b, errors: math.ceil((errors * spread(a, b)) ** 2), "one window has no deviation"),
+    (check_05.windows_needed, lambda a, b, errors: needed(spread(a, b), errors) - 1, "round up"),
+    (check_05.windows_needed, lambda a, b, errors: needed(math.hypot(a.std(), b.std()) / (a - b).mean(), errors), "without pairing"),
+    (check_05.windows_needed, lambda a, b, errors: needed(spread(a, b)), "for one standard error, and 2 are asked for"),
+    (check_05.windows_needed, lambda a, b, errors: math.ceil(errors * spread(a, b)), "the root of their number: square"),
+    (check_05.windows_needed, lambda a, b, errors: needed(stderr(a - b) / (a - b).mean(), errors), "not from the error of the mean"),
+    (check_05.windows_needed, lambda a, b, errors: math.ceil(errors * spread(a, b) ** 2), "square the number of errors"),
+    (check_05.windows_needed, lambda a, b, errors: 40000, "solve |mean| = errors · deviation / √n for n"),
+    (check_05.misleading, lambda table: table, "return a list of pairs (a, b) of methods"),
+    (check_05.misleading, lambda table: [(0, 1)], "are no two methods of the table"),
+    (check_05.misleading, lambda table: pairs(table, lambda e, p, f, q: e < f), "both agree on which is better"),
+    (check_05.misleading, lambda table: pairs(table, lambda e, p, f, q: e > f and p < q), "the one with the lower layer error"),
+    (check_05.misleading, lambda table: pairs(table, lambda e, p, f, q: e <= f and p > q), "equal errors say nothing"),
+    (check_05.misleading, lambda table: pairs(table.fillna(1), lambda e, p, f, q: e > f and p < q), "dense has no layer error"),
+    (check_05.misleading, lambda table: pairs(table, lambda e, p, f, q: e < f and p > q)[1:], "is missing"),
+    (check_05.misleading, lambda table: 2 * pairs(table, lambda e, p, f, q: e < f and p > q), "each only once"),
 ]  # fmt: skip
 
 

@@ -25,6 +25,7 @@ EXERCISES = {
     "02_regularizer_and_prox": 5,
     "03_learn_a_mask": 3,
     "04_choosing_lambda": 3,
+    "05_methods_compared": 3,
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 IMPORTED = {"itertools", "math", "numpy", "pandas", "torch", "lesson", "proxsparse"}
