@@ -6,8 +6,9 @@ import math
 import plotly.graph_objects as go
 import pytest
 import torch
-from lesson import check_01, check_02, check_03, check_04, exploring
+from lesson import check_01, check_02, check_03, check_04, check_05, check_06, exploring
 from lesson.checking import Wrong
+from torch.nn.functional import pad
 
 from proxsparse import Mask, prox
 
@@ -39,6 +40,69 @@ def rms(values):
 
 def stderr(values, **about):
     return (values.std(**about) / len(values) ** 0.5).item()
+
+
+def ratio(a, b):
+    """A paired ratio of perplexities, and its standard error."""
+    found = (a - b).mean().exp().item()
+    return found, found * stderr(a - b)
+
+
+def spread(a, b):
+    """The deviation of the differences, in units of their mean."""
+    return ((a - b).std() / (a - b).mean()).abs().item()
+
+
+def needed(spread, errors=1):
+    return max(2, math.ceil((errors * spread) ** 2))
+
+
+def pairs(table, chosen):
+    """All (a, b) of which `chosen` says yes to the layer error and perplexity of both."""
+    rows = table[["method", "output_error", "perplexity"]].itertuples(index=False, name=None)
+    return [(a[0], b[0]) for a, b in itertools.permutations(list(rows), 2) if chosen(*a[1:], *b[1:])]
+
+
+def export_of(original, kept):
+    """The tensors of an honest export."""
+    return {name: torch.where(kept[name], each, 0) if name in kept else each for name, each in original.items()}
+
+
+def unlike(original, exported, kept, same=torch.equal):
+    """The names of tensors that are not as in an honest export, of those that both have."""
+    wanted = export_of(original, kept)
+    return [name for name in original if name in exported and not same(wanted[name], exported[name])]
+
+
+def all_unlike(original, exported, kept, same=torch.equal):
+    return unlike(original, exported, kept, same) + list(original.keys() ^ exported.keys())
+
+
+def is_two_four(tensor, _=None):
+    return bool(((tensor.reshape(-1, 4) != 0).sum(1) <= 2).all())
+
+
+def packed(weight, kept, bits=range(8)):
+    rows = len(weight)
+    counts = 2 ** torch.tensor(list(bits))
+    return weight[kept].reshape(rows, -1), (kept.reshape(rows, -1, 8) * counts).sum(-1).to(torch.uint8)
+
+
+def strided(kept):
+    """The weights of a byte, if it took every other one."""
+    return kept.reshape(len(kept), 8, -1).transpose(1, 2).reshape(kept.shape)
+
+
+def unpacked(values, bits, order=range(8), flip=False):
+    kept = (bits.unsqueeze(-1) >> torch.tensor(list(order)) & 1).bool().reshape(len(values), -1) ^ flip
+    return torch.zeros(kept.shape).masked_scatter(kept, values)
+
+
+def gain(inside, rest, tokens, balance, multiplies=0.5, reads=9 / 16, together=max):
+    def time(weights, multiplies=1.0, reads=1.0):
+        return together(tokens * weights * multiplies, balance * weights * reads)
+
+    return (time(inside) + time(rest)) / (time(inside, multiplies, reads) + time(rest))
 
 
 def lost(before, after):
@@ -132,6 +196,74 @@ WRONG = [
     (check_04.paired, lambda a, b: ((a - b).mean(), stderr(a - b, correction=0)), "one less than its number"),
     (check_04.paired, lambda a, b: ((a - b).mean(), (a - b).var() / len(a) ** 0.5), "that is the variance"),
     (check_04.paired, lambda a, b: ((a - b).mean(), 9), "the standard deviation of a − b"),
+    (check_05.ratio, lambda a, b: ratio(a, b)[0], "return two numbers, the ratio and its standard error"),
+    (check_05.ratio, lambda a, b: ratio(b, a), "a over b"),
+    (check_05.ratio, lambda a, b: ((a - b).mean(), 0.1), "the difference of the losses"),
+    (check_05.ratio, lambda a, b: (a.mean() / b.mean(), 0.1), "a ratio of losses"),
+    (check_05.ratio, lambda a, b: ((a - b).exp().mean(), 0.1), "the mean of the windows' ratios"),
+    (check_05.ratio, lambda a, b: (a.exp().mean() / b.exp().mean(), 0.1), "the mean of the losses first"),
+    (check_05.ratio, lambda a, b: (a.mean().exp() - b.mean().exp(), 0.1), "the difference of the perplexities"),
+    (check_05.ratio, lambda a, b: (9, 0.1), "exp of the mean of a − b"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], stderr(a - b)), "the error of the logarithm: multiply it by the ratio"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], ratio(a, b)[0] * math.hypot(stderr(a), stderr(b))), "how hard the windows are"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], math.hypot(stderr(a), stderr(b))), "take the deviation of a − b"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], ratio(a, b)[0] * (a - b).std()), "the mean of 6 varies less, by √6"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], stderr((a - b).exp())), "which is another number"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], ratio(a, b)[0] * stderr(a - b, correction=0)), "one less than its number"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], math.exp(stderr(a - b))), "becomes a factor"),
+    (check_05.ratio, lambda a, b: (ratio(a, b)[0], 9), "the ratio times the standard error of the mean of a − b"),
+    (check_05.windows_needed, lambda a, b, errors: (errors * spread(a, b)) ** 2, "windows come whole"),
+    (check_05.windows_needed, lambda a, b, errors: math.ceil((errors * spread(a, b)) ** 2), "one window has no deviation"),
+    (check_05.windows_needed, lambda a, b, errors: needed(spread(a, b), errors) - 1, "round up"),
+    (check_05.windows_needed, lambda a, b, errors: needed(math.hypot(a.std(), b.std()) / (a - b).mean(), errors), "without pairing"),
+    (check_05.windows_needed, lambda a, b, errors: needed(spread(a, b)), "for one standard error, and 2 are asked for"),
+    (check_05.windows_needed, lambda a, b, errors: math.ceil(errors * spread(a, b)), "the root of their number: square"),
+    (check_05.windows_needed, lambda a, b, errors: needed(stderr(a - b) / (a - b).mean(), errors), "not from the error of the mean"),
+    (check_05.windows_needed, lambda a, b, errors: math.ceil(errors * spread(a, b) ** 2), "square the number of errors"),
+    (check_05.windows_needed, lambda a, b, errors: 40000, "solve |mean| = errors · deviation / √n for n"),
+    (check_05.misleading, lambda table: table, "return a list of pairs (a, b) of methods"),
+    (check_05.misleading, lambda table: [(0, 1)], "are no two methods of the table"),
+    (check_05.misleading, lambda table: pairs(table, lambda e, p, f, q: e < f), "both agree on which is better"),
+    (check_05.misleading, lambda table: pairs(table, lambda e, p, f, q: e > f and p < q), "the one with the lower layer error"),
+    (check_05.misleading, lambda table: pairs(table, lambda e, p, f, q: e <= f and p > q), "equal errors say nothing"),
+    (check_05.misleading, lambda table: pairs(table.fillna(1), lambda e, p, f, q: e > f and p < q), "dense has no layer error"),
+    (check_05.misleading, lambda table: pairs(table, lambda e, p, f, q: e < f and p > q)[1:], "is missing"),
+    (check_05.misleading, lambda table: 2 * pairs(table, lambda e, p, f, q: e < f and p > q), "each only once"),
+    (check_06.tampered, lambda w, x, kept: 3, "return a list of names"),
+    (check_06.tampered, lambda w, x, kept: [], "You do not name up: a dropped weight has come back"),
+    (check_06.tampered, lambda w, x, kept: [name for name in w if not torch.equal(w[name], x[name])], "down is as it has to be"),
+    (check_06.tampered, lambda w, x, kept: [n for n in kept if ((x[n] != 0) != kept[n]).any()], "one of them is zero in the original, too"),
+    (check_06.tampered, lambda w, x, kept: [name for name in kept if not is_two_four(x[name])], "still every group is 2:4"),
+    (check_06.tampered, lambda w, x, kept: unlike(w, x, kept, torch.allclose), "in its last bit: compare without a tolerance"),
+    (check_06.tampered, lambda w, x, kept: [n for n in unlike(w, x, kept) if (x[n] != 0).flatten()[:4].sum() > 1], "a kept weight is zero"),
+    (check_06.tampered, lambda w, x, kept: [n for n in unlike(w, x, kept) if n in kept], "it has no mask, and has to be the original's"),
+    (check_06.tampered, lambda w, x, kept: unlike(w, x, kept), "the original has no such tensor"),
+    (check_06.tampered, lambda w, x, kept: unlike(w, x, kept) + list(x.keys() - w.keys()), "it is missing in the export"),
+    (check_06.tampered, lambda w, x, kept: [*all_unlike(w, x, kept), "norm"], "norm is as it has to be, and you name it: it has no mask"),
+    (check_06.pack, lambda w, kept: w[kept], "return two tensors, values and bits"),
+    (check_06.pack, lambda w, kept: (w, packed(w, kept)[1]), "The values have shape (3, 16): it has to be (3, 8)"),
+    (check_06.pack, lambda w, kept: (packed(w, kept)[0], kept), "The bits have shape (3, 16): it has to be (3, 2)"),
+    (check_06.pack, lambda w, kept: (packed(w, kept)[0].flip(1), packed(w, kept)[1]), "the kept weights of a row, from left to right"),
+    (check_06.pack, lambda w, kept: (packed(w, kept)[0], packed(w, kept)[1].long()), "eight of them fit one torch.uint8"),
+    (check_06.pack, lambda w, kept: packed(w, kept, range(7, -1, -1)), "weight 8b is the lowest bit"),
+    (check_06.pack, lambda w, kept: (packed(w, kept)[0], 255 - packed(w, kept)[1]), "a bit is 1 where the weight is kept"),
+    (check_06.pack, lambda w, kept: (packed(w, kept)[0], packed(w, strided(kept))[1]), "beside each other"),
+    (check_06.pack, lambda w, kept: (packed(w, kept)[0], packed(w, kept)[1] * 0), "bit k of a byte counts 2 to the power k"),
+    (check_06.unpack, lambda values, bits: values, "shape (3, 8): it has to be (3, 16)"),
+    (check_06.unpack, lambda values, bits: unpacked(values, bits, range(7, -1, -1)), "the lowest bit of a byte is the first"),
+    (check_06.unpack, lambda values, bits: unpacked(values, bits, flip=True), "a bit is 1 where the weight is kept"),
+    (check_06.unpack, lambda values, bits: (unpacked(values, bits) != 0).float(), "put the values where they are 1"),
+    (check_06.unpack, lambda values, bits: pad(values.reshape(3, 4, 2), (0, 2)).reshape(3, 16), "where in its group a value stands"),
+    (check_06.unpack, lambda values, bits: unpacked(values.flip(1), bits), "the values of a row, in their order"),
+    (check_06.at_most, lambda *about: 1 / gain(*about), "more than 1 is faster"),
+    (check_06.at_most, lambda inside, rest, *batch: gain(inside, 0, *batch), "the layers without a mask take time as well"),
+    (check_06.at_most, lambda *about: gain(*about, reads=0.5), "half of the values, and their positions"),
+    (check_06.at_most, lambda *about: gain(*about, reads=1), "a 2:4 layer has less to read, too"),
+    (check_06.at_most, lambda *about: gain(*about, multiplies=1), "half of the multiply-adds"),
+    (check_06.at_most, lambda *about: gain(*about, together=lambda a, b: a + b), "at the same time: the longer one counts"),
+    (check_06.at_most, lambda inside, rest, *_: 1 / (1 - inside / (inside + rest) / 2), "that is Amdahl's bound"),
+    (check_06.at_most, lambda inside, rest, *batch: (rest + inside * gain(inside, 0, *batch)) / (inside + rest), "speedups do not add up"),
+    (check_06.at_most, lambda *about: 9, "add up max(multiply-adds, reading)"),
 ]  # fmt: skip
 
 

@@ -25,9 +25,14 @@ EXERCISES = {
     "02_regularizer_and_prox": 5,
     "03_learn_a_mask": 3,
     "04_choosing_lambda": 3,
+    "05_methods_compared": 3,
+    "06_ship_it": 4,
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 IMPORTED = {"itertools", "math", "numpy", "pandas", "torch", "lesson", "proxsparse"}
+# Lesson 06 writes files, reads them without the library, and asks for the bound and the timing that `proxsparse bench` prints.
+IMPORTED |= {"json", "pathlib", "shutil", "tempfile", "safetensors.torch", "torch.utils.benchmark", "transformers"}
+IMPORTED |= {"proxsparse.export.benchmark", "proxsparse.export.estimate"}
 
 every_lesson = pytest.mark.parametrize("source", editions.SOURCES, ids=lambda path: path.stem)
 

@@ -11,7 +11,8 @@ from lesson.exploring import explore
 # FAST=1: fewer windows and steps, so that a lesson runs in well under two minutes on two cores.
 FAST = os.environ.get("FAST") == "1"
 
-# A run of 80 steps that the project carries, with every change of its masks.
-EXAMPLE_RUN = Path(__file__).resolve().parents[2] / "assets/example-run"
+# What the project carries: a run of 80 steps with every change of its masks, and a comparison of twelve methods on five texts.
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+EXAMPLE_RUN, EXAMPLE_COMPARISON = ASSETS / "example-run", ASSETS / "example-comparison"
 
-__all__ = ["EXAMPLE_RUN", "FAST", "explore"]
+__all__ = ["EXAMPLE_COMPARISON", "EXAMPLE_RUN", "FAST", "explore"]

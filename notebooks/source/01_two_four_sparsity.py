@@ -311,7 +311,7 @@ pd.Series(found, name="perplexity").to_frame().style.format("{:,.0f}")
 
 
 # %%
-prompt = lm.tokenizer("The lighthouse keeper climbed the stairs and", return_tensors="pt")
+prompt = lm.tokenizer("The lighthouse keeper climbed the stairs and", return_tensors="pt").to(lm.model.device)
 
 
 def continuation():

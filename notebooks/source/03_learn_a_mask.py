@@ -410,7 +410,7 @@ for each in (before, layers[name].matrix):
     print([f"{value:.4f}" for value in each[0, :8].tolist()])
 
 # %%
-prompt = lm.tokenizer("The lighthouse keeper climbed the stairs and", return_tensors="pt")
+prompt = lm.tokenizer("The lighthouse keeper climbed the stairs and", return_tensors="pt").to(lm.model.device)
 made = lm.model.generate(**prompt, max_new_tokens=8 if FAST else 24, do_sample=False)
 print(lm.tokenizer.decode(made[0]))
 
