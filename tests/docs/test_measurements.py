@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from proxsparse import Comparison, Run
@@ -164,3 +165,17 @@ def test_the_memory_plans_are_those_of_the_program():
         assert int(table["with the loss at the soft weights (`--loss-at soft`)"][column]) == original + learning_bytes(
             plan, "soft"
         )
+
+
+def test_the_sweep_is_told_as_it_was_recorded():
+    """By `Sweep.table` of its run: the ranges after 20 steps, and where the two that went on ended."""
+    found = pd.read_csv(RESULTS / "sweep.csv")
+    text = in_one_line(BENCHMARKS)
+    for rate in (0.001, 0.0005):
+        at = found[(found["steps"] == 20) & (found["learning_rate"] == rate)]["perplexity"]
+        assert len(at) == 4 and f"{rate:g} " in text
+        assert re.search(rf"between {at.min():.1f} and {at.max():.1f}", text), rate
+    last = found[found["steps"] == 80].set_index("lambda1")["perplexity"]
+    assert len(last) == 2
+    for strength, value in last.items():
+        assert re.search(rf"λ1 {strength:g} (ends )?at {value:.1f}", text), strength
