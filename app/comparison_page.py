@@ -79,9 +79,8 @@ def _head(column: str, key: str, falls: bool) -> str:
     state = f" aria-sort='{'descending' if falls else 'ascending'}'" if sorted_now else ""
     mark = (" ▼" if falls else " ▲") if sorted_now else ""
     then = f"-{own}" if sorted_now and not falls else own
-    return (
-        f"<th{state}><button type='button' data-sort='{escape(then, quote=True)}'>{escape(column)}{mark}</button></th>"
-    )
+    number = "" if column == "method" else " class='number'"
+    return f"<th{number}{state}><button type='button' data-sort='{escape(then, quote=True)}'>{escape(column)}{mark}</button></th>"
 
 
 def _row(cells: pd.Series, columns: list[str], chosen: str | None, base: str) -> str:

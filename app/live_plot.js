@@ -3,7 +3,7 @@
 window.livePlot = ({element, props, watch, select}) => {
   const part = (name) => element.querySelector(name);
   const target = part('.live-plot');
-  let figure = null;
+  let figure = null, waiting = false;
 
   // It says what is so without it. With it plotly writes the address into the references to its gradients and clips, which point
   // nowhere once the address changes: colour bars are empty then, and curves leave their axes.
@@ -13,6 +13,7 @@ window.livePlot = ({element, props, watch, select}) => {
 
   // On a narrow screen the scale of the colours lies below the chart, which needs the width.
   const narrow = window.matchMedia('(max-width: 760px)');
+  const withoutMouse = window.matchMedia('(hover: none)');  // there plotly's tools would always lie on the chart
   const lying = {orientation: 'h', y: 0, yref: 'container', yanchor: 'bottom', x: 0.5, xanchor: 'center', len: 0.9, thickness: 8};
   const fitting = (trace) => trace.colorbar && narrow.matches
     ? {...trace, colorbar: {...trace.colorbar, ...lying, title: {...trace.colorbar.title, side: 'bottom'}}} : trace;
@@ -27,6 +28,7 @@ window.livePlot = ({element, props, watch, select}) => {
       return;
     }
     if (!window.Plotly) { setTimeout(draw, 100); return; }
+    waiting = false;
     figure = JSON.parse(props.value);
     const {title, meta, ...layout} = figure.layout;
     part('.chart-title').textContent = title.text;  // a title in the page wraps on narrow screens
@@ -34,8 +36,9 @@ window.livePlot = ({element, props, watch, select}) => {
     part('.chart-read').hidden = !meta?.read;
     const font = {...layout.font, color: getComputedStyle(target).color};  // readable in the light and the dark theme
     const margin = {...layout.margin, t: 34};
+    if (!target.offsetWidth) { waiting = true; return; }  // in a hidden tab, where plotly would find no room for the axes
     if (narrow.matches) {
-      margin.r = 8;
+      if (!figure.data.some(({mode}) => mode === 'text')) margin.r = 8;  // names may stand on the right
       layout.legend = {...layout.legend, orientation: 'h', x: -0.15, y: 1, yanchor: 'bottom', entrywidth: 0.5, entrywidthmode: 'fraction', font: {size: 10}};
       for (const [name, axis] of Object.entries(layout)) {
         if (/^yaxis/.test(name) && axis.title?.text) axis.title.font = {size: 10};
@@ -44,7 +47,7 @@ window.livePlot = ({element, props, watch, select}) => {
       if (figure.data.some(hasScale)) margin.b += SCALE_HEIGHT, layout.height += SCALE_HEIGHT;
     }
     Plotly.react(target, figure.data.map(fitting), {uirevision: 'kept', ...layout, font, margin, autosize: true, modebar: {orientation: 'v'}},  // beside the legend, not over it
-                 {responsive: true, displaylogo: false, showSendToCloud: false, displayModeBar: 'hover', modeBarButtonsToRemove: ['select2d', 'lasso2d']})
+                 {responsive: true, displaylogo: false, showSendToCloud: false, displayModeBar: withoutMouse.matches ? false : 'hover', modeBarButtonsToRemove: ['select2d', 'lasso2d']})
       .then(() => { if (!target.hears) { target.hears = true; target.on('plotly_click', picked); } });
     const picture = part('.main-svg');
     picture.setAttribute('role', 'img');
@@ -153,7 +156,11 @@ window.livePlot = ({element, props, watch, select}) => {
   watch('value', draw);
   draw();
   narrow.addEventListener('change', draw);
-  // A chart that was drawn in a hidden tab has no width: it is measured again when it comes into sight.
-  new ResizeObserver(() => { if (target.offsetWidth && target.data) Plotly.Plots.resize(target); }).observe(element);
+  // A chart of a hidden tab is drawn when it comes into sight, and measured again whenever its room changes.
+  new ResizeObserver(() => {
+    if (!target.offsetWidth) return;
+    if (waiting) draw();
+    else if (target.data) Plotly.Plots.resize(target);
+  }).observe(element);
   new MutationObserver(draw).observe(document.body, {attributeFilter: ['class']});  // the theme changed
 };

@@ -14,5 +14,5 @@ def warn(sentence: str, stays: bool = False) -> None:
 
 
 def refusal(sentence: str) -> gr.Error:
-    """What a handler raises where it does not do what was asked: the sentence stays until it is closed."""
-    return gr.Error(escape(sentence), duration=None, title="Not possible", print_exception=False)
+    """What a handler raises where it does not do what was asked: the sentence stays for a minute, or until it is closed."""
+    return gr.Error(escape(sentence), duration=60, title="Not possible", print_exception=False)

@@ -152,10 +152,13 @@ class Shell:
         answer = {"fn": partial(self.show, only=screen), "inputs": inputs, "outputs": list(outputs)}
         return {**answer, "trigger_mode": "always_last", **self.quietly}
 
-    def on(self, event, handler, inputs, outputs=None) -> None:
-        """Call `handler` on `event`, say on the page what it refuses, and render what came of it."""
+    def on(self, event, handler, inputs, outputs=None, then_to: str | None = None) -> None:
+        """Call `handler` on `event`, say on the page what it refuses, and render what came of it. then_to: the id of what is brought
+        into sight once it was done, where that lies far from what was clicked."""
         done = event(said_on_page(handler, self.changes.forget), inputs, outputs, **self.quietly)
         done.then(**self.looking())
+        if then_to is not None:
+            done.success(None, js=f"() => document.getElementById('{then_to}')?.scrollIntoView({{block: 'center'}})")
 
     def opened(self, request: gr.Request) -> dict:
         """Fill a fresh page from its address."""

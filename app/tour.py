@@ -87,9 +87,10 @@ def stops() -> list[Stop]:
         ),
         Stop(
             "What λ does for the result",
-            "With this preset the loss is taken at the masked weights, and λ mostly decides when groups become 2:4: in one measured "
-            "pair of runs λ = 0 ended at a perplexity of 57.4 on this held-out text, and the preset at 58.3. With the paper's own "
-            "method the loss is taken at the soft weights, which only λ makes 2:4: choose its preset in the settings, and try several λ.",
+            "With this preset the loss is taken at the masked weights, and λ mostly decides when groups become 2:4: in a measured "
+            "sweep, strengths from 0.05 to 0.4 gave masks of perplexity 62.2 to 62.5 after 20 steps, on other windows than here. With "
+            "the paper's own method the loss is taken at the soft weights, which only λ makes 2:4: choose its preset in the "
+            "settings, and try several λ.",
             {"screen": "learn", "quantity": "regularizer"}, "#preset, #settings-toggle",  # on a narrow screen the form is folded
         ),
         Stop(

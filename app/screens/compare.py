@@ -49,6 +49,9 @@ class CompareScreen:
 .stages li.waiting { opacity: .75; }
 #compare-table :is(th, td) button { font: inherit; color: inherit; background: none; text-align: left; cursor: pointer; padding: 2px 0; }
 #compare-table td button { text-decoration: underline; } #compare-table tr.chosen { background: rgba(0, 114, 178, .14); }
+#compare-table :is(th, td):first-child { position: sticky; left: 0; background: var(--body-background-fill); z-index: 1; }
+#compare-table th.number button { text-align: right; } #compare-table tr.chosen td:first-child { background: #dce9f3; }
+.dark #compare-table tr.chosen td:first-child { background: #1c3246; }
 #compare-table th button { white-space: nowrap; } #compare-table :is(th, td) { white-space: nowrap; }
 .methods .wrap { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); gap: 4px; }
 .completions { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px; font-size: .92em; }
@@ -103,7 +106,7 @@ class CompareScreen:
 
     def wire(self, shell) -> None:
         """Buttons start and steer; what is clicked in the table or a chart is a choice."""
-        shell.on(self.start.click, self.begin, self.form.values, [self.chosen])
+        shell.on(self.start.click, self.begin, self.form.values, [self.chosen], then_to="compare-banner")
         for command, button in self.buttons.items():
             shell.on(button.click, lambda id, command=command: self.send(command, id), [self.chosen])
         shell.on(self.table.select, chosen_in_table, [self.method, self.order], [self.method, self.order])

@@ -33,7 +33,7 @@ class CompareAdd:
 
     def wire(self, shell, chosen: Component) -> None:
         """chosen: the id of the comparison shown."""
-        shell.on(self.button.click, self.grow, [chosen, *self.contestants.values])
+        shell.on(self.button.click, self.grow, [chosen, *self.contestants.values], then_to="compare-banner")
 
     def render(self, shown: Shown, found: Compared, status: str, offered: list[str]) -> dict[Component, Any]:
         """There where something can be added: not while it is worked on, and not to the recorded example. offered: ids of runs."""

@@ -110,7 +110,13 @@ class CompareRow:
             return (
                 "To open its mask, learn one of the same model first: the Masks screen lays the two beside each other."
             )
-        view = {"run": beside, "screen": "masks", "against": OTHER_METHOD, "othermask": f"{found.run.id}/{method}"}
+        view = {
+            "run": beside,
+            "screen": "masks",
+            "against": OTHER_METHOD,
+            "othermask": f"{found.run.id}/{method}",
+            "colour": "against another mask",
+        }
         whose = "that of the recorded example" if beside == EXAMPLE_ID else f"that of run {beside}"
         return f"<a href='?{escape(urlencode(view))}'>Open its mask, beside {escape(whose)}</a>"
 

@@ -69,7 +69,7 @@ class MasksScreen:
             )
             self.against = gr.Dropdown(
                 [*REFERENCES, OTHER_STEP, OTHER_RUN, OTHER_METHOD], value="magnitude", label="Compared with the mask of",
-                elem_id="masks-against", info="in the map, the tile and the picture of the layer", min_width=280,
+                elem_id="masks-against", info="in the tile and the picture of the layer; the map knows the first three", min_width=280,
             )  # fmt: skip
             self.other_run = gr.Dropdown(
                 [], label="Run compared with", allow_custom_value=True, elem_id="masks-other-run", visible=False

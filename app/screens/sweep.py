@@ -100,7 +100,9 @@ class SweepScreen:
         gr.on([self.shown.input], **shell.looking(self))
         for place in (self.curve, self.parallel, self.table):
             shell.on(place.select, picked_trial, None, [self.trial])
-        shell.on(self.start_button.click, self.start, self.form.values, [self.shown, self.trial])
+        shell.on(
+            self.start_button.click, self.start, self.form.values, [self.shown, self.trial], then_to="sweep-banner"
+        )
         for command, button in self.steering.items():
             shell.on(button.click, lambda id, command=command: self.send(command, id), [self.shown])
         trial = [self.shown, self.trial]

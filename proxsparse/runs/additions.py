@@ -49,6 +49,9 @@ def add_to_comparison(
     comparison = Comparison(run)
     job, failed = comparison.job, comparison.failures()
     given = {"methods": tuple(methods), "runs": tuple(runs), "masks": tuple(masks)}
+    evaluate_on = tuple(evaluate_on)
+    if not any((*given.values(), evaluate_on)):
+        raise ProxSparseError("Nothing was chosen: name a method, a run, masks or a text to add.")
     changes = {name: (*getattr(job, name), *values) for name, values in given.items()}
     texts = [text for text in map(absolute, evaluate_on) if text not in job.judged_on]
     if texts:

@@ -209,7 +209,7 @@ def test_start_watch_reload_stop_resume_and_a_run_of_a_trial(tmp_path, tiny_dire
         assert list_runs(tmp_path) == []
         page.locator("#sweep-steps :is(input, textarea)").first.fill("600")
         page.locator("#sweep-start").click()
-        expect(page.locator("#sweep-banner")).to_contain_text("trial 1 of 4", timeout=180_000)
+        expect(page.locator("#sweep-banner")).to_contain_text("trial 0 (1 of 4)", timeout=180_000)
         (run,) = list_runs(tmp_path, "sweep")
         page.wait_for_url(f"**/?*sweep={run.id}*", timeout=60_000)
 

@@ -155,7 +155,7 @@ def test_what_cannot_be_added_changes_nothing(compared, learned_run, tmp_path, c
     header = (run.path / "run.json").read_bytes()
     for given, words in (
         ({"methods": ["magnitude"]}, "has all of that already"),
-        ({}, "has all of that already"),
+        ({}, "Nothing was chosen"),
         ({"methods": ["wander"]}, "There is no method 'wander'"),
         ({"runs": [str(tmp_path / "nothing")]}, "There is no run at"),
         ({"masks": [str(tmp_path)]}, "has no config.json"),

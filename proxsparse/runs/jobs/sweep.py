@@ -102,8 +102,8 @@ class SweepJobWorker(Job):
                     self.sweep.base.learn, steps=steps, lambda1=lambda1, learning_rate=learning_rate
                 )
                 self.label = (
-                    f"trial {trial.number + 1} of {self.sweep.plan.count}, λ1 {lambda1:g}, learning rate {learning_rate:g}, "
-                    f"{steps} steps"
+                    f"trial {trial.number} ({trial.number + 1} of {self.sweep.plan.count}), λ1 {lambda1:g}, "
+                    f"learning rate {learning_rate:g}, {steps} steps"
                 )
                 began = self.working_seconds
                 found = self.perplexity_of(config)
