@@ -179,3 +179,18 @@ def test_the_sweep_is_told_as_it_was_recorded():
     assert len(last) == 2
     for strength, value in last.items():
         assert re.search(rf"λ1 {strength:g} (ends )?at {value:.1f}", text), strength
+
+
+def test_masks_made_on_wikitext_are_told_as_they_were_judged():
+    found = pd.read_csv(RESULTS / "made-on-wikitext.csv").set_index("method")
+    shown = rows(BENCHMARKS, "| made on WikiText-2, judged on")
+    texts = ("bundled", "bundled-other", "rust.txt", "shakespeare.txt")
+    for name, method in METHODS.items():
+        for cell, text in zip(shown[name], texts, strict=True):
+            value, *error = cell.split(" ± ")
+            assert says(value, found.loc[method, f"perplexity on {text}"]), (name, text)
+            assert all(says(each, found.loc[method, f"stderr on {text}"]) for each in error), (name, text)
+    others = found.drop(index=["dense", "proxsparse"])
+    for text in texts:
+        assert found.loc["proxsparse", f"perplexity on {text}"] < others[f"perplexity on {text}"].min()
+        assert others[f"perplexity on {text}"].idxmin() == "admm"
