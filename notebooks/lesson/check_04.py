@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from lesson.checking import Wrong, call, number, right
+from lesson.checking import Wrong, hint_for, number, right, two_numbers
 
 
 def absolute(function: Callable) -> None:
@@ -35,8 +35,7 @@ def absolute(function: Callable) -> None:
                 relative / float(scaled.std()): "that is the standard deviation: an RMS subtracts no mean",
                 relative: "that is the relative λ still",
             }
-            hint = next((h for value, h in hints.items() if math.isclose(found, value, rel_tol=1e-4)), "")
-            hint = hint or "λ divided by the root of the mean of (weight · scale)²"
+            hint = hint_for(hints, found, "λ divided by the root of the mean of (weight · scale)²")
             raise Wrong(
                 f"In a layer whose scaled weights have an RMS of {rms:.4g} a relative λ of {relative:g} is {wanted:.4g}, and you "
                 f"have {found:.4g}: {hint}."
@@ -61,8 +60,8 @@ def strength(function: Callable) -> None:
             last * ramp**share: "`last` is the strength at the last step, where it ends",
             last: "that is the strength at the last step",
         }
-        hint = next((h for value, h in hints.items() if math.isclose(found, value, rel_tol=1e-6)), "")
-        hint = hint or f"{steps - 1} equal factors, together {ramp:g}, lead from the first step to the last"
+        otherwise = f"{steps - 1} equal factors, together {ramp:g}, lead from the first step to the last"
+        hint = hint_for(hints, found, otherwise, 1e-6)
         raise Wrong(f"At step {step} of {steps} λ1 is {wanted:.4g}, and you have {found:.4g}: {hint}.")
     right("equal factors from the first step to the last; seen on 5 steps.")
 
@@ -73,12 +72,7 @@ def paired(function: Callable) -> None:
     for count in (8, 40):
         hard = 4 + torch.randn(count, generator=generator)  # how hard each window is, for any mask
         a, b = (hard + 0.1 * torch.randn(count, generator=generator) for _ in range(2))
-        found = call(function, a, b)
-        if not isinstance(found, tuple) or len(found) != 2:
-            raise Wrong(
-                f"{function.__name__} returned {found!r}: return two numbers, the mean difference and its standard error."
-            )
-        difference, error = float(found[0]), float(found[1])
+        difference, error = two_numbers(function, a, b, what="the mean difference and its standard error")
         apart, root = a - b, math.sqrt(count)
         wanted, wanted_error = float(apart.mean()), float(apart.std()) / root
         if not math.isclose(difference, wanted, rel_tol=1e-3):
@@ -90,9 +84,7 @@ def paired(function: Callable) -> None:
                 float(apart.sum()): "that is the sum over windows: take the mean",
                 float(apart.abs().mean()): "differences have a sign, and partly cancel",
             }
-            hint = next(
-                (h for value, h in hints.items() if math.isclose(difference, value, rel_tol=1e-3)), "the mean of a − b"
-            )
+            hint = hint_for(hints, difference, "the mean of a − b", 1e-3)
             raise Wrong(
                 f"On {count} windows the mean difference is {wanted:.4g}, and you have {difference:.4g}: {hint}."
             )
@@ -106,8 +98,7 @@ def paired(function: Callable) -> None:
                 "is estimated too",
                 float(apart.var()) / root: "that is the variance: the deviation is its root",
             }  # fmt: skip
-            hint = next((h for value, h in hints.items() if math.isclose(error, value, rel_tol=1e-3)), "")
-            hint = hint or "the standard deviation of a − b, over the root of their number"
+            hint = hint_for(hints, error, "the standard deviation of a − b, over the root of their number", 1e-3)
             raise Wrong(
                 f"On {count} windows the standard error is {wanted_error:.4g}, and you have {error:.4g}: {hint}."
             )

@@ -9,19 +9,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lesson.checking import Wrong, call, number, right
+from lesson.checking import Wrong, call, hint_for, number, right, two_numbers
 
 
 def ratio(function: Callable) -> None:
     """The ratio of two perplexities on the same windows, and its standard error."""
     for count in (6, 30):
         a, b = _losses(count, apart=0.4)
-        found = call(function, a, b)
-        if not isinstance(found, tuple) or len(found) != 2:
-            raise Wrong(
-                f"{function.__name__} returned {found!r}: return two numbers, the ratio and its standard error."
-            )
-        value, error = float(found[0]), float(found[1])
+        value, error = two_numbers(function, a, b, what="the ratio and its standard error")
         apart, root = a - b, math.sqrt(count)
         wanted, log_error = float(apart.mean().exp()), float(apart.std()) / root
         if not math.isclose(value, wanted, rel_tol=1e-4):
@@ -33,7 +28,7 @@ def ratio(function: Callable) -> None:
                 float(a.exp().mean() / b.exp().mean()): "take the mean of the losses first, then the exponential",
                 float(a.mean().exp() - b.mean().exp()): "that is the difference of the perplexities",
             }  # fmt: skip
-            hint = _hint(hints, value, "exp of the mean of a − b")
+            hint = hint_for(hints, value, "exp of the mean of a − b")
             raise Wrong(f"On {count} windows the ratio is {wanted:.4g}, and you have {value:.4g}: {hint}.")
         if not math.isclose(error, wanted * log_error, rel_tol=1e-4):
             unpaired = float((a.var() / count + b.var() / count).sqrt())
@@ -46,7 +41,7 @@ def ratio(function: Callable) -> None:
                 wanted * float(apart.std(correction=0)) / root: "the variance of a sample divides by one less than its number",
                 float(torch.tensor(log_error).exp()): "an error of a logarithm becomes a factor: for a small one, the ratio times it",
             }  # fmt: skip
-            hint = _hint(hints, error, "the ratio times the standard error of the mean of a − b")
+            hint = hint_for(hints, error, "the ratio times the standard error of the mean of a − b")
             raise Wrong(
                 f"On {count} windows its standard error is {wanted * log_error:.4g}, and you have {error:.4g}: {hint}."
             )
@@ -74,7 +69,7 @@ def windows_needed(function: Callable) -> None:
             float(max(2, math.ceil(exact / count))): "start from the deviation of one window, not from the error of the mean",
             float(max(2, math.ceil(errors * (deviation / mean) ** 2))): "square the number of errors as well",
         }  # fmt: skip
-        hint = _hint(hints, found, "solve |mean| = errors · deviation / √n for n, and round up")
+        hint = hint_for(hints, found, "solve |mean| = errors · deviation / √n for n, and round up")
         raise Wrong(
             f"Where differences are {mean:.3g} in the mean with a deviation of {deviation:.3g}, it takes {wanted} windows for {errors} "
             f"standard errors, and you have {found:g}: {hint}."
@@ -126,7 +121,3 @@ def _losses(count: int, apart: float) -> tuple[Tensor, Tensor]:
     hard = 4 + torch.randn(count, generator=generator)
     a, b = (hard + 0.05 * torch.randn(count, generator=generator) for _ in range(2))
     return a + apart, b
-
-
-def _hint(hints: dict[float, str], found: float, otherwise: str) -> str:
-    return next((words for value, words in hints.items() if math.isclose(found, value, rel_tol=1e-4)), otherwise)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from lesson.checking import Wrong, call, close, number, numbers, right, tensor
+from lesson.checking import Wrong, call, close, hint_for, number, numbers, right, tensor
 from proxsparse import Mask
 
 
@@ -177,8 +177,9 @@ def at_most(function: Callable) -> None:
             / (1 - share + share / 2): "that is Amdahl's bound. With few tokens reading counts: half of the values, and their positions",
             1 - share + share * _gain(pruned, 0, *batch): "speedups do not add up: divide all of the dense time by all of the sparse",
         }  # fmt: skip
-        hint = next((words for value, words in hints.items() if math.isclose(found, value, rel_tol=1e-4)), "")
-        hint = hint or "add up max(multiply-adds, reading) over both kinds of layers, dense and sparse, and divide"
+        hint = hint_for(
+            hints, found, "add up max(multiply-adds, reading) over both kinds of layers, dense and sparse, and divide"
+        )
         raise Wrong(
             f"With {pruned:g} weights in pruned layers, {outside:g} outside, {batch[0]} tokens and a balance of {batch[1]} the sparse "
             f"model is at most {wanted:.4g} times as fast, and you have {found:.4g}: {hint}."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -55,6 +56,19 @@ def number(function: Callable, *arguments: Any) -> float:
         return float(found)
     except (TypeError, ValueError, RuntimeError):
         raise Wrong(f"{function.__name__} returned {found!r}: return one number.") from None
+
+
+def two_numbers(function: Callable, *arguments: Any, what: str) -> tuple[float, float]:
+    """As `call`, for a function that has to return two numbers; what: how a sentence calls them."""
+    found = call(function, *arguments)
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise Wrong(f"{function.__name__} returned {found!r}: return two numbers, {what}.")
+    return float(found[0]), float(found[1])
+
+
+def hint_for(hints: Mapping[float, str], found: float, otherwise: str, tolerance: float = 1e-4) -> str:
+    """What is said of a wrong number: of the first typical one that it is, else what is right."""
+    return next((words for value, words in hints.items() if math.isclose(found, value, rel_tol=tolerance)), otherwise)
 
 
 def numbers(values: Tensor) -> str:
