@@ -1,13 +1,11 @@
 """What the tests of the page share."""
 
 import pytest
-from explorer import serve
+from explorer import served
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """Of the explorer over a folder without runs."""
-    address, process = serve(tmp_path_factory.mktemp("runs"))
-    yield address
-    process.terminate()
-    process.wait(20)
+    with served(tmp_path_factory.mktemp("runs")) as address:
+        yield address

@@ -2,7 +2,7 @@
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from explorer import serve
+from explorer import served
 from playwright.sync_api import expect
 from test_sweep_screen import ROWS, made_sweep
 
@@ -33,8 +33,7 @@ def findings(page):
 @pytest.mark.parametrize("width", (1440, 390))
 def test_axe_finds_nothing_on_a_sweep_with_trials(tmp_path, browser, width, theme):
     made_sweep(tmp_path / "swept", ROWS, status="stopped")
-    address, process = serve(tmp_path)
-    try:
+    with served(tmp_path) as address:
         page = browser.new_page(viewport={"width": width, "height": 1000})
         page.goto(f"{address}/?screen=sweep&__theme={theme}")
         expect(page.locator("#chart-sweep-trials .main-svg").first).to_be_visible()
@@ -44,9 +43,6 @@ def test_axe_finds_nothing_on_a_sweep_with_trials(tmp_path, browser, width, them
         assert findings(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing is cut off"
         page.close()
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.mark.parametrize("theme", ("light", "dark"))

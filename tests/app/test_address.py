@@ -2,11 +2,12 @@
 not there."""
 
 import json
+from contextlib import closing
 from urllib.parse import parse_qsl
 
 import gradio as gr
 import pytest
-from explorer import serve, take
+from explorer import served, take
 from made_runs import made_run
 from playwright.sync_api import expect
 
@@ -200,9 +201,7 @@ def test_kinds_of_components():
 def test_links_back_forward_and_keys_in_the_browser(tmp_path, browser):
     for name in ("first", "second"):
         made_run(tmp_path / name, steps=6)
-    address, process = serve(tmp_path)
-    page = browser.new_page(viewport={"width": 1440, "height": 1000})
-    try:
+    with served(tmp_path) as address, closing(browser.new_page(viewport={"width": 1440, "height": 1000})) as page:
         page.goto(f"{address}/?run=first&step=3&quantity=drift&from=paper")
         title = page.locator("#chart-heatmap .chart-title")
         expect(title).to_contain_text("drift at step 3")
@@ -265,7 +264,3 @@ def test_links_back_forward_and_keys_in_the_browser(tmp_path, browser):
         page.goto(f"{address}/?run=first&quantity=beauty")
         expect(page.locator(".toast-body")).to_contain_text("'beauty' is none of")
         expect(title).to_contain_text("pattern share at step 6")
-    finally:
-        page.close()
-        process.terminate()
-        process.wait(20)

@@ -10,7 +10,7 @@ import zipfile
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from explorer import serve, served
+from explorer import served
 from playwright.sync_api import expect
 from waiting import until
 
@@ -316,8 +316,7 @@ def test_nothing_else_can_be_downloaded(site, path):
 
 def test_with_a_login_downloads_need_it_too(tmp_path, browser):
     UserFile(tmp_path / "users.json").add("ada", "correct horse")
-    address, process = serve(tmp_path / "runs", "--auth-file", str(tmp_path / "users.json"))
-    try:
+    with served(tmp_path / "runs", "--auth-file", str(tmp_path / "users.json")) as address:
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(f"{address}/download/example.zip")
         assert caught.value.code == 401
@@ -340,9 +339,6 @@ def test_with_a_login_downloads_need_it_too(tmp_path, browser):
         answer = page.request.get(f"{address}/download/example.zip")
         assert answer.status == 404, "logged in, but the example has no export"
         page.close()
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.mark.parametrize(

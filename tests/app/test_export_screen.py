@@ -1,7 +1,7 @@
 """The Export screen: what it says before anything is written, and what is there afterwards."""
 
 import pytest
-from explorer import serve
+from explorer import served
 from made_runs import made_run
 from playwright.sync_api import expect
 from tiny_models import save_tiny_model
@@ -34,10 +34,8 @@ def runs(text_file, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def site(runs):
-    address, process = serve(runs)
-    yield address
-    process.terminate()
-    process.wait()
+    with served(runs) as address:
+        yield address
 
 
 def seen(run, format="dense"):

@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from explorer import serve
+from explorer import served
 from playwright.sync_api import expect
 from recorded_run import recorded_run, unpacked
 from test_address import Visitor
@@ -204,8 +204,7 @@ def test_a_run_without_masks_says_so(folder, recorded):
 @pytest.mark.browser
 def test_in_a_browser_a_layer_and_a_group_are_found_by_clicking(browser, folder, recorded):
     run, _ = recorded
-    address, process = serve(folder)
-    try:
+    with served(folder) as address:
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         problems = []
         page.on("pageerror", lambda error: problems.append(str(error)))
@@ -236,6 +235,3 @@ def test_in_a_browser_a_layer_and_a_group_are_found_by_clicking(browser, folder,
         page.go_back()
         expect(page.locator("#chart-masks-group .chart-title")).not_to_contain_text(name)
         assert problems == []
-    finally:
-        process.terminate()
-        process.wait(20)

@@ -1,8 +1,10 @@
 """The Regularizer screen: what is dragged is what the library computes, and a link brings it back."""
 
+from contextlib import closing
+
 import pytest
 import torch
-from explorer import serve
+from explorer import served
 from made_runs import made_run
 from playwright.sync_api import expect
 from test_address import Visitor
@@ -106,9 +108,7 @@ def expect_point(page, expected, tolerance=1e-6):
 @pytest.mark.browser
 def test_bars_are_dragged_by_mouse_and_keys_and_a_link_brings_them_back(tmp_path, browser):
     made_run(tmp_path / "first", steps=2)
-    address, process = serve(tmp_path)
-    page = browser.new_page(viewport={"width": 1440, "height": 1000})
-    try:
+    with served(tmp_path) as address, closing(browser.new_page(viewport={"width": 1440, "height": 1000})) as page:
         page.goto(f"{address}/?run=first&screen=regularizer")
         title = page.locator("#reg-point .chart-title")
         expect(title).to_have_text("At λ = 0.316 one proximal step sets w4 to zero")
@@ -149,7 +149,3 @@ def test_bars_are_dragged_by_mouse_and_keys_and_a_link_brings_them_back(tmp_path
         expect(title).to_contain_text("λ = 0.324")
         expect_point(page, point, 1e-9)
         assert [float(text) for text in page.locator("#reg-weights output").all_inner_texts()] == weights
-    finally:
-        page.close()
-        process.terminate()
-        process.wait(20)

@@ -1,7 +1,7 @@
 """The Runs screen in a real browser."""
 
 import pytest
-from explorer import serve
+from explorer import served
 from made_runs import made_comparison, made_run
 from playwright.sync_api import expect
 from test_app import choose
@@ -12,8 +12,7 @@ pytestmark = pytest.mark.browser
 def test_runs_are_renamed_and_deleted_from_the_page(tmp_path, browser):
     for name in ("first", "second"):
         made_run(tmp_path / name, steps=2)
-    address, process = serve(tmp_path)
-    try:
+    with served(tmp_path) as address:
         page = browser.new_page()
         page.goto(f"{address}/?run=first&screen=runs")
         table, command = page.locator("#runs-list"), page.locator("#runs-command")
@@ -45,16 +44,12 @@ def test_runs_are_renamed_and_deleted_from_the_page(tmp_path, browser):
         expect(table).not_to_contain_text("second")
         assert not (tmp_path / "second").exists() and (tmp_path / "better").exists()
         page.close()
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def test_a_comparison_is_opened_on_its_screen_without_loading_the_page_anew(tmp_path, browser):
     made_run(tmp_path / "learned", steps=2)
     made_comparison(tmp_path / "compared")
-    address, process = serve(tmp_path)
-    try:
+    with served(tmp_path) as address:
         page = browser.new_page()
         page.goto(f"{address}/?run=learned&screen=runs&chosen=compared")
         expect(page.locator("#runs-open a")).to_have_attribute("href", "?screen=compare&compare=compared")
@@ -65,6 +60,3 @@ def test_a_comparison_is_opened_on_its_screen_without_loading_the_page_anew(tmp_
         expect(page.locator("#runs-open a")).to_be_visible()
         assert page.evaluate("window.sameDocument")
         page.close()
-    finally:
-        process.terminate()
-        process.wait(20)

@@ -5,7 +5,7 @@ import re
 
 import gradio as gr
 import pytest
-from explorer import serve
+from explorer import served
 from playwright.sync_api import expect
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
@@ -184,8 +184,7 @@ def test_a_trial_becomes_a_run_fills_the_form_or_is_downloaded(page, run, tmp_pa
 
 @pytest.mark.browser
 def test_start_watch_reload_stop_resume_and_a_run_of_a_trial(tmp_path, tiny_directory, text_file, browser):
-    address, process = serve(tmp_path, "--allow", str(tiny_directory.parent), "--allow", str(text_file.parent))
-    try:
+    with served(tmp_path, "--allow", str(tiny_directory.parent), "--allow", str(text_file.parent)) as address:
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         problems = []
         page.on("pageerror", lambda error: problems.append(str(error)))
@@ -268,12 +267,6 @@ def test_start_watch_reload_stop_resume_and_a_run_of_a_trial(tmp_path, tiny_dire
         expect(page.locator("#sweep-banner")).to_contain_text(run.id)
         assert problems == []
         page.close()
-    finally:
-        process.terminate()
-        process.wait(20)
-        for each in list_runs(tmp_path):
-            if each.is_alive():
-                each.send("stop")
 
 
 GROUP_OF = {
