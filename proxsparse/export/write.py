@@ -100,7 +100,12 @@ def export_model(
     order = order_of(lm.source)
     provenance = {"model": lm.name, "versions": versions(), **(provenance or {})}
     if order is not None:
-        reordered = read_json(local_path(lm.source) / PROVENANCE_FILE)
+        reordered = read_json(local_path(lm.source) / PROVENANCE_FILE, default={})
+        if "model" not in reordered:
+            raise ProxSparseError(
+                f"{lm.name} holds {ORDER_FILE} and does not say which model was reordered: put back the {PROVENANCE_FILE} that "
+                "`reorder` wrote."
+            )
         provenance |= {"model": reordered.pop("model"), "reordered": reordered}
     with model_written_whole(directory) as temporary:
         progress(0, 1, "writing the weights")

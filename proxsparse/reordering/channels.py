@@ -26,7 +26,8 @@ BATCH = 4  # windows in one forward pass
 
 @dataclass(frozen=True)
 class Reordering:
-    """What was found. kept: what n of m of |w|·‖x‖ keep of the whole in the layers whose groups change: (as they were, reordered)."""
+    """What was found. layers: how many read reordered channels, so that their groups change. kept: what n of m of |w|·‖x‖ keep of the
+    whole in these layers: (as they were, reordered)."""
 
     order: ChannelOrder
     layers: int
@@ -61,12 +62,7 @@ def find_order(model, windows: Tensor, n: int = 2, m: int = 4, progress: Progres
     blocks = [(name, _Channels(model, name, block)) for name, _, block in decoder_blocks(model)]
     layers = prunable_layers(model, m)
     scores = _scores(model, layers, [map for _, block in blocks for map in block.readers() if map in layers], windows)
-    if not scores:
-        raise ProxSparseError(
-            f"{type(model).__name__} has no channels that may change places: its blocks need gate_proj, up_proj and down_proj, or "
-            "v_proj and o_proj, as Llama's have."
-        )
-    found, before, after, whole = ChannelOrder(), 0.0, 0.0, 0.0
+    found, read, before, after, whole = ChannelOrder(), 0, 0.0, 0.0, 0.0
     for index, (name, block) in enumerate(blocks):
         progress(index, len(blocks), f"reordering the channels of {name}")
         for reader, reordered in block.orders(scores, n, m):
@@ -76,7 +72,13 @@ def find_order(model, windows: Tensor, n: int = 2, m: int = 4, progress: Progres
             after += kept(matrix[:, order], n, m)
             whole += matrix.sum(dtype=torch.float64).item()
             found |= reordered
-    return Reordering(found, len(scores), (before / whole, after / whole))
+            read += 1
+    if not read:
+        raise ProxSparseError(
+            f"{type(model).__name__} has no channels that may change places: its blocks need gate_proj, up_proj and down_proj, or "
+            f"v_proj and o_proj with heads of a multiple of {m}, as Llama's have."
+        )
+    return Reordering(found, read, (before / whole, after / whole))
 
 
 class _Channels:

@@ -108,6 +108,13 @@ def test_heads_of_a_size_that_groups_do_not_divide_keep_their_order():
     model = tiny_model(hidden_size=24, head_dim=6)
     found = find_order(model, random_windows())
     assert found.order and not any("self_attn" in name for name in found.order)
+    assert found.layers == 2, "those of down_proj alone"
+
+
+def test_where_nothing_can_change_places_it_says_so():
+    """A mixture has no feed-forward maps of this kind, and its heads have a size that groups do not divide."""
+    with pytest.raises(ProxSparseError, match="has no channels that may change places"):
+        find_order(tiny_model("mixtral", hidden_size=24, head_dim=6), random_windows())
 
 
 def test_a_wrong_order_is_noticed_in_every_part():

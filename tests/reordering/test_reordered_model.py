@@ -1,6 +1,7 @@
 """From a reordered model on disk to a verified export, on the command line; and what is refused on the way."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -42,8 +43,6 @@ def exports(tmp_path_factory, reordered):
 
 def tampered(export, tmp_path, change):
     """A copy of an export whose order of one parameter is changed."""
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(export, copy)
     order = ChannelOrder.load(copy / ORDER_FILE)
@@ -112,6 +111,16 @@ def test_an_export_without_its_order_is_not_proven(exports, tmp_path):
     copy = tampered(exports["dense"], tmp_path, lambda order: None)
     (copy / ORDER_FILE).unlink()
     assert not verify(copy).ok
+
+
+def test_a_reordered_model_that_forgot_where_it_came_from_is_not_exported(reordered, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(reordered, copy)
+    (copy / "provenance.json").unlink()
+    lm = load_model(str(copy), "cpu")
+    with pytest.raises(ProxSparseError, match="does not say which model was reordered"):
+        export_model(lm, METHODS["magnitude"](lm.model).masks, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
 
 
 def test_from_a_reordered_model_to_a_verified_export(reordered, tiny_directory, text_file, tmp_path, capsys):
