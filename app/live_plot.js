@@ -28,7 +28,8 @@ window.livePlot = ({element, props, watch, select}) => {
       return;
     }
     if (!window.Plotly) { setTimeout(draw, 100); return; }
-    waiting = false;
+    waiting = !target.offsetWidth;  // in a hidden tab, where plotly would find no room for the axes
+    if (waiting) return;
     figure = JSON.parse(props.value);
     const {title, meta, ...layout} = figure.layout;
     part('.chart-title').textContent = title.text;  // a title in the page wraps on narrow screens
@@ -36,7 +37,6 @@ window.livePlot = ({element, props, watch, select}) => {
     part('.chart-read').hidden = !meta?.read;
     const font = {...layout.font, color: getComputedStyle(target).color};  // readable in the light and the dark theme
     const margin = {...layout.margin, t: 34};
-    if (!target.offsetWidth) { waiting = true; return; }  // in a hidden tab, where plotly would find no room for the axes
     if (narrow.matches) {
       if (!figure.data.some(({mode}) => mode === 'text')) margin.r = 8;  // names may stand on the right
       layout.legend = {...layout.legend, orientation: 'h', x: -0.15, y: 1, yanchor: 'bottom', entrywidth: 0.5, entrywidthmode: 'fraction', font: {size: 10}};

@@ -45,9 +45,7 @@ BUNDLED = ("bundled", "bundled-other")
 AWAY = ("bundled-other", "rust.txt", "shakespeare.txt", "wikitext.txt")
 ONE_SHOT = ("magnitude", "wanda", "ria", "fisher", "sparsegpt", "sparsegpt-update", "admm", "swaps")
 MASKLLM = {"maskllm 2e-4": 2e-4, "maskllm 5e-4": 5e-4, "maskllm 1e-3": 1e-3}
-REORDERED = (
-    "reordered, "  # before a name: neurons and head dimensions are reordered first, as `proxsparse reorder` does
-)
+REORDERED = "reordered, "  # before a name: channels are reordered first, as `proxsparse reorder` does
 RIVALS = (*ONE_SHOT, *MASKLLM, *(f"{name}, 400 steps" for name in MASKLLM))
 
 

@@ -25,9 +25,7 @@ from proxsparse.errors import ProxSparseError
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, as on Linux and macOS
 MASKS_FILE, PROVENANCE_FILE = "masks.safetensors", "provenance.json"  # beside the weights of an exported model
 COMPACT_FILE = "compact.json"  # of one without its zeros: which tensor lies where
-ORDER_FILE = (
-    "order.safetensors"  # of a model that `reorder` wrote, and of its exports: in which order its channels stand
-)
+ORDER_FILE = "order.safetensors"  # in which order channels stand, of a model that `reorder` wrote and of its exports
 
 
 def cache_dir() -> Path:

@@ -6,8 +6,6 @@ import sys
 from proxsparse.cli import main
 
 arguments = ["app", "--read-only", "--host", "0.0.0.0", "--port", os.environ.get("GRADIO_SERVER_PORT", "7860")]
-if host := os.environ.get(
-    "SPACE_HOST"
-):  # such as name-of-the-space.hf.space, which the proxy in front of it is called by
+if host := os.environ.get("SPACE_HOST"):  # what the proxy in front of it is called by, such as name.hf.space
     arguments += ["--allow-origin", f"https://{host}", "--embed-in", "https://huggingface.co"]
 sys.exit(main(arguments))

@@ -12,16 +12,8 @@ from proxsparse.config import CompareJob
 from proxsparse.files import check_free, local_path
 from proxsparse.settings import settings_of
 
-READ = (
-    "model",
-    "corpus",
-    "length",
-    "calibration",
-    "bos",
-    "device",
-    "n",
-    "m",
-)  # settings of a comparison that count here, too
+# Settings of a comparison that count here, too.
+READ = ("model", "corpus", "length", "calibration", "bos", "device", "n", "m")
 
 
 def add_reorder(add: Callable[..., argparse.ArgumentParser], add_json: Callable) -> None:
