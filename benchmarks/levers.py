@@ -172,11 +172,11 @@ class Polished(MaskLearner):
 
     rounds, windows_a_round, share = 6, 32, 0.002
 
-    def masks(self):
+    def own_masks(self):
         if not self.done or self.restored:
-            return super().masks()
+            return super().own_masks()
         if not hasattr(self, "polished"):
-            self.polished = self.refined(super().masks())
+            self.polished = self.refined(super().own_masks())
         return self.polished
 
     def mean_loss(self, masks, windows):

@@ -145,9 +145,9 @@ class Averaged(MaskLearner):
                 mean.lerp_(parameter.data, 1 / count)
         return report
 
-    def masks(self):
+    def own_masks(self):
         if not self.done or not hasattr(self, "mean"):
-            return super().masks()
+            return super().own_masks()
         return MaskSet(
             {
                 name: Mask.project(layer.matrix_of(self.mean[layer.parameter]), scale=self.scales[name])
@@ -159,9 +159,9 @@ class Averaged(MaskLearner):
 class SignProjected(MaskLearner):
     """In the end, a soft weight that changed its sign is ranked as zero: the original weight would be the wrong one."""
 
-    def masks(self):
+    def own_masks(self):
         if not self.done or self.restored:
-            return super().masks()
+            return super().own_masks()
         masks = MaskSet()
         for name, layer in self.layers.items():
             agrees = layer.matrix * self.originals[name] > 0
@@ -177,7 +177,7 @@ class BlockAfterBlock(MaskLearner):
     def loss_masks(self):
         blocks = sorted({layer.block for layer in self.layers.values()}, reverse=self.reverse)
         joined = set(blocks[: math.ceil(len(blocks) * min(1.0, 2 * (self.step_index + 1) / self.config.steps))])
-        return MaskSet({name: mask for name, mask in self.masks().items() if self.layers[name].block in joined})
+        return MaskSet({name: mask for name, mask in self.own_masks().items() if self.layers[name].block in joined})
 
 
 class LastBlockFirst(BlockAfterBlock):

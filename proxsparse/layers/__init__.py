@@ -2,5 +2,14 @@
 
 from proxsparse.layers.find import decoder_blocks, prunable_layers
 from proxsparse.layers.layer import PrunableLayer, PrunableLayers, only_these_learn
+from proxsparse.layers.sharded import ShardedLayers, shard_model
 
-__all__ = ["PrunableLayer", "PrunableLayers", "decoder_blocks", "only_these_learn", "prunable_layers"]
+__all__ = [
+    "PrunableLayer",
+    "PrunableLayers",
+    "ShardedLayers",
+    "decoder_blocks",
+    "only_these_learn",
+    "prunable_layers",
+    "shard_model",
+]

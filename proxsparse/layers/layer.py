@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from proxsparse.layers.ranks import ALONE, Ranks
+
 
 @dataclass(frozen=True, eq=False)
 class PrunableLayer:
@@ -53,11 +55,12 @@ class PrunableLayer:
 
 class PrunableLayers(dict[str, PrunableLayer]):
     """The prunable layers of a model by name, in its order. skipped: {name: reason} of everything else in the
-    decoder blocks that has two dimensions or more, and is left dense."""
+    decoder blocks that has two dimensions or more, and is left dense. ranks: who holds rows of them; see `sharded`."""
 
-    def __init__(self):
+    def __init__(self, ranks: Ranks = ALONE):
         super().__init__()
         self.skipped: dict[str, str] = {}
+        self.ranks = ranks
 
     def by_parameter(self) -> dict[nn.Parameter, list[PrunableLayer]]:
         """The layers that each parameter holds: one, or several experts."""
@@ -65,6 +68,24 @@ class PrunableLayers(dict[str, PrunableLayer]):
         for layer in self.values():
             found.setdefault(layer.parameter, []).append(layer)
         return found
+
+    def numel(self, name: str) -> int:
+        """How many weights a layer has, on all ranks together."""
+        return self[name].numel
+
+    def gathered(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """{layer: tensor of the rows that this rank holds} → {layer: tensor of all rows}, on every rank."""
+        return rows
+
+    def own_rows(self, name: str, whole: Tensor) -> Tensor:
+        """Of a tensor of all rows of a layer, those that this rank holds."""
+        return whole
+
+    @contextmanager
+    def located(self, names: dict[int, str]) -> Iterator[None]:
+        """While open, and while a block runs, `names` has for the address of each of its matrices the layer's name."""
+        names.update({layer.matrix.data_ptr(): name for name, layer in self.items()})
+        yield
 
     def parameters(self) -> list[nn.Parameter]:
         """What an optimizer trains: each parameter once."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +38,16 @@ class FullUpdate:
         make_optimizer: MakeOptimizer = adamw,
     ):
         self.originals, self.config = originals, config
-        model.float()
-        for parameter, original in originals.items():
-            if parameter.data_ptr() == original.data_ptr():  # it was float32 already
-                parameter.data = original.clone()
+        self._become_soft(model)
         self.device = next(iter(originals)).device
         self.optimizer = make_optimizer(list(originals))
+
+    def _become_soft(self, model: nn.Module) -> None:
+        """Give the parameters float32 weights of their own."""
+        model.float()
+        for parameter, original in self.originals.items():
+            if parameter.data_ptr() == original.data_ptr():  # it was float32 already
+                parameter.data = original.clone()
 
     def step(
         self, index: int, learning_rate: float, backward: Callable[[], float], loss_weight: LossWeight | None
@@ -51,8 +55,7 @@ class FullUpdate:
         """See `Update`."""
         self.optimizer.param_groups[0]["lr"] = learning_rate
         try:
-            held = nullcontext() if loss_weight is None else holding(self.originals, loss_weight)
-            with summed_gradients(self.originals), held:
+            with self._gradients_at(loss_weight):
                 loss = backward()
             norm = self._clip()
             started = clock(self.device)
@@ -62,6 +65,16 @@ class FullUpdate:
         finally:
             self.optimizer.zero_grad()
 
+    @contextmanager
+    def _gradients_at(self, loss_weight: LossWeight | None) -> Iterator[None]:
+        """While open, the loss is taken at these weights; afterwards the parameters have its gradient."""
+        held = nullcontext() if loss_weight is None else holding(self.originals, loss_weight)
+        with summed_gradients({parameter: parameter for parameter in self.originals}), held:
+            yield
+
+    def _norm(self, gradients: list[Tensor]) -> Tensor:
+        return nn.utils.get_total_norm(gradients)
+
     @torch.no_grad()
     def _clip(self) -> float:
         """Add the frozen-weight penalty's gradient, and clip. Returns the norm before clipping."""
@@ -70,7 +83,7 @@ class FullUpdate:
                 penalty = frozen_weight_gradient(parameter, original, self.config.epsilon).mul_(self.config.lambda2)
                 parameter.grad = penalty if parameter.grad is None else parameter.grad.add_(penalty)
         trained = [parameter for parameter in self.originals if parameter.grad is not None]  # an idle expert has none
-        norm = nn.utils.get_total_norm([parameter.grad for parameter in trained])
+        norm = self._norm([parameter.grad for parameter in trained])
         if self.config.clip > 0:
             nn.utils.clip_grads_with_norm_(trained, self.config.clip, norm)
         return norm.item()

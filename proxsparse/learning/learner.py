@@ -21,17 +21,20 @@ from torch import Tensor
 from proxsparse.config import LearnConfig
 from proxsparse.errors import DivergedError, ProxSparseError
 from proxsparse.layers import PrunableLayers, prunable_layers
+from proxsparse.layers.sharded import ShardedLayers
 from proxsparse.learning import state as saved
 from proxsparse.learning.clock import clock
 from proxsparse.learning.full_update import FullUpdate
 from proxsparse.learning.lean_update import LeanUpdate
 from proxsparse.learning.loss import Loss, configured_loss
 from proxsparse.learning.metric import Metric, configured_metric
-from proxsparse.learning.originals import LossWeight, Originals, holding
+from proxsparse.learning.originals import LossWeight, Originals
 from proxsparse.learning.ramp import growth_factor
 from proxsparse.learning.report import LayerRow, StepReport, total
 from proxsparse.learning.room import check_room
 from proxsparse.learning.schedule import learning_rate_at, passes_at, seed_at
+from proxsparse.learning.sharded_originals import ShardedOriginals
+from proxsparse.learning.sharded_update import ShardedUpdate
 from proxsparse.learning.state import State
 from proxsparse.learning.update import Update, UpdateFactory, choose_memory
 from proxsparse.masks.mask import Mask
@@ -125,9 +128,10 @@ class MaskLearner:
         self.step_index, self.phase, self._pending, self.restored = 0, "gradient", None, False
         self.growth_left, self.lambda1 = self.config.ramp, self.config.lambda1 / self.config.ramp
 
-        self.originals = Originals(model, self.layers)
-        self.squared_norms = {name: self.originals[name].double().square().sum().item() for name in self.layers}
-        weights = sum(layer.numel for layer in self.layers.values())
+        self.sharded = isinstance(self.layers, ShardedLayers)
+        self.originals = ShardedOriginals(model, self.layers) if self.sharded else Originals(model, self.layers)
+        self.squared_norms = self._summed({name: self.originals[name].double().square().sum() for name in self.layers})
+        weights = sum(self.layers.numel(name) for name in self.layers)
         self._typical = math.sqrt(sum(self.squared_norms.values()) / weights) or math.inf
         self.memory = choose_memory(self.config, model, self.layers, self.device)
         if state is None:
@@ -141,7 +145,9 @@ class MaskLearner:
                 self.memory = state[1]["memory"]
             self._read(state)
         try:
-            self._take_model(update or UPDATES[self.memory])
+            self._take_model(
+                update or (partial(ShardedUpdate, self.originals) if self.sharded else UPDATES[self.memory])
+            )
             if state is not None:
                 saved.check_memory(state, self.memory)
                 saved.put_weights(state, self)
@@ -151,10 +157,11 @@ class MaskLearner:
 
     def _take_model(self, update: UpdateFactory) -> None:
         """Let the model hold soft weights, and train nothing else of it."""
-        self.model.zero_grad()  # `originals` keeps what there was
-        self.model.requires_grad_(False)
-        for parameter in self.originals.values:
-            parameter.requires_grad_(True)
+        if not self.sharded:  # else only these ask for one already
+            self.model.zero_grad()  # `originals` keeps what there was
+            self.model.requires_grad_(False)
+            for parameter in self.originals.values:
+                parameter.requires_grad_(True)
         self.update: Update = update(self.model, self.originals.values, self.config)
         self.memory = self.update.memory
         self.precision = "bf16" if self.memory == "lean" else self.config.precision
@@ -163,7 +170,9 @@ class MaskLearner:
         """Compare magnitudes in this metric from now on. Relative λ1 is in units of the RMS of the original weights in it."""
         self.scales = dict(scales)
         self.unseen = scales.unseen if isinstance(scales, ActivationScales) else ()
-        self._rms = {name: self._root_mean_square(name) for name in self.layers}
+        squares = self._summed({name: self._squared(name) for name in self.layers})
+        # A layer of zeros has 1: any strength leaves it as it is.
+        self._rms = {name: math.sqrt(square / self.layers.numel(name)) or 1.0 for name, square in squares.items()}
 
     def __enter__(self) -> MaskLearner:
         self._expect(self.phase)
@@ -244,7 +253,7 @@ class MaskLearner:
             self._previous[name] = counts.mask
             sums.append(counts.sums)
         operated = clock(self.device)
-        values = torch.stack(sums).tolist()  # the one moment at which a GPU is waited for
+        values = self.layers.ranks.sum_(torch.stack(sums)).tolist()  # the one moment at which a GPU is waited for
         rows = [self._row(name, read_sums(line)) for name, line in zip(self.layers, values, strict=True)]
         ended = clock(self.device)
         strength = self._lambda1
@@ -262,27 +271,35 @@ class MaskLearner:
     # What comes out
 
     def masks(self) -> MaskSet:
-        """The projected masks of the soft weights as they are now."""
+        """The projected masks of the soft weights as they are now. Where several ranks learn, all of them call it."""
+        own = self.own_masks()
+        packed = self.layers.gathered({name: mask.packed for name, mask in own.items()})
+        return MaskSet(
+            {name: Mask(packed[name], (len(packed[name]), mask.shape[1]), mask.n, mask.m) for name, mask in own.items()}
+        )
+
+    def own_masks(self) -> MaskSet:
+        """The masks of the rows that this rank holds: of all, where it is alone."""
         if self.phase == "gradient" or self.restored:
             return MaskSet(self._previous)
         return MaskSet({name: self._project(name) for name in self.layers})
 
     def loss_masks(self) -> MaskSet:
         """The masks under which the loss of this step is taken, where it is taken at the masked weights."""
-        return self.masks()
+        return self.own_masks()
 
     @contextmanager
     def projected(self, masks: MaskSet | None = None):
         """While open, the model holds the original weights under `masks` (default: the projected masks)."""
-        masks = self.masks() if masks is None else masks
-        with holding(self.originals.values, self.originals.copy):
-            masks.apply_(self.layers)
+        own = self.own_masks() if masks is None else self._own_rows(masks)
+        own.check_fits(self.layers)
+        with self.originals.holding(lambda parameter: self.originals.under(parameter, own, parameter.dtype)):
             yield self.model
 
     @contextmanager
     def dense(self):
         """While open, the model holds the original weights, unmasked, to be read only."""
-        with holding(self.originals.values, self.originals.read):
+        with self.originals.holding(self.originals.read):
             yield self.model
 
     def restore(self) -> None:
@@ -290,7 +307,7 @@ class MaskLearner:
         if self.restored:
             return
         try:
-            self._previous = self.masks()
+            self._previous = self.own_masks()
         finally:
             del self.update  # and with it the moments
             self.originals.put_back()
@@ -329,19 +346,34 @@ class MaskLearner:
         self._lambda1 *= factor
         self.growth_left /= factor
 
-    def _root_mean_square(self, name: str) -> float:
+    def _squared(self, name: str) -> Tensor:
+        """The sum of squares of the original weights of this rank, in the metric."""
         matrix, scale = self.originals[name].float(), self.scales[name]
-        rms = (matrix if scale is None else matrix * scale).square().mean().sqrt().item()
-        return rms if rms > 0 else 1.0  # a layer of zeros: any strength leaves it as it is
+        return (matrix if scale is None else matrix * scale).square().sum()
+
+    def _summed(self, numbers: dict[str, Tensor]) -> dict[str, float]:
+        """One number a layer, over all ranks."""
+        summed = self.layers.ranks.sum_(torch.stack(list(numbers.values())).double())
+        return dict(zip(numbers, summed.tolist(), strict=True))
+
+    def _own_rows(self, masks: MaskSet) -> MaskSet:
+        if not self.sharded:
+            return masks
+        found = MaskSet()
+        for name, mask in masks.items():
+            packed = self.layers.own_rows(name, mask.packed)
+            found[name] = Mask(packed, (len(packed), mask.shape[1]), mask.n, mask.m)
+        return found
 
     def _project(self, name: str) -> Mask:
         return Mask.project(self.layers[name].matrix, self.config.n, self.config.m, self.scales[name])
 
     def _backward(self, passes: Iterator[Tensor]) -> float:
-        """Forward and backward of all passes of a step; their mean loss."""
+        """Forward and backward of all passes of a step, this rank's windows of each; the mean loss of all ranks."""
         total_loss = 0.0
         for drawn in passes:
-            loss = self.loss(self, self.windows[drawn].to(self.device)) / self.config.accumulation
+            own, share = self.layers.ranks.share(drawn)
+            loss = self.loss(self, self.windows[own].to(self.device)) * share / self.config.accumulation
             if not loss.requires_grad:
                 raise ProxSparseError(
                     f"No gradient reaches the prunable weights of {type(self.model).__name__}, and no mask can be learned for it: "
@@ -349,7 +381,7 @@ class MaskLearner:
                 )
             loss.backward()
             total_loss += loss.item()
-        return total_loss
+        return self.layers.ranks.sum_(torch.tensor(total_loss, dtype=torch.float64, device=self.device)).item()
 
     def _loss_weight(self) -> LossWeight | None:
         """`masked`: the original weights under the projected masks. Their gradient is taken for that of the soft weights
@@ -367,10 +399,10 @@ class MaskLearner:
 
     def _row(self, name: str, sums: Sums) -> LayerRow:
         n, m = self.config.n, self.config.m
-        moved = math.sqrt(sums.squared_drift / self.layers[name].numel)
+        moved = math.sqrt(sums.squared_drift / self.layers.numel(name))
         if not (sums.finite and math.isfinite(sums.regularizer) and moved <= MOST_DRIFT * self._typical):
             raise self._diverged(f"the weights of {name} have moved by {moved:g} on average")
-        return LayerRow.of(sums, self.layers[name].numel // m, self.squared_norms[name], n, m)
+        return LayerRow.of(sums, self.layers.numel(name) // m, self.squared_norms[name], n, m)
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(

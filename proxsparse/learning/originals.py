@@ -84,6 +84,12 @@ class Originals:
                 out.copy_(matrix)
         return masked
 
+    @contextmanager
+    def holding(self, value: LossWeight) -> Iterator[None]:
+        """While open, the model holds what `value` gives for each prunable parameter."""
+        with holding(self.values, value):
+            yield
+
     def put_back(self) -> None:
         """Bring the model back as it came: weights, buffers, what asks for a gradient, and the gradients it held."""
         for parameter, data, requires_grad, gradient in self._parameters:

@@ -27,7 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from proxsparse.config import LearnConfig
+from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayers
+from proxsparse.layers.sharded import ShardedLayers
 from proxsparse.learning.originals import LossWeight
 from proxsparse.memory import available_bytes
 
@@ -81,7 +83,12 @@ weights in the dtype they are learned in."""
 def choose_memory(
     config: LearnConfig, model: nn.Module, layers: PrunableLayers, device: torch.device
 ) -> Literal["full", "lean"]:
-    """`full` or `lean`: what the configuration says, or for `auto` lean where a GPU has no room for full."""
+    """`full` or `lean`: what the configuration says, or for `auto` lean where a GPU has no room for full. Raises ProxSparseError for
+    lean where several ranks share the model."""
+    if isinstance(layers, ShardedLayers):
+        if config.memory == "lean":
+            raise ProxSparseError("memory lean is for one process: choose full, which several processes share.")
+        return "full"
     if config.memory != "auto":
         return config.memory
     if device.type != "cuda" or config.accumulation > 1 or config.precision == "fp32":

@@ -16,7 +16,7 @@ _BITS = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
 def pack(mask: Tensor) -> Tensor:
     """Bool (rows, columns) → uint8 (rows, ⌈columns/8⌉); bit k of a byte is column 8·byte + k."""
     rows, columns = mask.shape
-    padded = torch.nn.functional.pad(mask, (0, -columns % 8)).view(rows, -1, 8)
+    padded = torch.nn.functional.pad(mask, (0, -columns % 8)).view(rows, -(-columns // 8), 8)
     return (padded * _BITS.to(mask.device)).sum(-1, dtype=torch.uint8)
 
 
@@ -32,7 +32,7 @@ def pack_planes(kept: Tensor, shape: Sequence[int]) -> Tensor:
     packed = codes[:, 0].clone()
     for i in range(1, 8 // m):
         packed |= codes[:, i] << (i * m)
-    return packed.view(shape[0], -1)
+    return packed.view(shape[0], columns // 8)
 
 
 def unpack(packed: Tensor, columns: int) -> Tensor:

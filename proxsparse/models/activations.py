@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -12,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayer, PrunableLayers
+from proxsparse.layers.ranks import Ranks
 from proxsparse.layers.trace import experts_one_by_one
 from proxsparse.models.forward import autocast
 from proxsparse.progress import Progress, no_progress
@@ -98,6 +100,11 @@ class InputNorms:
         self.tokens += len(inputs)
         self.squares += inputs.float().square().sum(0)
 
+    def add_those_of(self, ranks: Ranks) -> None:
+        """Add what the other ranks have seen."""
+        ranks.sum_(self.squares)
+        self.tokens = int(ranks.sum_(torch.tensor(self.tokens, device=self.squares.device)))
+
     def norms(self) -> Tensor:
         """float32 (in,)."""
         return self.squares.sqrt()
@@ -170,12 +177,15 @@ def activation_scales(
     device = next(model.parameters()).device
     decoder = model.base_model  # without the LM head: nobody asks for the next token here
     seen = {name: InputNorms(layer) for name, layer in layers.items()}
-    observer = InputObserver(layers, seen)
-    with experts_one_by_one(model):
-        for index in range(0, len(windows), batch):
-            progress(index, len(windows), "measuring activations")
-            with autocast(device, precision), observer:
-                decoder(input_ids=windows[index : index + batch].to(device), use_cache=False)
+    observer, ranks = InputObserver({}, seen), layers.ranks
+    with experts_one_by_one(model), layers.located(observer.names):
+        for some in torch.arange(len(windows)).split(batch * ranks.count):
+            progress(int(some[0]), len(windows), "measuring activations")
+            own, share = ranks.share(some)
+            with autocast(device, precision), observer if share else nullcontext():
+                decoder(input_ids=windows[own].to(device), use_cache=False)
+    for inputs in seen.values():
+        inputs.add_those_of(ranks)
     unseen = tuple(name for name, inputs in seen.items() if not inputs.tokens)
     if len(unseen) == len(seen):
         raise ProxSparseError(

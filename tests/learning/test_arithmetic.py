@@ -58,7 +58,7 @@ def test_only_what_autocast_casts_is_held_in_its_arithmetic():
 def test_gradients_are_summed_in_float32_whatever_parameters_hold():
     parameter, idle = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
     soft, passes = parameter.data, (1.0, 2**-9, 2**-9)
-    with summed_gradients([parameter, idle]):
+    with summed_gradients({parameter: parameter, idle: idle}):
         parameter.data = soft.bfloat16()
         for factor in passes:
             (parameter * factor).sum().backward()

@@ -1,0 +1,44 @@
+"""The processes that learn one mask together, in `torch.distributed`'s terms: ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """index: which of `count` processes this is. One that is alone needs no process group, and waits for nobody.
+
+    What all ranks call is called by all of them in the same order, or they wait for each other for ever.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def started(cls) -> Ranks:
+        """Those of the process group that `torch.distributed.init_process_group` has made; alone where there is none."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return ALONE
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """The tensor, in place its sum over all ranks. All ranks call it."""
+        if self.count > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def share(self, items: Tensor) -> tuple[Tensor, float]:
+        """(this rank's part of `items`, what share of them it is), so that all parts together are `items`.
+
+        Where there are fewer items than ranks, a rank without one gets the first, and the share 0: it has to take part in
+        whatever the others do with theirs.
+        """
+        own = items[self.index :: self.count]
+        return (own, len(own) / len(items)) if len(own) else (items[:1], 0.0)
+
+
+ALONE = Ranks()

@@ -1,0 +1,233 @@
+"""A model whose blocks lie on several ranks, in whole rows: FSDP2 shards, and each rank's part of the prunable layers.
+
+`torch.distributed.fsdp.fully_shard` leaves each rank a slice of every parameter of a block and gathers a whole block while
+it runs. Slices are taken along the output dimension, so that no group is cut: a projection, the proximal operator and a
+count concern the rank's own rows alone. Embeddings, final norm and LM head, which do not learn, are whole on every rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from proxsparse.errors import ProxSparseError
+from proxsparse.layers.find import decoder_blocks
+from proxsparse.layers.layer import PrunableLayer, PrunableLayers
+from proxsparse.layers.ranks import Ranks
+
+if TYPE_CHECKING:  # these take a second to import, and most learners are alone
+    from torch.distributed.tensor import DTensor, Shard
+
+
+@dataclass(frozen=True, eq=False)
+class RowShard(PrunableLayer):
+    """The rows [first, first + out_features) of a layer, `whole`, that one rank holds; there may be none.
+
+    `parameter` belongs to the rank alone: it takes what is learned. `whole` is the layer of the whole model, whose own
+    parameter holds nothing any more: `whole.matrix_of` shows its matrix in a gathered parameter.
+    """
+
+    first: int = 0
+    whole: PrunableLayer | None = None
+    whole_out_features: int = 0
+
+
+class ShardedLayers(PrunableLayers):
+    """Each rank's rows of the prunable layers.
+
+    model_parameters: {parameter of the shards: the model's, a DTensor of the same rows}.
+    """
+
+    def __init__(self, ranks: Ranks):
+        super().__init__(ranks)
+        self.model_parameters: dict[nn.Parameter, DTensor] = {}
+        self._holders: dict[str, tuple[nn.Module, str, nn.Module]] = {}  # {layer: (module, its attribute, its block)}
+
+    def gathered(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """{layer: tensor of its own rows, (rows, …)} → {layer: tensor of all rows}, on every rank. All ranks call it."""
+        found = {}
+        for name, own in rows.items():
+            layer = self[name]
+            found[name] = own.new_zeros(layer.whole_out_features, *own.shape[1:])
+            found[name][layer.first : layer.first + len(own)] = own
+            self.ranks.sum_(found[name])
+        return found
+
+    def own_rows(self, name: str, whole: Tensor) -> Tensor:
+        """Of a tensor of all rows of a layer, those that this rank holds."""
+        layer = self[name]
+        return whole[layer.first : layer.first + layer.out_features]
+
+    def numel(self, name: str) -> int:
+        """See `PrunableLayers.numel`."""
+        return self[name].whole_out_features * self[name].in_features
+
+    @contextmanager
+    def located(self, names: dict[int, str]) -> Iterator[None]:
+        """See `PrunableLayers.located`. Where a block lies is known while it is gathered: when it runs."""
+
+        def gathered(block: nn.Module, _) -> None:
+            for name, (module, attribute, own_block) in self._holders.items():
+                if own_block is block:
+                    names[self[name].whole.matrix_of(getattr(module, attribute).data).data_ptr()] = name
+
+        def released(*_) -> None:
+            names.clear()  # other tensors may come to lie there
+
+        blocks = {id(block): block for *_, block in self._holders.values()}.values()
+        hooks = [block.register_forward_pre_hook(gathered) for block in blocks]  # after FSDP's, which gathers
+        hooks += [block.register_forward_hook(released) for block in blocks]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def shard_model(
+    model: nn.Module, layers: PrunableLayers, arithmetic: torch.dtype, device: torch.device | str = "cpu"
+) -> ShardedLayers:
+    """Shard the decoder blocks of a model over all ranks, in place, and return this rank's rows of its layers.
+
+    All ranks call it, with the same model. Only the prunable weights ask for a gradient afterwards.
+
+    Parameters
+    ----------
+    model : transformers model
+        With its weights, the same on every rank.
+    layers : PrunableLayers
+        Of `model`.
+    arithmetic : torch.dtype
+        In what matrices are multiplied: the weights of linear maps get it, so that as few bytes as possible are gathered. Everything else
+        becomes float32, as a learner on one device has it. So do all prunable weights of a block that holds them in other modules, such
+        as all experts in one parameter: FSDP2 wants one dtype for what learns in a block.
+    device : torch.device or str
+        Of this rank.
+
+    Returns
+    -------
+    ShardedLayers
+
+    Raises
+    ------
+    ProxSparseError
+        Where a parameter cannot be cut into whole rows: a transposed one whose output dimension is no multiple of the
+        number of ranks, or one that stores its matrices in another shape.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import Shard
+
+    ranks = Ranks.started()
+    mesh = init_device_mesh(torch.device(device).type, (ranks.count,))
+    by_parameter = layers.by_parameter()
+    blocks = list(
+        {id(block): block for *_, block in decoder_blocks(model)}.values()
+    )  # one may be run in several places
+    originals = {parameter: parameter.data for parameter in by_parameter}  # in the dtype they came in
+    dimensions = {parameter: _dimension(held, ranks) for parameter, held in by_parameter.items()}
+    holders = _holders(layers, blocks)
+    model.float().requires_grad_(False)
+    for block in blocks:
+        _cast(block, by_parameter, arithmetic)
+    outside = _outside(model, blocks)
+    for parameter in outside:
+        parameter.data = parameter.data.to(device)
+
+    def placement(parameter: nn.Parameter) -> Shard:
+        return Shard(dimensions.get(parameter, 0))
+
+    for block in blocks:
+        fully_shard(block, mesh=mesh, shard_placement_fn=placement)
+    # The root, which prefetches the next block, is what both the model and whoever needs hidden states alone run through.
+    fully_shard(model.base_model, mesh=mesh, ignored_params=outside)
+    for module in model.modules():
+        if hasattr(module, "set_gradient_divide_factor"):  # each rank's loss is weighted already: gradients are summed
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+    return _shards(layers, originals, dimensions, holders, ranks, torch.device(device))
+
+
+def _dimension(held: list[PrunableLayer], ranks: Ranks) -> int:
+    """Along which dimension a parameter is cut: experts apart, else output features."""
+    first = held[0]
+    shape = tuple(first.parameter.shape)
+    if first.stored is not None and shape != first.stored:
+        raise ProxSparseError(
+            f"{first.name} is stored as {shape}, in which rows of several matrices follow each other: it cannot be learned on "
+            "several ranks yet; use one."
+        )
+    if first.stored is None and first.transposed:
+        if shape[1] % ranks.count:
+            raise ProxSparseError(
+                f"{first.name} has {shape[1]} outputs, stored as columns, and {ranks.count} ranks cannot share them evenly: use a number "
+                f"of ranks that divides {shape[1]}."
+            )
+        return 1
+    return 0
+
+
+def _holders(layers: PrunableLayers, blocks) -> dict[str, tuple[nn.Module, str, nn.Module]]:
+    places = {
+        parameter: (module, name, block)
+        for block in blocks
+        for module in block.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+    }
+    return {name: places[layer.parameter] for name, layer in layers.items()}
+
+
+def _cast(block: nn.Module, trained: dict[nn.Parameter, list[PrunableLayer]], arithmetic: torch.dtype) -> None:
+    maps = {module.weight for module in block.modules() if isinstance(module, nn.Linear | Conv1D)}
+    learning = [parameter for parameter in block.parameters() if parameter in trained]
+    dtype = arithmetic if all(parameter in maps for parameter in learning) else torch.float32
+    for parameter in learning:
+        parameter.data = parameter.data.to(dtype).contiguous()
+        parameter.requires_grad_(True)
+
+
+def _outside(model: nn.Module, blocks) -> set[nn.Parameter]:
+    inside = {parameter for block in blocks for parameter in block.parameters()}
+    return {parameter for parameter in model.parameters() if parameter not in inside}
+
+
+def _shards(layers, originals, dimensions, holders, ranks: Ranks, device: torch.device) -> ShardedLayers:
+    found = ShardedLayers(ranks)
+    found.skipped, found._holders = layers.skipped, holders
+    own = dict[nn.Parameter, nn.Parameter]()
+    for parameter, original in originals.items():
+        module, attribute, _ = holders[next(name for name, layer in layers.items() if layer.parameter is parameter)]
+        dimension, placed = dimensions[parameter], getattr(module, attribute)
+        length = -(-original.shape[dimension] // ranks.count)  # as torch.chunk cuts; the last may be shorter, or empty
+        first = min(ranks.index * length, original.shape[dimension])
+        rows = original.narrow(dimension, first, placed.to_local().shape[dimension])
+        own[parameter] = nn.Parameter(rows.to(device).contiguous(), requires_grad=True)
+        found.model_parameters[own[parameter]] = placed
+    for name, layer in layers.items():
+        found[name] = _shard(layer, originals[layer.parameter], own[layer.parameter], ranks)
+    return found
+
+
+def _shard(layer: PrunableLayer, original: Tensor, own: nn.Parameter, ranks: Ranks) -> RowShard:
+    rows, columns = layer.matrix_of(original).shape
+    about = {"whole": layer, "whole_out_features": rows}
+    if layer.stored is None:
+        length = -(-rows // ranks.count)
+        return RowShard(
+            layer.name, layer.block, layer.projection, own, None, layer.transposed, None,
+            first=min(ranks.index * length, rows), **about,
+        )  # fmt: skip
+    length = -(-layer.stored[0] // ranks.count)
+    place = (layer.expert or 0) - ranks.index * length
+    if 0 <= place < own.shape[0]:
+        return RowShard(
+            layer.name, layer.block, layer.projection, own, place, layer.transposed, tuple(own.shape), first=0, **about
+        )
+    nothing = nn.Parameter(own.new_empty(0, columns), requires_grad=False)
+    return RowShard(layer.name, layer.block, layer.projection, nothing, first=0, **about)

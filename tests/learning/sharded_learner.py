@@ -1,0 +1,71 @@
+"""What one rank does in tests of several: learn the mask of every tiny model named, and leave what came out.
+
+python tests/learning/sharded_learner.py DIRECTORY INDEX COUNT FAMILY …
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from tiny_models import random_windows, tiny_model
+
+from proxsparse import LearnConfig, MaskLearner, prunable_layers
+from proxsparse.layers import shard_model
+
+STEPS = 20
+# Clipping is on, and every step has three windows: with 2 and 4 ranks not all of them have as many, or any.
+CONFIGS = {
+    "masked": {"precision": "fp32", "distill": 0.5},
+    "soft": {"precision": "fp32", "distill": 0.0, "loss_at": "soft", "metric": "weight", "lambda2": 0.1},
+    "accumulated": {"precision": "fp32", "distill": 0.0, "accumulation": 2},
+}
+
+
+def config(kind: str) -> LearnConfig:
+    return LearnConfig(steps=STEPS, batch=3, learning_rate=3e-3, metric_windows=5, memory="full", **CONFIGS[kind])
+
+
+def learned(learner: MaskLearner) -> tuple[dict, dict]:
+    """(numbers of all steps, {layer: packed mask}) of a learner that takes all of its steps."""
+    reports = [learner.step() for _ in range(STEPS)]
+    masks = learner.masks()
+    numbers = {
+        "losses": [report.loss for report in reports], "norms": [report.gradient_norm for report in reports],
+        "flips": [report.flips for report in reports], "drift": [report.drift for report in reports],
+        "regularizer": [report.regularizer for report in reports],
+        "layers": [report.layers["flips_from_start"] for report in reports],
+    }  # fmt: skip
+    return numbers, {name: mask.packed for name, mask in masks.items()}
+
+
+def case(name: str) -> tuple[str, str]:
+    family, _, kind = name.partition(" ")
+    return family, kind or "masked"
+
+
+def main(directory: str, index: str, count: str, *cases: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{directory}/store", rank=int(index), world_size=int(count))
+    found = {}
+    for name in cases:
+        family, kind = case(name)
+        model = tiny_model(family)
+        before = model(input_ids=random_windows(1)).logits
+        layers = shard_model(model, prunable_layers(model), torch.float32)
+        learner = MaskLearner(model, random_windows(), config(kind), layers)
+        numbers, masks = learned(learner)
+        with torch.no_grad(), learner.dense():
+            same = torch.equal(model(input_ids=random_windows(1)).logits, before)
+        found[name] = numbers | {
+            "dense is as before": same,
+            "masks": {key: mask.tolist() for key, mask in masks.items()},
+        }
+        learner.restore()
+    Path(directory, f"{index}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

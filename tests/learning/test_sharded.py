@@ -1,0 +1,91 @@
+"""Several ranks learn what one process learns: the same losses to float32's rounding, and the very same masks."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import sharded_learner
+from sharded_learner import STEPS, config, learned
+from tiny_models import random_windows, tiny_model
+
+import proxsparse
+from proxsparse import MaskLearner
+
+ROUNDING = 1e-6  # relative; sums over ranks have another order than those of one process
+FOUR_FAMILIES = ("llama", "gpt2", "mixtral", "opt")  # tied and untied heads, Conv1D, experts in one parameter
+CASES = {
+    1: ("llama",),
+    2: (*FOUR_FAMILIES, "llama soft", "gpt2 soft", "llama accumulated"),
+    3: ("llama", "mixtral"),  # uneven rows, and a rank without any expert
+    4: (*FOUR_FAMILIES, "llama soft", "mixtral accumulated"),
+}
+
+
+def run_ranks(directory: Path, count: int, *cases: str) -> list[subprocess.CompletedProcess]:
+    """Start sharded_learner.py once a rank, and wait for all."""
+    tests = Path(__file__).parents[1]
+    paths = [str(Path(proxsparse.__file__).parents[1]), str(tests)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, sharded_learner.__file__, str(directory)]
+    started = [
+        subprocess.Popen(
+            [*command, str(index), str(count), *cases],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for index in range(count)
+    ]  # fmt: skip
+    return [
+        subprocess.CompletedProcess(process.args, process.wait(), output)
+        for process in started
+        for output in [process.communicate(timeout=600)[0]]
+    ]
+
+
+@pytest.fixture(scope="module")
+def on_ranks(tmp_path_factory):
+    """count → what each rank found, by case."""
+
+    @cache
+    def found(count: int) -> list[dict]:
+        directory = tmp_path_factory.mktemp("ranks")
+        for process in run_ranks(directory, count, *CASES[count]):
+            assert process.returncode == 0, process.stdout[-3000:]
+        return [json.loads((directory / f"{index}.json").read_text()) for index in range(count)]
+
+    return found
+
+
+@cache
+def alone(case: str) -> tuple[dict, dict]:
+    family, kind = sharded_learner.case(case)
+    with MaskLearner(tiny_model(family), random_windows(), config(kind)) as learner:
+        return learned(learner)
+
+
+@pytest.mark.parametrize(("count", "case"), [(count, case) for count, cases in CASES.items() for case in cases])
+def test_ranks_learn_what_one_process_learns(on_ranks, count, case):
+    numbers, masks = alone(case)
+    assert sum(numbers["flips"]) > 10 * STEPS, "a run in which nothing moves shows nothing"
+    for rank in on_ranks(count):
+        found = rank[case]
+        for name in ("losses", "norms", "regularizer", "drift"):
+            assert found[name] == pytest.approx(numbers[name], rel=ROUNDING), name
+        assert found["flips"] == numbers["flips"]
+        assert found["layers"] == numbers["layers"], "counted layer by layer"
+        assert found["masks"] == {name: packed.tolist() for name, packed in masks.items()}
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_dense_model_is_as_it_came(on_ranks, count):
+    assert all(found["dense is as before"] for rank in on_ranks(count) for found in rank.values())
+
+
+def test_columns_that_cannot_be_shared_evenly_are_refused_in_one_sentence(tmp_path):
+    for process in run_ranks(tmp_path, 3, "gpt2"):
+        assert process.returncode != 0
+        assert "has 32 outputs" in process.stdout or "has 128 outputs" in process.stdout
+        assert "use a number of ranks that divides" in process.stdout
