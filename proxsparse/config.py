@@ -41,6 +41,7 @@ BOS = (
 # Beyond these nobody can mean what they ask for. Within them, what the text, the model and the machine have room for counts.
 MOST_STEPS, MOST_WINDOWS, MOST_TOKENS, MOST_SEED = 1_000_000, 1_000_000, 2**20, 2**32 - 1
 MOST_TEXTS = 16  # to judge on
+MOST_PROCESSES = 1024
 TRACKERS = ("trackio", "tensorboard", "wandb")  # each the name of its package, and of an extra
 TRIALS = 20  # of a sweep that is no grid
 NAMES = ("embedded", *CORPORA, *JUDGED_ONLY)  # whatever a directory may be called
@@ -207,10 +208,17 @@ class LearnJob:
     device: str | None = setting(None, "cpu, cuda, or cuda:1; default: cuda where there is one")
     evaluate_on: tuple[str, ...] | None = None  # EVALUATE_ON; None: the default of the text that is learned on
     track: str | None = None  # one of TRACKERS, which is told what the records say; not on the page's form
+    launch: pydantic.StrictInt = 1  # processes that share the model, one a GPU; not on the page's form
     learn: LearnConfig = pydantic.Field(default_factory=LearnConfig)
 
     def __post_init__(self):
         object.__setattr__(self, "evaluate_on", checked_texts(self.corpus, self.evaluate_on))
+        if not 1 <= self.launch <= MOST_PROCESSES:
+            raise ProxSparseError(f"launch is {self.launch}: give from 1 to {MOST_PROCESSES} processes.")
+        if self.launch > 1 and self.learn.memory == "lean":
+            raise ProxSparseError(
+                "memory lean is for one process: choose full, which several processes share, or launch 1."
+            )
         if self.track not in (None, *TRACKERS):
             raise ProxSparseError(f"track is {self.track!r}: choose one of {', '.join(TRACKERS)}.")
 

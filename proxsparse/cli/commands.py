@@ -18,6 +18,7 @@ from proxsparse.files import local_path
 from proxsparse.runs import Run, look_at_runs, new_run_path
 from proxsparse.runs.additions import ADDED, add_to_comparison
 from proxsparse.runs.commands import VALUES, require
+from proxsparse.runs.launch import set_launch
 from proxsparse.runs.places import move
 from proxsparse.runs.readers.comparison import check_masks, check_runs
 from proxsparse.runs.tracking import require_tracker
@@ -78,6 +79,8 @@ def resume(arguments: argparse.Namespace) -> int:
         raise ProxSparseError(f"Run {run.id} is done: {more}.")
     require(run, "start")
     move(run, getattr(arguments, "evaluate_on", None), model=arguments.model, corpus=arguments.corpus)
+    if "launch" in arguments:
+        set_launch(run, arguments.launch)
     return start(run, arguments)
 
 

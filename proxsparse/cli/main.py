@@ -105,6 +105,9 @@ def build_parser() -> argparse.ArgumentParser:
     def add_out(verb, what: str) -> None:
         verb.add_argument("--out", metavar="DIR", help=f"the {what}'s directory (default: a new one under runs/)")
 
+    def add_launch(verb, help: str) -> None:
+        verb.add_argument("--launch", type=int, metavar="N", default=argparse.SUPPRESS, help=help)
+
     def add_preset(verb) -> None:
         names = ", ".join(PRESETS)
         verb.add_argument(
@@ -125,6 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--track", choices=TRACKERS, default=argparse.SUPPRESS,
         help="also write what the run records to this tracker, on this machine (pip install 'proxsparse[NAME]')",
     )  # fmt: skip
+    add_launch(learn, "so many processes share the model, one a GPU, or all of them the CPU (default 1)")
     add_settings(learn, LearnJob, "the job")
     add_settings(learn, LearnConfig, "the learner")
 
@@ -210,6 +214,7 @@ def build_parser() -> argparse.ArgumentParser:
     resume.add_argument("directory", metavar="RUN")
     resume.add_argument("--model", metavar="MODEL", help="where its model lies now (default: where its run.json says)")
     resume.add_argument("--corpus", metavar="TEXT", help="where its text lies now (default: where its run.json says)")
+    add_launch(resume, "with so many processes from now on (default: as before)")
     add_further_texts(resume, "on which texts it is judged besides, from now on (default: as its run.json says)")
     add_worker(resume)
     add_json(resume)

@@ -28,6 +28,15 @@ class Perplexity:
     context: int
     seconds: float
 
+    @classmethod
+    def of(cls, losses: Tensor, context: int, seconds: float) -> Perplexity:
+        """From the mean loss of every window, float64 (count,). Windows are equally long: the mean of their means is the mean
+        over tokens."""
+        mean = losses.mean().item()
+        stderr = losses.std().item() / math.sqrt(len(losses)) if len(losses) > 1 else math.nan
+        value = math.exp(min(mean, 700))
+        return cls(value, value * stderr, len(losses) * (context - 1), len(losses), context, seconds)
+
     def __str__(self) -> str:
         return f"{self.value:.2f} ± {self.stderr:.2f} ({self.windows} windows of {self.context} tokens)"
 
@@ -70,11 +79,7 @@ def perplexity(
     """
     started = time.perf_counter()
     losses = window_losses(model, windows, batch, precision, progress)
-    mean = losses.mean().item()  # windows are equally long: the mean of their means is the mean over tokens
-    stderr = losses.std().item() / math.sqrt(len(losses)) if len(losses) > 1 else math.nan
-    value = math.exp(min(mean, 700))
-    seconds = time.perf_counter() - started
-    return Perplexity(value, value * stderr, len(losses) * (windows.shape[1] - 1), *windows.shape, seconds)
+    return Perplexity.of(losses, windows.shape[1], time.perf_counter() - started)
 
 
 BOS_WINDOWS = 4  # on which it is told what a BOS token at the beginning of each window changes

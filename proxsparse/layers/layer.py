@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from proxsparse.layers.ranks import ALONE, Ranks
@@ -72,6 +73,18 @@ class PrunableLayers(dict[str, PrunableLayer]):
     def numel(self, name: str) -> int:
         """How many weights a layer has, on all ranks together."""
         return self[name].numel
+
+    def shape_of(self, own: nn.Parameter) -> torch.Size:
+        """The shape of a parameter, of which this rank may hold a part, in the model."""
+        return own.shape
+
+    def part_of(self, own: nn.Parameter, whole: Tensor) -> Tensor:
+        """Of a tensor that is laid out as the whole parameter is, what this rank holds."""
+        return whole
+
+    def whole_of(self, own: nn.Parameter, part: Tensor) -> Tensor:
+        """The inverse of `part_of`. All ranks call it."""
+        return part
 
     def gathered(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         """{layer: tensor of the rows that this rank holds} → {layer: tensor of all rows}, on every rank."""

@@ -64,6 +64,25 @@ class ShardedLayers(PrunableLayers):
         layer = self[name]
         return whole[layer.first : layer.first + layer.out_features]
 
+    def shape_of(self, own: nn.Parameter) -> torch.Size:
+        """See `PrunableLayers.shape_of`."""
+        return self.model_parameters[own].shape
+
+    def part_of(self, own: nn.Parameter, whole: Tensor) -> Tensor:
+        """See `PrunableLayers.part_of`."""
+        (cut,) = self.model_parameters[own].placements
+        length = -(-whole.shape[cut.dim] // self.ranks.count)  # as torch.chunk cuts; the last may be shorter, or empty
+        return whole.narrow(cut.dim, min(self.ranks.index * length, whole.shape[cut.dim]), own.shape[cut.dim])
+
+    def whole_of(self, own: nn.Parameter, part: Tensor) -> Tensor:
+        """See `PrunableLayers.whole_of`."""
+        from torch.distributed.tensor import DTensor
+
+        placed = self.model_parameters[own]
+        return DTensor.from_local(
+            part, placed.device_mesh, placed.placements, shape=placed.shape, stride=placed.stride()
+        ).full_tensor()
+
     def numel(self, name: str) -> int:
         """See `PrunableLayers.numel`."""
         return self[name].whole_out_features * self[name].in_features
@@ -133,17 +152,19 @@ def shard_model(
     originals = {parameter: parameter.data for parameter in by_parameter}  # in the dtype they came in
     dimensions = {parameter: _dimension(held, ranks) for parameter, held in by_parameter.items()}
     holders = _holders(layers, blocks)
-    model.float().requires_grad_(False)
-    for block in blocks:
-        _cast(block, by_parameter, arithmetic)
+    model.requires_grad_(False)
     outside = _outside(model, blocks)
     for parameter in outside:
-        parameter.data = parameter.data.to(device)
+        parameter.data = parameter.data.to(device, torch.float32)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))
 
     def placement(parameter: nn.Parameter) -> Shard:
         return Shard(dimensions.get(parameter, 0))
 
-    for block in blocks:
+    for block in blocks:  # of which one at a time is whole on the device
+        _cast(block.to(device), by_parameter, arithmetic)
         fully_shard(block, mesh=mesh, shard_placement_fn=placement)
     # The root, which prefetches the next block, is what both the model and whoever needs hidden states alone run through.
     fully_shard(model.base_model, mesh=mesh, ignored_params=outside)
@@ -151,7 +172,7 @@ def shard_model(
         if hasattr(module, "set_gradient_divide_factor"):  # each rank's loss is weighted already: gradients are summed
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
-    return _shards(layers, originals, dimensions, holders, ranks, torch.device(device))
+    return _shards(layers, originals, holders, ranks, torch.device(device))
 
 
 def _dimension(held: list[PrunableLayer], ranks: Ranks) -> int:
@@ -184,6 +205,7 @@ def _holders(layers: PrunableLayers, blocks) -> dict[str, tuple[nn.Module, str, 
 
 
 def _cast(block: nn.Module, trained: dict[nn.Parameter, list[PrunableLayer]], arithmetic: torch.dtype) -> None:
+    block.float()
     maps = {module.weight for module in block.modules() if isinstance(module, nn.Linear | Conv1D)}
     learning = [parameter for parameter in block.parameters() if parameter in trained]
     dtype = arithmetic if all(parameter in maps for parameter in learning) else torch.float32
@@ -197,18 +219,16 @@ def _outside(model: nn.Module, blocks) -> set[nn.Parameter]:
     return {parameter for parameter in model.parameters() if parameter not in inside}
 
 
-def _shards(layers, originals, dimensions, holders, ranks: Ranks, device: torch.device) -> ShardedLayers:
+def _shards(layers, originals, holders, ranks: Ranks, device: torch.device) -> ShardedLayers:
     found = ShardedLayers(ranks)
     found.skipped, found._holders = layers.skipped, holders
     own = dict[nn.Parameter, nn.Parameter]()
     for parameter, original in originals.items():
         module, attribute, _ = holders[next(name for name, layer in layers.items() if layer.parameter is parameter)]
-        dimension, placed = dimensions[parameter], getattr(module, attribute)
-        length = -(-original.shape[dimension] // ranks.count)  # as torch.chunk cuts; the last may be shorter, or empty
-        first = min(ranks.index * length, original.shape[dimension])
-        rows = original.narrow(dimension, first, placed.to_local().shape[dimension])
-        own[parameter] = nn.Parameter(rows.to(device).contiguous(), requires_grad=True)
+        placed = getattr(module, attribute)
+        own[parameter] = nn.Parameter(original.new_empty(placed.to_local().shape, device=device))
         found.model_parameters[own[parameter]] = placed
+        own[parameter].data.copy_(found.part_of(own[parameter], original))
     for name, layer in layers.items():
         found[name] = _shard(layer, originals[layer.parameter], own[layer.parameter], ranks)
     return found

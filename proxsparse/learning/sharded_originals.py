@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from proxsparse.layers import PrunableLayer
 from proxsparse.layers.sharded import ShardedLayers
 from proxsparse.learning.originals import LossWeight, Originals
 
@@ -18,7 +19,9 @@ class ShardedOriginals(Originals):
     gathered when a block runs. Between one `holding` and the next they keep what they held last."""
 
     def __init__(self, model: nn.Module, layers: ShardedLayers):
-        self.layers, self._layers_of = layers, layers.by_parameter()
+        self.layers = layers
+        # A rank may hold nothing of a parameter, such as no expert; it takes part in what the others do with it.
+        self._layers_of = {own: list[PrunableLayer]() for own in layers.model_parameters} | layers.by_parameter()
         self.values = {parameter: parameter.data for parameter in self._layers_of}
         named = {parameter: name for name, parameter in model.named_parameters()}
         self.parameters = {named[placed]: own for own, placed in layers.model_parameters.items()}

@@ -8,6 +8,8 @@ version, step, lambda1, growth_left, memory, pattern, unseen, updates {parameter
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,8 @@ from proxsparse.masks.mask import Mask
 from proxsparse.masks.mask_set import MaskSet
 
 VERSION = 1
-State = tuple[dict[str, Tensor], dict]
+MOMENTS = ("exp_avg", "exp_avg_sq")
+State = tuple[Mapping[str, Tensor], dict]
 
 
 def current(state: State) -> State:
@@ -35,19 +38,28 @@ def current(state: State) -> State:
 
 
 def written(learner: Learner) -> State:
-    """The state of `learner`, which stands between two steps."""
-    tensors, updates = {}, {}
+    """The state of `learner`, which stands between two steps; whole tensors, whoever holds what of them. All ranks call it, and all
+    but the first, which writes it down, get no tensors."""
+    tensors, updates, layers = {}, {}, learner.layers
+    writes = layers.ranks.index == 0
+
+    def keep(name: str, whole: Tensor) -> None:
+        if writes:  # of several ranks' tensors one at a time is whole on the device
+            tensors[name] = whole.cpu() if layers.ranks.count > 1 else whole
+
     for name, parameter in learner.originals.parameters.items():
-        tensors[f"soft.{name}"] = parameter.data
+        keep(f"soft.{name}", layers.whole_of(parameter, parameter.data))
         moments = learner.update.optimizer.state.get(parameter)
         if moments:
-            tensors[f"exp_avg.{name}"], tensors[f"exp_avg_sq.{name}"] = moments["exp_avg"], moments["exp_avg_sq"]
+            for kind in MOMENTS:
+                keep(f"{kind}.{name}", layers.whole_of(parameter, moments[kind]))
             updates[name] = int(moments["step"].item())
-    previous = learner.masks()
-    for name in learner.layers:
-        tensors[f"start.{name}"], tensors[f"previous.{name}"] = learner.start[name].packed, previous[name].packed
+    for kind, masks in (("start", learner.start), ("previous", learner.own_masks())):
+        for name, packed in layers.gathered({name: mask.packed for name, mask in masks.items()}).items():
+            keep(f"{kind}.{name}", packed)
+    for name in layers:
         if learner.scales[name] is not None:
-            tensors[f"scale.{name}"] = learner.scales[name]
+            keep(f"scale.{name}", learner.scales[name])
     rest = {
         "version": VERSION, "step": learner.step_index, "lambda1": learner.lambda1, "growth_left": learner.growth_left,
         "memory": learner.memory, "pattern": learner.config.pattern, "unseen": list(learner.unseen), "updates": updates,
@@ -63,15 +75,16 @@ def check(state: State, learner: Learner) -> None:
         raise ProxSparseError(
             f"The checkpoint was written with pattern {rest['pattern']} and this run has pattern {pattern}: set n and m to it."
         )
-    shapes = {f"soft.{name}": [parameter.shape] for name, parameter in learner.originals.parameters.items()}
+    whole = {name: learner.layers.shape_of(own) for name, own in learner.originals.parameters.items()}
+    shapes = {f"soft.{name}": [shape] for name, shape in whole.items()}
     for name, layer in learner.layers.items():
-        rows, columns = layer.out_features, layer.in_features
+        rows, columns = learner.layers.numel(name) // layer.in_features, layer.in_features
         shapes |= {f"{kind}.{name}": [(rows, -(-columns // 8))] for kind in ("start", "previous")}
         if learner.config.metric == "activation":
             shapes[f"scale.{name}"] = [(columns,), (rows, columns)]
-    for name, parameter in learner.originals.parameters.items():
+    for name, shape in whole.items():
         if name in rest["updates"]:
-            shapes |= {f"{kind}.{name}": [parameter.shape] for kind in ("exp_avg", "exp_avg_sq")}
+            shapes |= {f"{kind}.{name}": [shape] for kind in MOMENTS}
     for name, allowed in shapes.items():
         if name not in tensors or tuple(tensors[name].shape) not in [tuple(shape) for shape in allowed]:
             raise ProxSparseError(f"The checkpoint does not fit this run: {name} is missing or has another shape.")
@@ -101,27 +114,22 @@ def scales_of(state: State, learner: Learner) -> dict[str, Tensor | None]:
 
 def masks_of(state: State, kind: str, learner: Learner) -> MaskSet:
     """kind: `start` or `previous`."""
-    n, m = learner.config.n, learner.config.m
-    return MaskSet(
-        {
-            name: Mask(
-                state[0][f"{kind}.{name}"].to(learner.device, copy=True), (layer.out_features, layer.in_features), n, m
-            )
-            for name, layer in learner.layers.items()
-        }
-    )
+    n, m, found = learner.config.n, learner.config.m, MaskSet()
+    for name, layer in learner.layers.items():
+        packed = learner.layers.own_rows(name, state[0][f"{kind}.{name}"])
+        found[name] = Mask(packed.to(learner.device, copy=True), (layer.out_features, layer.in_features), n, m)
+    return found
 
 
 def put_weights(state: State, learner: Learner) -> None:
     """The soft weights into the model, and the moments into the optimizer."""
     tensors, rest = state
     for name, parameter in learner.originals.parameters.items():
-        parameter.data.copy_(tensors[f"soft.{name}"])
+        parameter.data.copy_(learner.layers.part_of(parameter, tensors[f"soft.{name}"]))
         moments = learner.update.optimizer.state
         moments.pop(parameter, None)
         if name in rest["updates"]:
-            moments[parameter] = {
-                "step": torch.tensor(float(rest["updates"][name]), device=learner.device),
-                "exp_avg": tensors[f"exp_avg.{name}"].to(learner.device, copy=True),
-                "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(learner.device, copy=True),
-            }
+            moments[parameter] = {"step": torch.tensor(float(rest["updates"][name]), device=learner.device)}
+            for kind in MOMENTS:
+                part = learner.layers.part_of(parameter, tensors[f"{kind}.{name}"])
+                moments[parameter][kind] = part.to(learner.device, copy=True)

@@ -78,6 +78,16 @@ def start(run: RunDirectory) -> subprocess.Popen:
     return process
 
 
+def set_launch(run: RunDirectory, count: int) -> None:
+    """Let so many processes share the model of a run that learns, from the next start on. Raises ProxSparseError for a number that
+    cannot be, and for another kind of run."""
+    header = run.header()
+    if "job" not in header:
+        raise ProxSparseError(f"Run {run.id} does not learn, and one process works on it: leave --launch out.")
+    header["job"] = LearnJob.from_dict(header["job"] | {"launch": count}).to_dict()
+    write_json(run.path / "run.json", header)
+
+
 def fork(run: RunDirectory, path: str | Path, step: int | None = None, owner: str | None = None, **changes) -> None:
     """Make at `path` a run that goes on from a checkpoint of `run`; see `Run.fork`."""
     require(run, "fork")

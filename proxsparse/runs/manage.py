@@ -84,8 +84,9 @@ def command_line(run: Run) -> str:
             changed = {name: value for name, value in values.items() if name in parent["changed"]}
             words = ["fork", str(run.path.parent / parent["run"]), "--step", parent["step"], *_flags(changed, {})]
             return _command([*words, "--out", "DIR"])
-        usual = _values(LearnJob()) | {"evaluate_on": LearnJob(corpus=job.corpus).judged_on}
-        return _command(["learn", *_flags(_values(job) | {"evaluate_on": job.judged_on, "track": job.track}, usual)])
+        usual = _values(LearnJob()) | {"evaluate_on": LearnJob(corpus=job.corpus).judged_on, "launch": 1}
+        beside = {"evaluate_on": job.judged_on, "track": job.track, "launch": job.launch}
+        return _command(["learn", *_flags(_values(job) | beside, usual)])
     if kind == "compare":
         from proxsparse.config import CompareJob
 

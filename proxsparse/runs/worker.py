@@ -44,7 +44,7 @@ def work(path: str | Path, lock: int | None = None) -> int:
             return 0
         except Exception as error:  # whatever it was, the reader of the run is told
             traceback.print_exc()
-            _tell(run, explain(error, run))
+            tell_why(run, error)
             return 2
 
 
@@ -70,28 +70,35 @@ def remove_temporaries(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _tell(run: Run, sentence: str) -> None:
-    """Leave the sentence where readers of the run look; where that cannot be, with whoever started the worker."""
+def tell_why(run: Run, error: Exception) -> None:
+    """Leave a sentence about the error where readers of the run look; where that cannot be, with whoever started the worker."""
+    sentence = explain(error, run)
     try:
         if not (run.path / "run.json").exists():
             raise FileNotFoundError  # it was deleted: there is nobody to be told
         recorder = Recorder(run)
         recorder.update(status="failed", doing="failed", error=sentence, remaining=None)
         recorder.event("failed", error=sentence)
-    except OSError as error:
-        raise ProxSparseError(sentence) from error
+    except OSError as unwritten:
+        raise ProxSparseError(sentence) from unwritten
 
 
 def _jobs() -> dict[str, Callable[[Run, Recorder], int]]:
     from proxsparse.runs.jobs.bench import bench_export
     from proxsparse.runs.jobs.compare import CompareJobWorker
     from proxsparse.runs.jobs.export import export_run
+    from proxsparse.runs.jobs.launched import learn_launched
     from proxsparse.runs.jobs.learn import LearnJobWorker
     from proxsparse.runs.jobs.probe import ProbeWorker
     from proxsparse.runs.jobs.sweep import SweepJobWorker
 
-    workers = {"learn": LearnJobWorker, "compare": CompareJobWorker, "sweep": SweepJobWorker, "probe": ProbeWorker}
-    return {"export": export_run, "bench": bench_export} | {
+    def learn(run: Run, recorder: Recorder) -> int:
+        if run.job().launch > 1:
+            return learn_launched(run, tell_why)
+        return LearnJobWorker(run, recorder).run_to_the_end()
+
+    workers = {"compare": CompareJobWorker, "sweep": SweepJobWorker, "probe": ProbeWorker}
+    return {"learn": learn, "export": export_run, "bench": bench_export} | {
         kind: lambda run, recorder, worker=worker: worker(run, recorder).run_to_the_end()
         for kind, worker in workers.items()
     }

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny_models import random_windows, tiny_model
 
 from proxsparse import LearnConfig, MaskLearner, prunable_layers
@@ -27,9 +29,9 @@ def config(kind: str) -> LearnConfig:
     return LearnConfig(steps=STEPS, batch=3, learning_rate=3e-3, metric_windows=5, memory="full", **CONFIGS[kind])
 
 
-def learned(learner: MaskLearner) -> tuple[dict, dict]:
-    """(numbers of all steps, {layer: packed mask}) of a learner that takes all of its steps."""
-    reports = [learner.step() for _ in range(STEPS)]
+def learned(learner: MaskLearner, steps: int = STEPS) -> tuple[dict, dict]:
+    """(numbers of all steps, {layer: packed mask}) of a learner that takes so many steps."""
+    reports = [learner.step() for _ in range(steps)]
     masks = learner.masks()
     numbers = {
         "losses": [report.loss for report in reports], "norms": [report.gradient_norm for report in reports],
@@ -40,9 +42,22 @@ def learned(learner: MaskLearner) -> tuple[dict, dict]:
     return numbers, {name: mask.packed for name, mask in masks.items()}
 
 
-def case(name: str) -> tuple[str, str]:
+def case(name: str) -> tuple[str, str, str]:
+    """(family, what is learned, which half of the steps)."""
     family, _, kind = name.partition(" ")
-    return family, kind or "masked"
+    half = kind if kind.endswith("half") else ""
+    return family, kind if kind in CONFIGS else "masked", half
+
+
+def save_state(learner: MaskLearner, path: Path) -> None:
+    tensors, rest = learner.state_dict()
+    if learner.layers.ranks.index == 0:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"rest": json.dumps(rest)})
+
+
+def load_state(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    with safe_open(path, "pt") as file:
+        return load_file(path), json.loads(file.metadata()["rest"])
 
 
 def main(directory: str, index: str, count: str, *cases: str) -> None:
@@ -50,12 +65,16 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{directory}/store", rank=int(index), world_size=int(count))
     found = {}
     for name in cases:
-        family, kind = case(name)
+        family, kind, half = case(name)
+        saved = Path(directory, f"{family}.safetensors")
         model = tiny_model(family)
         before = model(input_ids=random_windows(1)).logits
         layers = shard_model(model, prunable_layers(model), torch.float32)
-        learner = MaskLearner(model, random_windows(), config(kind), layers)
-        numbers, masks = learned(learner)
+        state = load_state(saved) if half == "second half" else None
+        learner = MaskLearner(model, random_windows(), config(kind), layers, state=state)
+        numbers, masks = learned(learner, STEPS // 2 if half else STEPS)
+        if half == "first half":
+            save_state(learner, saved)
         with torch.no_grad(), learner.dense():
             same = torch.equal(model(input_ids=random_windows(1)).logits, before)
         found[name] = numbers | {

@@ -59,9 +59,21 @@ def on_ranks(tmp_path_factory):
     return found
 
 
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory):
+    """{4: the first half of the steps, on as many ranks; 2: the second; directory: where the state between them lies}."""
+    directory, found = tmp_path_factory.mktemp("halves"), {}
+    for count, half in ((4, "first half"), (2, "second half")):
+        for process in run_ranks(directory, count, *(f"{family} {half}" for family in ("llama", "gpt2", "mixtral"))):
+            assert process.returncode == 0, process.stdout[-3000:]
+        found[count] = json.loads((directory / "0.json").read_text())
+        (directory / "store").unlink(missing_ok=True)
+    return found | {"directory": directory}
+
+
 @cache
 def alone(case: str) -> tuple[dict, dict]:
-    family, kind = sharded_learner.case(case)
+    family, kind, _ = sharded_learner.case(case)
     with MaskLearner(tiny_model(family), random_windows(), config(kind)) as learner:
         return learned(learner)
 
@@ -82,6 +94,25 @@ def test_ranks_learn_what_one_process_learns(on_ranks, count, case):
 @pytest.mark.parametrize("count", [2, 4])
 def test_the_dense_model_is_as_it_came(on_ranks, count):
     assert all(found["dense is as before"] for rank in on_ranks(count) for found in rank.values())
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
+def test_another_number_of_ranks_goes_on(halves, family):
+    """Four ranks begin; two go on, and so does a process that is alone."""
+    numbers, masks = alone(family)
+    both = {
+        name: halves[4][f"{family} first half"][name] + halves[2][f"{family} second half"][name] for name in numbers
+    }
+    for name in ("losses", "norms", "regularizer", "drift"):
+        assert both[name] == pytest.approx(numbers[name], rel=ROUNDING), name
+    assert both["flips"] == numbers["flips"]
+    wanted = {name: packed.tolist() for name, packed in masks.items()}
+    assert halves[2][f"{family} second half"]["masks"] == wanted
+    state = sharded_learner.load_state(halves["directory"] / f"{family}.safetensors")
+    with MaskLearner(tiny_model(family), random_windows(), config("masked"), state=state) as learner:
+        found, packed = learned(learner, STEPS // 2)
+    assert found["flips"] == numbers["flips"][STEPS // 2 :]
+    assert {name: mask.tolist() for name, mask in packed.items()} == wanted
 
 
 def test_columns_that_cannot_be_shared_evenly_are_refused_in_one_sentence(tmp_path):

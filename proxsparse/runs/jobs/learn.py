@@ -48,12 +48,10 @@ class LearnJobWorker(Job):
     def load(self) -> None:
         self.recorder.update(doing=f"loading {self.job.model}")
         from proxsparse.layers import prunable_layers
-        from proxsparse.learning.learner import MaskLearner
         from proxsparse.methods import magnitude
         from proxsparse.models.load import load_model
-        from proxsparse.runs.history.recorder import HistoryRecorder
 
-        lm = load_model(self.job.model, self.job.device)
+        lm = load_model(self.job.model, self.device)
         self.recorder.update(doing=f"reading {self.job.corpus}", device=describe_device(lm.model.device))
         text = lm.windows(self.job.corpus, self.job.length, self.job.context, self.job.bos, self.progress)
         self.heldout = text.heldout_windows(self.job.windows)
@@ -64,7 +62,7 @@ class LearnJobWorker(Job):
         self.magnitude = magnitude(lm.model, None, self.job.learn.n, self.job.learn.m, layers=layers).masks
         self.model = lm.model
         checkpoint = self.recorder.load_checkpoint()
-        self.learner = MaskLearner(lm.model, text.calibration, self.job.learn, layers, self.progress, state=checkpoint)
+        self.learner = self.make_learner(text.calibration, layers, checkpoint)
         if checkpoint:
             self._take_on_forked_strength()
         else:
@@ -72,7 +70,7 @@ class LearnJobWorker(Job):
         self.replay = self._strengths_set_since(self.learner.step_index)
         self.recorder.forget_after(self.learner.step_index)
         self.recorder.update(doing="preparing the history of the masks", step=self.learner.step_index)
-        self.history = HistoryRecorder.of(self.recorder, self.learner, self.magnitude, self.job)
+        self.history = self.make_history()
         self._show_position()
         self.recorder.event("resumed" if checkpoint else "started")
         if self.learner.unseen and not checkpoint:
@@ -80,9 +78,26 @@ class LearnJobWorker(Job):
                 "layers that saw no token", count=len(self.learner.unseen), first=self.learner.unseen[0]
             )
 
+    @property
+    def device(self) -> str | None:
+        return self.job.device
+
+    def make_learner(self, windows, layers, checkpoint):
+        """The learner, at its first step or where a checkpoint stands."""
+        from proxsparse.learning.learner import MaskLearner
+
+        return MaskLearner(self.model, windows, self.job.learn, layers, self.progress, state=checkpoint)
+
+    def make_history(self):
+        """What records how the masks change, if anything does."""
+        from proxsparse.runs.history.recorder import HistoryRecorder
+
+        return HistoryRecorder.of(self.recorder, self.learner, self.magnitude, self.job)
+
     def _require_disk(self) -> None:
         """Raise ProxSparseError where the disk, or an operator's limit, has no room for the checkpoints of the run."""
-        soft = sum(each.numel() * each.element_size() for each in self.learner.originals.parameters.values())
+        weights = sum(self.learner.layers.shape_of(each).numel() for each in self.learner.originals.parameters.values())
+        soft = weights * next(iter(self.learner.originals.values)).element_size()
         needed, left = CHECKPOINTS_KEPT * WITH_MOMENTS * soft, room_left(self.run.path)
         if needed > left:
             raise ProxSparseError(
@@ -164,7 +179,7 @@ class LearnJobWorker(Job):
     # Pieces
 
     def measure(self, masks: tuple[str, ...], scope: str, windows) -> None:
-        from proxsparse.evaluation.perplexity import perplexity
+        from proxsparse.evaluation.perplexity import Perplexity
 
         step = self.learner.step_index
         table = self.run.table("perplexity")
@@ -176,8 +191,9 @@ class LearnJobWorker(Job):
             def progress(done: int, total: int, _: str, mask: str = mask) -> None:
                 self.progress(done, total, f"measuring perplexity, {mask}")
 
-            with self.under(mask):
-                found = perplexity(self.model, windows, precision=self.learner.precision, progress=progress)
+            began = time.perf_counter()
+            losses = self.window_losses(mask, windows, progress)
+            found = Perplexity.of(losses, windows.shape[1], time.perf_counter() - began)
             self.recorder.record(
                 "perplexity",
                 {
@@ -190,8 +206,6 @@ class LearnJobWorker(Job):
 
     def judge(self) -> None:
         """The losses of the dense and the masked model on every window of the further texts."""
-        from proxsparse.evaluation.perplexity import window_losses
-
         step, table = self.learner.step_index, self.run.table("judged")
         known = set() if table.empty else set(zip(table["step"], table["mask"], table["sha256"], strict=True))
         for text, mask in itertools.product(self.judged_on, ("dense", "learned")):
@@ -199,8 +213,7 @@ class LearnJobWorker(Job):
                 continue
             progress = partial(self.judging_progress, f"{text.name}, {mask}")
             began = time.perf_counter()
-            with self.under(mask):
-                losses = window_losses(self.model, text.windows, precision=self.learner.precision, progress=progress)
+            losses = self.window_losses(mask, text.windows, progress)
             self.recorder.record(
                 "judged",
                 {
@@ -208,6 +221,13 @@ class LearnJobWorker(Job):
                     "losses": losses.tolist(), "seconds": time.perf_counter() - began,
                 },
             )  # fmt: skip
+
+    def window_losses(self, mask: str, windows, progress):
+        """The loss of every window under a mask, float64 (count,)."""
+        from proxsparse.evaluation.perplexity import window_losses
+
+        with self.under(mask):
+            return window_losses(self.model, windows, precision=self.learner.precision, progress=progress)
 
     def under(self, mask: str) -> AbstractContextManager:
         """The model under a mask, or without one."""

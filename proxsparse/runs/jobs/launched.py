@@ -1,0 +1,82 @@
+"""Starting the processes that share a run, with torch's own launcher, and saying what became of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from proxsparse.errors import ProxSparseError
+from proxsparse.runs.recorder import Recorder
+from proxsparse.runs.run import Run
+
+
+def learn_launched(run: Run, explain_to) -> int:
+    """Work on a run with as many processes as its job says, and wait for them.
+
+    explain_to : callable
+        (run, error): leaves a sentence about what ended rank 0 where readers of the run look.
+
+    Raises
+    ------
+    ProxSparseError
+        Where a process was lost.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    count = run.job().launch
+    launch = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=run.id, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        max_restarts=0, start_method="spawn",
+    )  # fmt: skip
+    try:
+        return elastic_launch(launch, work_as_rank)(str(run.path), explain_to)[0]
+    except ChildFailedError as error:
+        if Run(run.path).state()["status"] == "failed":  # rank 0 has said why
+            return 2
+        raise ProxSparseError(
+            lost(count, {rank: failure.exitcode for rank, failure in error.failures.items()})
+        ) from error
+
+
+def lost(count: int, exit_codes: dict[int, int]) -> str:
+    """The sentence about processes that ended before their work; exit_codes: of those that did, negative for a signal."""
+    first = {rank: code for rank, code in exit_codes.items() if code != -signal.SIGTERM}  # so the launcher ends the others
+    killed = {rank: code for rank, code in first.items() if code < 0}
+    rank, code = min((killed or first or exit_codes).items())
+    how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
+    return (
+        f"Process {rank} of {count} (from 0) {how}, and the others with it: see worker.log, and the memory of its device; resume goes on "
+        "from the last checkpoint."
+    )
+
+
+def work_as_rank(path: str, explain_to) -> int:
+    """What each process does."""
+    from proxsparse.runs.jobs.ranks import LeadingJob, follow, join
+
+    run = Run(Path(path))
+    join()
+    if int(os.environ["RANK"]) > 0:
+        try:
+            follow(run)
+        except ProxSparseError:
+            traceback.print_exc()  # what ends one ends all, and rank 0 says so
+        return 0
+    try:
+        return LeadingJob(run, Recorder(run)).run_to_the_end()
+    except Exception as error:
+        traceback.print_exc()
+        if not another_was_lost(error):
+            explain_to(run, error)
+        sys.exit(2)
+
+
+def another_was_lost(error: Exception) -> bool:
+    """Whether an error is that of a process that waits for one that is gone: whoever started both knows which."""
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))

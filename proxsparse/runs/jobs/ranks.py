@@ -1,0 +1,242 @@
+"""A run on several processes, one a device: rank 0 works on it as one process would, and tells the others what to do as well.
+
+The others follow: they wait to be told of a call, and make it on their own part of the learner. So commands, clocks and files concern
+rank 0 alone, and all ranks make the same calls in the same order, between which rank 0 may be paused or stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors import safe_open
+from torch import Tensor
+
+from proxsparse.config import LearnJob
+from proxsparse.errors import DivergedError, ProxSparseError
+from proxsparse.evaluation.perplexity import window_losses
+from proxsparse.layers import prunable_layers, shard_model
+from proxsparse.learning.learner import MaskLearner
+from proxsparse.masks.mask_set import MaskSet
+from proxsparse.methods import magnitude
+from proxsparse.models.forward import arithmetic
+from proxsparse.models.load import load_model
+from proxsparse.progress import Progress, no_progress
+from proxsparse.runs.jobs.learn import LearnJobWorker
+from proxsparse.runs.recorder import describe_device
+from proxsparse.runs.run import Run
+
+LONGEST_PAUSE = timedelta(days=365)  # for which the others may wait to be told
+END = "end"
+
+
+def join() -> None:
+    """Become one of the ranks that a launcher started, which has said in the environment who and where they are."""
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=LONGEST_PAUSE)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // dist.get_world_size()))
+
+
+def device_of_rank(job: LearnJob) -> torch.device:
+    """Each rank of a machine has a GPU of its own; without GPUs, or where the job asks for the CPU, they share that.
+
+    Raises ProxSparseError where there are fewer GPUs than ranks.
+    """
+    if job.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if local >= there:
+        raise ProxSparseError(
+            f"launch is {job.launch} and this machine has {there} GPUs: launch as many processes, or fewer."
+        )
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
+
+
+class RankLearner:
+    """One rank's part of a learner, and what all ranks do with theirs together."""
+
+    def __init__(self, learner: MaskLearner, magnitude: MaskSet):
+        self.learner, self.magnitude = learner, magnitude
+
+    def gradient_step(self) -> float:
+        return self.learner.gradient_step()
+
+    def prox_step(self):
+        return self.learner.prox_step()
+
+    def masks(self) -> MaskSet:
+        return self.learner.masks()
+
+    def state_dict(self):
+        return self.learner.state_dict()
+
+    def set(self, name: str, value: float) -> None:
+        """Set λ1, or what is left of its ramp."""
+        setattr(self.learner, name, value)
+
+    def window_losses(self, mask: str, windows: Tensor) -> Tensor:
+        """The loss of every window under a mask, each rank's share of the windows on its own device; float64 (count,)."""
+        ranks, found = self.learner.layers.ranks, torch.zeros(len(windows), dtype=torch.float64)
+        own, share = ranks.share(torch.arange(len(windows)))
+        with self._under(mask):
+            try:
+                losses = window_losses(self.learner.model, windows[own], len(own), self.learner.precision)
+            except DivergedError:  # the others wait to add theirs
+                losses = torch.full((len(own),), torch.nan, dtype=torch.float64)
+        if share:
+            found[own] = losses
+        if not bool(ranks.sum_(found).isfinite().all()):
+            raise DivergedError("The loss on the held-out text is not a finite number: this model is broken.")
+        return found
+
+    def _under(self, mask: str) -> AbstractContextManager:
+        if mask == "dense":
+            return self.learner.dense()
+        return self.learner.projected(self.magnitude if mask == "magnitude" else None)
+
+
+class LeadingLearner:
+    """Rank 0's learner, in the place that a `MaskLearner` has in the job of one process: what it is told to do all ranks do.
+
+    What is only read is that of rank 0, whose numbers are those of all.
+    """
+
+    BATCH = 4  # windows that a rank evaluates in one forward pass
+
+    def __init__(self, own: RankLearner):
+        self.__dict__["_own"] = own
+
+    def __getattr__(self, name: str):
+        return getattr(self._own.learner, name)
+
+    def __setattr__(self, name: str, value: float) -> None:
+        self._own.set(name, value)  # which may refuse it
+        tell("set", name, value)
+
+    def gradient_step(self) -> float:
+        return self._all("gradient_step")
+
+    def prox_step(self):
+        return self._all("prox_step")
+
+    def masks(self) -> MaskSet:
+        return self._all("masks")
+
+    def state_dict(self):
+        return self._all("state_dict")
+
+    def window_losses(self, mask: str, windows: Tensor, progress: Progress) -> Tensor:
+        """See `RankLearner.window_losses`; between two passes of all ranks, `progress` is told."""
+        losses = []
+        for some in windows.split(self.BATCH * self._own.learner.layers.ranks.count):
+            progress(sum(map(len, losses)), len(windows), "measuring perplexity")
+            losses.append(self._all("window_losses", mask, some))
+        return torch.cat(losses)
+
+    def _all(self, name: str, *arguments):
+        tell(name, *arguments)
+        return getattr(self._own, name)(*arguments)
+
+
+class LeadingJob(LearnJobWorker):
+    """The job of rank 0."""
+
+    device = "cpu"  # from which blocks go to their ranks, one after the other
+
+    def make_learner(self, windows: Tensor, layers, checkpoint) -> LeadingLearner:
+        tell("begin", None if checkpoint is None else checkpoint[1]["step"])
+        self.recorder.update(device=f"{dist.get_world_size()} × {describe_device(device_of_rank(self.job))}")
+
+        def report(
+            done: int, total: int, what: str
+        ) -> None:  # a command must not end what the others are in the middle of
+            self.recorder.update(doing=f"{what} {min(done + 1, total)}/{total}")
+
+        return LeadingLearner(make_learner(self.model, windows, self.job, layers, self.magnitude, checkpoint, report))
+
+    def make_history(self) -> None:
+        """None: what a history records lies on several devices."""
+        if self.job.history:
+            self.recorder.event("no history of masks", why=f"{dist.get_world_size()} processes share the model")
+
+    def window_losses(self, mask: str, windows: Tensor, progress: Progress) -> Tensor:
+        return self.learner.window_losses(mask, windows, progress)
+
+    def run_to_the_end(self) -> int:
+        code = super().run_to_the_end()
+        tell(END)
+        return code
+
+
+def make_learner(
+    model, windows: Tensor, job: LearnJob, layers, magnitude_masks: MaskSet, checkpoint, progress: Progress
+) -> RankLearner:
+    """Shard the model, and make this rank's part of the learner. All ranks call it."""
+    device = device_of_rank(job)
+    shards = shard_model(model, layers, arithmetic(device, job.learn.precision), device)
+    return RankLearner(MaskLearner(model, windows, job.learn, shards, progress, state=checkpoint), magnitude_masks)
+
+
+def tell(name: str, *arguments) -> None:
+    """Tell the other ranks what to call."""
+    dist.broadcast_object_list([(name, arguments)], device=torch.device("cpu"))
+
+
+def told() -> tuple[str, tuple]:
+    """What rank 0 tells."""
+    message: list = [None]
+    dist.broadcast_object_list(message, device=torch.device("cpu"))
+    return message[0]
+
+
+def follow(run: Run) -> None:
+    """Do what rank 0 tells, to the end."""
+    job = run.job()
+    lm = load_model(job.model, "cpu")
+    windows = lm.windows(job.corpus, job.length, job.context, job.bos).calibration
+    layers = prunable_layers(lm.model, job.learn.m)
+    masks = magnitude(lm.model, None, job.learn.n, job.learn.m, layers=layers).masks
+    own: RankLearner | None = None
+    while True:
+        name, arguments = told()
+        if name == END:
+            return
+        if own is None:
+            checkpoint = None if arguments[0] is None else stored_state(run.checkpoints()[arguments[0]])
+            own = make_learner(lm.model, windows, job, layers, masks, checkpoint, no_progress)
+        else:
+            getattr(own, name)(*arguments)
+
+
+def stored_state(path: Path) -> tuple[Mapping[str, Tensor], dict]:
+    """The state in a checkpoint, which rank 0 has read and found whole; each tensor is read when it is asked for."""
+    with safe_open(path, "pt") as file:
+        return StoredTensors(path), json.loads(file.metadata()["learner"])
+
+
+class StoredTensors(Mapping[str, Tensor]):
+    """The tensors of a safetensors file, none of which is kept: a rank wants its part of each."""
+
+    def __init__(self, path: Path):
+        self._file = safe_open(path, "pt")
+        self._names = frozenset(self._file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._file.get_tensor(name)
+
+    def __contains__(self, name) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
