@@ -7,6 +7,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from proxsparse.cli import ranks
 from proxsparse.cli.bar import Bar
 from proxsparse.cli.follow import follow
 from proxsparse.cli.prune import prune_runs, refuse_without_prune
@@ -28,8 +29,13 @@ def learn(arguments: argparse.Namespace) -> int:
     job = job_from(arguments)
     if job.track is not None:
         require_tracker(job.track)
-    run = Run.create(job, arguments.out or new_run_path("runs", job.model))
-    return start(run, arguments)
+
+    def create() -> Run:
+        return Run.create(job, arguments.out or new_run_path("runs", job.model))
+
+    if ranks.are_several():
+        return ranks.work_as_rank(create, arguments.json)
+    return start(create(), arguments)
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -73,6 +79,12 @@ def _add(arguments: argparse.Namespace, values: dict) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
+    if ranks.are_several():
+        return ranks.work_as_rank(lambda: _resumable(arguments), arguments.json)
+    return start(_resumable(arguments), arguments)
+
+
+def _resumable(arguments: argparse.Namespace) -> Run:
     run = Run(arguments.directory)
     if run.state()["status"] == "done":
         more = "to take more steps, fork it with more --steps" if run.kind == "learn" else "start a new one"
@@ -81,7 +93,7 @@ def resume(arguments: argparse.Namespace) -> int:
     move(run, getattr(arguments, "evaluate_on", None), model=arguments.model, corpus=arguments.corpus)
     if "launch" in arguments:
         set_launch(run, arguments.launch)
-    return start(run, arguments)
+    return run
 
 
 def fork(arguments: argparse.Namespace) -> int:

@@ -22,8 +22,9 @@ POLL_SECONDS = 0.3
 LOG_SECONDS = 30  # between two lines of progress in a file or a pipe
 
 
-def follow(run: Run, process: subprocess.Popen, as_json: bool = False) -> int:
-    """Show the run's progress on stderr until its worker ends, then the result on stdout; returns the exit code.
+def follow(run: Run, process: subprocess.Popen | None, as_json: bool = False) -> int:
+    """Show the run's progress on stderr until its worker ends, then the result on stdout; returns the exit code. process: the worker;
+    None: it has ended.
 
     The first Ctrl-C asks the worker to stop with a checkpoint; the second leaves it to itself.
     """
@@ -33,7 +34,7 @@ def follow(run: Run, process: subprocess.Popen, as_json: bool = False) -> int:
     with closing(_Bar(progress.form) if sys.stderr.isatty() else _Lines()) as display:
         while True:
             try:
-                ended = process.poll() is not None
+                ended = process is None or process.poll() is not None
                 if ended or time.monotonic() - shown >= display.interval:
                     display.show(*progress.look())
                     shown = time.monotonic()

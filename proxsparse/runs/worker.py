@@ -87,14 +87,14 @@ def _jobs() -> dict[str, Callable[[Run, Recorder], int]]:
     from proxsparse.runs.jobs.bench import bench_export
     from proxsparse.runs.jobs.compare import CompareJobWorker
     from proxsparse.runs.jobs.export import export_run
-    from proxsparse.runs.jobs.launched import learn_launched
+    from proxsparse.runs.jobs.launched import lead, learn_launched
     from proxsparse.runs.jobs.learn import LearnJobWorker
     from proxsparse.runs.jobs.probe import ProbeWorker
     from proxsparse.runs.jobs.sweep import SweepJobWorker
 
     def learn(run: Run, recorder: Recorder) -> int:
         if run.job().launch > 1:
-            return learn_launched(run, tell_why)
+            return lead(run, recorder) if "TORCHELASTIC_RUN_ID" in os.environ else learn_launched(run, tell_why)
         return LearnJobWorker(run, recorder).run_to_the_end()
 
     workers = {"compare": CompareJobWorker, "sweep": SweepJobWorker, "probe": ProbeWorker}
@@ -108,8 +108,12 @@ def explain(error: Exception, run: Run) -> str:
     """One sentence about what ended a run, with the way out."""
     import torch
 
+    from proxsparse.runs.jobs.launched import another_was_lost
+
     if isinstance(error, ProxSparseError):
         return str(error)
+    if another_was_lost(error):
+        return "Another process of this run was lost: see what it said; resume goes on from the last checkpoint."
     out_of_memory = isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(
         error
     )

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 
+import psutil
 import pytest
 from tiny_models import save_tiny_model, tiny_text
 from waiting import until
@@ -95,8 +98,8 @@ def test_it_says_that_it_keeps_no_history_of_masks(shared):
 
 def test_stopped_and_gone_on_with_by_one_process(job, alone, tmp_path):
     run = Run.create(job(2), tmp_path / "run")
-    run.send("pause")
     run.start()
+    run.send("pause")
     until(lambda: run.state()["status"] == "paused", SECONDS)
     for _ in range(5):
         before = run.state()["step"]
@@ -104,6 +107,7 @@ def test_stopped_and_gone_on_with_by_one_process(job, alone, tmp_path):
         until(lambda before=before: run.state()["step"] > before, SECONDS)
     run.send("stop")
     until(lambda: run.state()["status"] == "stopped", SECONDS)
+    until(lambda: not run.is_alive(), SECONDS)
     assert max(run.checkpoints()) == 5, "stopped between two checkpoints, it leaves one"
     set_launch(run, 1)
     worked_on(run)
@@ -113,8 +117,8 @@ def test_stopped_and_gone_on_with_by_one_process(job, alone, tmp_path):
 
 def test_a_process_that_is_killed_ends_the_run_with_one_sentence_and_resume_goes_on(job, alone, tmp_path):
     run = Run.create(job(2), tmp_path / "run")
-    run.send("pause")
     run.start()
+    run.send("pause")
     until(lambda: run.state()["status"] == "paused", SECONDS)
     run.send("delay", seconds=0.3)
     run.send("resume")
@@ -127,14 +131,40 @@ def test_a_process_that_is_killed_ends_the_run_with_one_sentence_and_resume_goes
     assert_same_steps(worked_on(run), alone)
 
 
+def test_torchrun_starts_the_processes_as_well(job, alone, tmp_path):
+    wanted = job(2)
+    learn = ["--steps", wanted.learn.steps, "--precision", "fp32", "--learning-rate", "3e-3", "--metric-windows", 8]
+    flags = {name: getattr(wanted, name) for name in ("model", "corpus", "length", "context", "windows", "device")}
+    flags |= {"live-windows": 3, "evaluate-every": 4, "checkpoint-every": 4, "evaluate-on": wanted.evaluate_on[0]}
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        2,
+        "-m",
+        "proxsparse",
+        "learn",
+    ]
+    command += [
+        *learn,
+        *(word for name, value in flags.items() for word in (f"--{name}", value)),
+        "--out",
+        tmp_path / "run",
+    ]
+    ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=SECONDS)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert "done at step 12 of 12" in ended.stdout
+    run = Run(tmp_path / "run")
+    assert run.job().launch == 2
+    assert_same_steps(run, alone)
+
+
 def follower_of(leader: int) -> int:
     """The other process that the leader's parent started."""
-    parent = int(open(f"/proc/{leader}/stat").read().rsplit(")", 1)[1].split()[1])
-    children = []
-    for task in os.listdir(f"/proc/{parent}/task"):
-        children += map(int, open(f"/proc/{parent}/task/{task}/children").read().split())
-    named = [child for child in children if b"spawn_main" in open(f"/proc/{child}/cmdline", "rb").read()]
-    (other,) = set(named) - {leader}
+    processes = psutil.Process(leader).parent().children()
+    (other,) = {each.pid for each in processes if "spawn_main" in " ".join(each.cmdline())} - {leader}
     return other
 
 

@@ -42,9 +42,18 @@ def learn_launched(run: Run, explain_to) -> int:
         ) from error
 
 
+def lead(run: Run, recorder: Recorder) -> int:
+    """Work on a run as rank 0 of processes that torchrun has started."""
+    from proxsparse.runs.jobs.ranks import LeadingJob
+
+    return LeadingJob(run, recorder).run_to_the_end()
+
+
 def lost(count: int, exit_codes: dict[int, int]) -> str:
     """The sentence about processes that ended before their work; exit_codes: of those that did, negative for a signal."""
-    first = {rank: code for rank, code in exit_codes.items() if code != -signal.SIGTERM}  # so the launcher ends the others
+    first = {
+        rank: code for rank, code in exit_codes.items() if code != -signal.SIGTERM
+    }  # so the launcher ends the others
     killed = {rank: code for rank, code in first.items() if code < 0}
     rank, code = min((killed or first or exit_codes).items())
     how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
