@@ -62,7 +62,9 @@ def load_state(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
 
 def main(directory: str, index: str, count: str, *cases: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{directory}/store", rank=int(index), world_size=int(count))
+    dist.init_process_group(
+        "gloo", init_method=f"file://{directory}/store-of-{count}", rank=int(index), world_size=int(count)
+    )
     found = {}
     for name in cases:
         family, kind, half = case(name)
@@ -82,7 +84,7 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
             "masks": {key: mask.tolist() for key, mask in masks.items()},
         }
         learner.restore()
-    Path(directory, f"{index}.json").write_text(json.dumps(found))
+    Path(directory, f"{index}-of-{count}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 

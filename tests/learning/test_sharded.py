@@ -17,6 +17,7 @@ from proxsparse import MaskLearner
 
 ROUNDING = 1e-6  # relative; sums over ranks have another order than those of one process
 FOUR_FAMILIES = ("llama", "gpt2", "mixtral", "opt")  # tied and untied heads, Conv1D, experts in one parameter
+HALVED = ("llama", "gpt2", "mixtral")
 CASES = {
     1: ("llama",),
     2: (*FOUR_FAMILIES, "llama soft", "gpt2 soft", "llama accumulated"),
@@ -46,29 +47,27 @@ def run_ranks(directory: Path, count: int, *cases: str) -> list[subprocess.Compl
 
 
 @pytest.fixture(scope="module")
-def on_ranks(tmp_path_factory):
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def on_ranks(directory):
     """count → what each rank found, by case."""
 
     @cache
     def found(count: int) -> list[dict]:
-        directory = tmp_path_factory.mktemp("ranks")
-        for process in run_ranks(directory, count, *CASES[count]):
+        cases = list(CASES[count])
+        if count == 2:  # which go on where four ended
+            found(4)
+            cases += [f"{family} second half" for family in HALVED]
+        if count == 4:
+            cases += [f"{family} first half" for family in HALVED]
+        for process in run_ranks(directory, count, *cases):
             assert process.returncode == 0, process.stdout[-3000:]
-        return [json.loads((directory / f"{index}.json").read_text()) for index in range(count)]
+        return [json.loads((directory / f"{index}-of-{count}.json").read_text()) for index in range(count)]
 
     return found
-
-
-@pytest.fixture(scope="module")
-def halves(tmp_path_factory):
-    """{4: the first half of the steps, on as many ranks; 2: the second; directory: where the state between them lies}."""
-    directory, found = tmp_path_factory.mktemp("halves"), {}
-    for count, half in ((4, "first half"), (2, "second half")):
-        for process in run_ranks(directory, count, *(f"{family} {half}" for family in ("llama", "gpt2", "mixtral"))):
-            assert process.returncode == 0, process.stdout[-3000:]
-        found[count] = json.loads((directory / "0.json").read_text())
-        (directory / "store").unlink(missing_ok=True)
-    return found | {"directory": directory}
 
 
 @cache
@@ -96,19 +95,17 @@ def test_the_dense_model_is_as_it_came(on_ranks, count):
     assert all(found["dense is as before"] for rank in on_ranks(count) for found in rank.values())
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
-def test_another_number_of_ranks_goes_on(halves, family):
+@pytest.mark.parametrize("family", HALVED)
+def test_another_number_of_ranks_goes_on(on_ranks, directory, family):
     """Four ranks begin; two go on, and so does a process that is alone."""
     numbers, masks = alone(family)
-    both = {
-        name: halves[4][f"{family} first half"][name] + halves[2][f"{family} second half"][name] for name in numbers
-    }
+    first, second = on_ranks(4)[0][f"{family} first half"], on_ranks(2)[0][f"{family} second half"]
     for name in ("losses", "norms", "regularizer", "drift"):
-        assert both[name] == pytest.approx(numbers[name], rel=ROUNDING), name
-    assert both["flips"] == numbers["flips"]
+        assert first[name] + second[name] == pytest.approx(numbers[name], rel=ROUNDING), name
+    assert first["flips"] + second["flips"] == numbers["flips"]
     wanted = {name: packed.tolist() for name, packed in masks.items()}
-    assert halves[2][f"{family} second half"]["masks"] == wanted
-    state = sharded_learner.load_state(halves["directory"] / f"{family}.safetensors")
+    assert second["masks"] == wanted
+    state = sharded_learner.load_state(directory / f"{family}.safetensors")
     with MaskLearner(tiny_model(family), random_windows(), config("masked"), state=state) as learner:
         found, packed = learned(learner, STEPS // 2)
     assert found["flips"] == numbers["flips"][STEPS // 2 :]
