@@ -37,9 +37,11 @@ window.livePlot = ({element, props, watch, select}) => {
     part('.chart-read').hidden = !meta?.read;
     const font = {...layout.font, color: getComputedStyle(target).color};  // readable in the light and the dark theme
     const margin = {...layout.margin, t: 34};
+    const above = {yref: 'paper', y: 1, yanchor: 'bottom'};  // a legend over the chart, where no title is in its way
+    if (layout.legend.orientation === 'h') layout.legend = {...layout.legend, ...above};
     if (narrow.matches) {
       if (!figure.data.some(({mode}) => mode === 'text')) margin.r = 8;  // names may stand on the right
-      layout.legend = {...layout.legend, orientation: 'h', x: -0.15, y: 1, yanchor: 'bottom', entrywidth: 0.5, entrywidthmode: 'fraction', font: {size: 10}};
+      layout.legend = {...layout.legend, ...above, orientation: 'h', x: -0.15, entrywidth: 0.5, entrywidthmode: 'fraction', font: {size: 10}};
       for (const [name, axis] of Object.entries(layout)) {
         if (/^yaxis/.test(name) && axis.title?.text) axis.title.font = {size: 10};
         if (/^xaxis/.test(name) && axis.type === 'category') Object.assign(axis, {tickangle: 0, nticks: 8});
@@ -124,8 +126,8 @@ window.livePlot = ({element, props, watch, select}) => {
     return [header, ...rows].map((row) => row.map((value) => quoted(String(value ?? ''))).join(',')).join('\n') + '\n';
   };
   const png = () => {
-    const {title, margin} = figure.layout, paper = getComputedStyle(target).backgroundColor;  // light letters need dark paper
-    const layout = {...target.layout, title, margin, paper_bgcolor: paper};
+    const {title, margin, legend} = figure.layout, paper = getComputedStyle(target).backgroundColor;  // light letters need dark paper
+    const layout = {...target.layout, title, margin, legend, paper_bgcolor: paper};
     const {width, height} = target._fullLayout;
     return Plotly.toImage({data: target.data, layout}, {format: 'png', width, height, scale: 2});
   };

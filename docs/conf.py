@@ -17,6 +17,7 @@ extensions = [
     "docstrings",
     "filled_in",
     "mathml",
+    "table_columns",
     "table_numbers",
 ]
 exclude_patterns = ["_build"]
@@ -38,4 +39,5 @@ html_math_renderer = "mathml"
 html_copy_source = html_show_sourcelink = False
 html_show_search_summary = False  # a page that was opened from disk may not fetch others
 html_show_copyright = False
+html_use_index = html_domain_indices = False  # no page leads there
 copybutton_exclude = ".linenos, .gp, .go"

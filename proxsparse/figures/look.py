@@ -35,7 +35,8 @@ def edge_of(values: pd.Series) -> float:
 
 
 MARGIN = {"l": 62, "r": 24, "t": 62, "b": 44}
-LEGEND = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left", "font": {"size": 11}}
+TITLE = 26  # pixels from the top, in which a figure's title stands
+LEGEND = {"orientation": "h", "yref": "container", "yanchor": "top", "x": 0, "xanchor": "left", "font": {"size": 11}}
 
 
 def made(data: list[dict], title: str, height: int, read: str = "", **layout) -> go.Figure:
@@ -44,12 +45,15 @@ def made(data: list[dict], title: str, height: int, read: str = "", **layout) ->
 
     data: its traces. read: how to read it, in one line; it travels with it, in `layout.meta`. layout: its axes, made by `axis`, and what
     differs from the look.
+
+    The legend begins under the title and pushes the chart down, however many lines it takes. Where the title stands outside, in the page
+    or in the report, they put it above the chart: there it may be as wide as the figure.
     """
     shared = {
         "template": "none", "height": height,
-        "title": {"text": title, "font": {"size": 14}, "x": 0, "xref": "paper", "y": 0.98},
+        "title": {"text": title, "font": {"size": 14}, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"l": 6, "t": 6}},
         "font": {"family": FONT, "size": 12, "color": INK}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": MARGIN, "hovermode": "closest", "legend": LEGEND,
+        "margin": MARGIN, "hovermode": "closest", "legend": LEGEND | {"y": 1 - TITLE / height},
     }  # fmt: skip
     if read:
         shared["meta"] = {"read": read}

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import plotly.graph_objects as go
 
-from proxsparse.figures.look import BLUE, GREEN, GRID, LEGEND, MARGIN, ORANGE, axis, edge_of, made, one_two_five
+from proxsparse.figures.look import BLUE, GREEN, GRID, MARGIN, ORANGE, axis, edge_of, made, one_two_five
 
 HEIGHT, ROOM, LINE = 420, 120, 0.05  # pixels; pixels for names, on the right; least distance of two names, of the axis
 QUANTITIES = {  # column of `Comparison.table` → (name of the axis, whether it is logarithmic, title, how to read it)
@@ -86,7 +86,7 @@ def against_perplexity(table: pd.DataFrame, quantity: str = "seconds", base: str
         end = 10 ** across[1] if is_log else across[1]
         data = _named(known[quantity], known["perplexity"].clip(upper=edge), known["method"], end, heights) + data
     return made(
-        data, title, HEIGHT, f"{read} A triangle at the upper edge lies beyond it.", margin=MARGIN | {"r": ROOM}, legend=LEGEND, **axes
+        data, title, HEIGHT, f"{read} A triangle at the upper edge lies beyond it.", margin=MARGIN | {"r": ROOM}, **axes
     )  # fmt: skip
 
 

@@ -43,5 +43,5 @@ def curves(run: Run) -> list[Curve]:
 
 def _curve(id: str, figure: go.Figure) -> Curve:
     title, reading = figure.layout.title.text, f"How to read: {figure.layout.meta['read']}"
-    figure.update_layout(title=None, margin_t=48)
+    figure.update_layout(title=None, margin_t=48, legend={"yref": "paper", "y": 1, "yanchor": "bottom"})
     return Curve(id, title, reading, json.loads(figure.to_json()))

@@ -80,7 +80,25 @@ def test_every_link_leads_somewhere(site):
 def test_the_page_on_teaching_lists_every_lesson(site):
     (page,) = (path for path in site if path.name == "teach.html")
     text, lessons = page.read_text(encoding="utf-8"), sorted(Path("notebooks").glob("[0-9]*.ipynb"))
-    assert lessons and all(re.search(rf"<td><p>{lesson.name[:2]} ", text) for lesson in lessons)
+    assert lessons and all(re.search(rf"<td[^>]*><p>{lesson.name[:2]} ", text) for lesson in lessons)
+
+
+MEASURED = """() => ({
+    beyond: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    narrow: [...document.querySelectorAll("td")].filter((cell) => cell.textContent.length > 120 && cell.clientWidth < 130)
+        .map((cell) => cell.textContent),
+})"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1440])
+def test_no_page_is_wider_than_the_window_and_paragraphs_in_tables_have_room(site, browser, width):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    for path in site:
+        page.goto(path.as_uri())
+        found = page.evaluate(MEASURED)
+        assert found["beyond"] <= 0, path.name
+        assert not found["narrow"], f"{path.name}: {found['narrow'][0]}"
 
 
 def test_nothing_is_fetched_from_another_host(site):
