@@ -79,6 +79,18 @@ def test_the_newest_sweep_is_shown_and_a_tick_in_which_nothing_happened_sends_no
     assert page.tick() == set()
 
 
+def test_a_trial_that_others_tie_with_is_not_called_best(page, run):
+    rows = [(trial, "complete", 1, 0.1, 1e-3, 60.0 + trial) for trial in range(3)]
+    write_trials(run, rows, status="done", step=4)
+    losses = ([4.0, 4.2, 3.9], [4.1, 4.1, 3.95], [5.0, 5.2, 4.9])
+    trials = read_json(run.path / "trials.json")
+    write_json(run.path / "trials.json", [trial | {"losses": each} for trial, each in zip(trials, losses, strict=True)])
+    view = snapshot_of(run)
+    states = re.findall(r"</button></td><td>(.*?)</td>", views.table(view, None))
+    assert states == ["lowest, tied", "tied with the lowest", "complete"]
+    assert "not told apart from trial 1:" in views.chosen(view, view.trial(""))
+
+
 def test_a_trial_that_went_on_draws_and_one_that_works_only_says_so(page, run):
     state = read_json(run.path / "state.json")
     write_json(run.path / "state.json", state | {"doing": "trial 3 of 4: step 4/40"})
