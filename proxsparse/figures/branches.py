@@ -20,6 +20,7 @@ from proxsparse.figures.look import (
     axis,
     made,
     one_two_five,
+    short,
     stacked,
     upright,
 )
@@ -90,7 +91,9 @@ def learning_curves(courses: Sequence[Course]) -> go.Figure:
     title = "Which run gets lower? Held-out perplexity and training loss"
     if len(ends) > 1:
         best = min(ends, key=lambda name: ends[name]["perplexity"])
-        title = f"Lowest at its newest measurement: {ends[best]['perplexity']:.4g} at step {ends[best]['step']}, {best}"
+        title = (
+            f"Lowest at its newest measurement: {short(ends[best]['perplexity'])} at step {ends[best]['step']}, {best}"
+        )
     ticks = one_two_five(pd.concat(values)) if values else None
     upper = axis("perplexity, learned mask", type="log", tickvals=ticks)
     read = (

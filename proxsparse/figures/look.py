@@ -34,6 +34,17 @@ def edge_of(values: pd.Series) -> float:
     return FURTHEST * float(values.median()) if len(values) else np.inf
 
 
+def short(value: float) -> str:
+    """A number beside a mark, in a title or a tile: four digits, thousands with commas, and from a million on two digits as 2.0e9.
+
+    >>> [short(value) for value in (43.4, 1604.8, 43210.0, 2.041e9)]
+    ['43.4', '1605', '43,210', '2.0e9']
+    """
+    if abs(value) >= 1e6:
+        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
 MARGIN = {"l": 62, "r": 24, "t": 62, "b": 44}
 LEGEND = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left", "font": {"size": 11}}
 

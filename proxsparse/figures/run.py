@@ -26,6 +26,7 @@ from proxsparse.figures.look import (
     color_bar,
     made,
     one_two_five,
+    short,
     stacked,
 )
 from proxsparse.learning.report import pattern_share
@@ -106,9 +107,9 @@ def learning_curve(
     if len(live) and len(learned) > 1:
         now, dense = learned.iloc[-1], live[live["mask"] == "dense"]["perplexity"]
         title = (
-            f"Perplexity under the learned mask, on {now['windows']:.0f} held-out windows: {learned['perplexity'].iloc[0]:.4g} at "
-            f"first, {now['perplexity']:.4g} at step {now['step']}"
-            + (f"; dense {dense.iloc[-1]:.4g}" if len(dense) else "")
+            f"Perplexity under the learned mask, on {now['windows']:.0f} held-out windows: {short(learned['perplexity'].iloc[0])} at "
+            f"first, {short(now['perplexity'])} at step {now['step']}"
+            + (f"; dense {short(dense.iloc[-1])}" if len(dense) else "")
         )
     ticks = one_two_five(pd.concat([live["perplexity"], elsewhere["perplexity"].astype(float)])) if len(live) else None
     read = (

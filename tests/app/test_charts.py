@@ -9,6 +9,9 @@ import pytest
 from playwright.sync_api import expect
 from test_app import fill
 
+from app.operator import EXAMPLE_COMPARISON
+from proxsparse import Comparison, Run
+
 pytestmark = pytest.mark.browser
 STEPS = pd.read_json(Path("assets/example-run/steps.jsonl"), lines=True)
 
@@ -70,6 +73,36 @@ def test_a_chart_has_a_name_a_reading_a_table_and_files(browser, address):
     assert page.evaluate("document.querySelector('#chart-strength .live-plot').layout.xaxis.range") == [20, 40]
     assert page.problems == []
     page.close()
+
+
+def test_on_a_narrow_screen_every_name_and_number_of_a_comparison_can_be_read(browser, address):
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto(f"{address}/?screen=compare&compare=example-comparison")
+    matrix = page.locator("#chart-compare-overlap")
+    matrix.scroll_into_view_if_needed()
+    names = Comparison(Run(EXAMPLE_COMPARISON)).names()[1:]
+    for letter in "xy":
+        ticks = matrix.locator(f".{letter}tick text")
+        expect(ticks).to_have_text(list(names if letter == "x" else reversed(names)))
+        boxes = [each.bounding_box() for each in ticks.all()]
+        assert not any(overlap(one, other) for place, one in enumerate(boxes) for other in boxes[place + 1 :])
+    sizes = matrix.locator(".heatmap-label text").evaluate_all(
+        "(all) => all.map((each) => parseFloat(getComputedStyle(each).fontSize))"
+    )
+    assert len(sizes) == len(names) * (len(names) - 1) and min(sizes) >= 9
+
+    chart = page.locator("#chart-compare-perplexity")
+    chart.scroll_into_view_if_needed()
+    far = chart.get_by_text("2.0e9", exact=True).bounding_box()
+    whole = chart.locator(".main-svg").first.bounding_box()
+    assert far["x"] + far["width"] <= whole["x"] + whole["width"], "nothing is cut at the edge"
+    page.close()
+
+
+def overlap(one, other):
+    across = min(one["x"] + one["width"], other["x"] + other["width"]) - max(one["x"], other["x"])
+    down = min(one["y"] + one["height"], other["y"] + other["height"]) - max(one["y"], other["y"])
+    return across > 1 and down > 1
 
 
 def test_settings_that_differ_are_marked_in_the_form(browser, address):

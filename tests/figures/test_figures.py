@@ -212,13 +212,14 @@ def test_what_lies_far_beyond_the_others_is_drawn_at_the_edge():
         trace = next(trace for trace in figure.data if trace.name == "weights as they were")
         assert max(trace[axis]) == 30 * median and list(trace.marker.symbol).count("circle") == len(trace[axis]) - 1
         assert np.isnan(np.array(trace[error].array, float)).sum() == 1, "no error bar at the edge"
-        assert "2e+09" in [text.strip() for text in (trace.hovertext if trace.hovertext is not None else trace.text)]
+        assert "2.0e9" in [text.strip() for text in (trace.hovertext if trace.hovertext is not None else trace.text)]
 
 
 def test_overlaps_as_a_matrix_that_begins_at_chance():
     heatmap = figures.overlap_matrix(OVERLAPS, chance=0.25).data[0]
     assert np.array_equal(heatmap.z, OVERLAPS.to_numpy()) and (heatmap.zmin, heatmap.zmax) == (0.25, 1)
     assert list(heatmap.x) == list(heatmap.y) == ["wanda", "proxsparse"]
+    assert heatmap.text.tolist() == [["", "75"], ["75", ""]]
     assert "25%" in figures.overlap_matrix(OVERLAPS, chance=0.25).layout.title.text
 
 

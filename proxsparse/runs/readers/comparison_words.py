@@ -123,7 +123,8 @@ def _pairs_of(table: pd.DataFrame, values: str, errors: str) -> list[str]:
 
 def _with_error(value: float, error: float) -> str:
     digits = ".2f" if value < 10 else ".1f" if value < 1e5 else ".1e"
-    return f"{value:{digits}}" if math.isnan(error) or error == 0 else f"{value:{digits}} ± {error:{digits}}"
+    shown = f"{value:{digits}}" if math.isnan(error) or error == 0 else f"{value:{digits}} ± {error:{digits}}"
+    return shown.replace("e+0", "e").replace("e+", "e")
 
 
 def _number(value: float | None, form: str) -> str:
