@@ -142,7 +142,7 @@ def test_under_thumbs_the_controls_come_first_and_the_settings_on_request(browse
     assert tops == sorted(tops)
     for name in ("lambda-now", "delay", "fork-step", "compare", "quantity", "scrubber"):
         assert page.locator(f"#{name}").bounding_box()["width"] > 300, f"{name} takes the whole width"
-    form, button = page.locator("#form"), page.get_by_role("button", name="Settings", exact=True)
+    form, button = page.locator("#form"), page.get_by_role("button", name="Settings of the next run", exact=True)
     expect(form).to_be_hidden()
     button.click()
     expect(form).to_be_visible()
