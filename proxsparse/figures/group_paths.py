@@ -70,7 +70,7 @@ def group_path(tile: pd.DataFrame, flips: pd.DataFrame, n: int, title: str = "",
     figure = made(
         data, title, 430, read, shapes=lines, annotations=changes if len(changes) <= MOST_NAMED else [],
         legend=LEGEND | {"y": 1.06}, margin=MARGIN | {"t": 80},
-        **stacked(0.72, axis("|soft weight|, in the metric", rangemode="tozero"), axis("R", rangemode="tozero")),
+        **stacked(0.72, axis("|soft weight|, in the metric", rangemode="tozero"), axis("R", rangemode="tozero"), len(sizes)),
     )  # fmt: skip
     return marked(figure, shown)
 
