@@ -16,6 +16,9 @@ from proxsparse.runs.directory import ACTIVE
 EMPTY = """
 <div class='empty'><b>No sweep yet.</b> Press <b>Start a sweep</b>: the model learns a mask with each of the settings, those that do
 worse end early, and this page shows which were best.</div>"""
+COMING = """No trial has been measured yet. As soon as one is, its perplexity over λ1, all trials
+side by side and their table stand here, to choose
+a trial in and to start a run with its settings."""
 COLUMNS = ("trial", "state", "λ1", "learning rate", "steps", "perplexity", "seconds")
 
 
@@ -125,7 +128,7 @@ def _state(view: SweepSnapshot, trial) -> str:
 def chosen(view: SweepSnapshot | None, trial: pd.Series | None) -> str:
     """The settings of the trial that is chosen, and their preset."""
     if view is None or trial is None:
-        return html.note("No trial has been measured yet: choose one here, in the table or in a chart, once there is.")
+        return html.note(COMING) if view is not None else ""
     address = f"preset/{quote(view.run.id)}/{int(trial['trial'])}.json"
     steps = view.sweep.base.learn.steps
     return (

@@ -107,6 +107,8 @@ def overlap(one, other):
 
 def test_settings_that_differ_are_marked_in_the_form(browser, address):
     page = opened(browser, address, 1440)
+    tools = [each.bounding_box() for each in page.locator("#chart-curve .chart-tools button").all()]
+    assert len({(box["y"], box["height"]) for box in tools}) == 1 < len(tools), "the buttons of a chart stand in a line"
     expect(page.locator("#differs")).not_to_contain_text("A fork of the run shown")
     fill(page, "lambda1", "0.05")
     expect(page.locator("#differs")).to_contain_text("λ1 at the end 0.05 instead of 0.2")

@@ -195,6 +195,23 @@ def test_a_trial_becomes_a_run_fills_the_form_or_is_downloaded(page, run, tmp_pa
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("width", [1440, 390])
+def test_before_any_trial_words_stand_where_charts_will_and_names_end_before_the_arrow(width, tmp_path, browser):
+    made_sweep(tmp_path / "a-sweep-with-a-name-that-is-longer-than-the-list-is-wide", status="stopped")
+    with served(tmp_path) as address:
+        page = browser.new_page(viewport={"width": width, "height": 1000})
+        page.goto(f"{address}/?screen=sweep")
+        expect(page.locator("#sweep-chosen")).to_contain_text("No trial has been measured yet")
+        expect(page.locator("#sweep-to-run")).to_be_hidden()
+        above, words = (page.locator(name).bounding_box() for name in ("#sweep-controls", "#sweep-chosen"))
+        assert words["y"] - (above["y"] + above["height"]) < 30, "no gap where the charts will be"
+        inner = "(all) => all[0].getBoundingClientRect().right - parseFloat(getComputedStyle(all[0]).paddingRight)"
+        end = page.locator("#sweep-shown input").evaluate_all(inner)
+        assert end <= page.locator("#sweep-shown .icon-wrap").bounding_box()["x"]
+        page.close()
+
+
+@pytest.mark.browser
 def test_start_watch_reload_stop_resume_and_a_run_of_a_trial(tmp_path, tiny_directory, text_file, browser):
     with served(tmp_path, "--allow", str(tiny_directory.parent), "--allow", str(text_file.parent)) as address:
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
