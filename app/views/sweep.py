@@ -17,8 +17,7 @@ EMPTY = """
 <div class='empty'><b>No sweep yet.</b> Press <b>Start a sweep</b>: the model learns a mask with each of the settings, those that do
 worse end early, and this page shows which were best.</div>"""
 COMING = """No trial has been measured yet. As soon as one is, its perplexity over λ1, all trials
-side by side and their table stand here, to choose
-a trial in and to start a run with its settings."""
+side by side and their table stand here, to choose a trial in and to start a run with its settings."""
 COLUMNS = ("trial", "state", "λ1", "learning rate", "steps", "perplexity", "seconds")
 
 
