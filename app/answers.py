@@ -11,6 +11,7 @@ import pandas as pd
 
 from app import html
 from proxsparse.figures.look import layer_label
+from proxsparse.runs.readers.judged import CERTAIN
 from proxsparse.runs.readers.probe import Answer
 from proxsparse.runs.requests import WhatIfRequest
 
@@ -22,7 +23,6 @@ ABOUT = {
     "learned": "what ProxSparse learned to keep",
 }
 ROWS = 40  # of the ranking's table
-CERTAIN = 2  # standard errors beyond which a change is called one
 
 
 def worker(state: dict, is_learning: bool, missing: str = "") -> str:

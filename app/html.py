@@ -8,13 +8,15 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 
+from proxsparse.figures.look import short
+
 
 def number(value: float | None) -> str:
     """A perplexity or a ratio with as many digits as are worth reading; an en dash where there is none."""
     if value is None or math.isnan(value):
         return "–"
     if abs(value) >= 1e6:
-        return f"{value:.1e}"
+        return short(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
 
 

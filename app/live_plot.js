@@ -40,11 +40,16 @@ window.livePlot = ({element, props, watch, select}) => {
     const above = {yref: 'paper', y: 1, yanchor: 'bottom'};  // a legend over the chart, where no title is in its way
     if (layout.legend.orientation === 'h') layout.legend = {...layout.legend, ...above};
     if (narrow.matches) {
-      if (!figure.data.some(({mode}) => mode === 'text')) margin.r = 8;  // names may stand on the right
-      layout.legend = {...layout.legend, ...above, orientation: 'h', x: -0.15, entrywidth: 0.5, entrywidthmode: 'fraction', font: {size: 10}};
+      const isNamed = figure.data.some(({x}) => Array.from(x ?? []).some(isNaN));  // by names, which are all to be read, not by numbers
+      if (!figure.data.some(({mode}) => mode?.includes('text'))) margin.r = 8;  // names and numbers may stand on the right
+      const entrywidth = target.offsetWidth - margin.l - margin.r < 200 ? 1 : 0.5;
+      layout.legend = {...layout.legend, ...above, orientation: 'h', x: -0.15, entrywidth, entrywidthmode: 'fraction', font: {size: 10}};
       for (const [name, axis] of Object.entries(layout)) {
         if (/^yaxis/.test(name) && axis.title?.text) axis.title.font = {size: 10};
-        if (/^xaxis/.test(name) && axis.type === 'category') Object.assign(axis, {tickangle: 0, nticks: 8});
+        const powers = (axis.tickvals ?? []).filter((tick) => /^[0.]*1[0.]*$/.test(tick));  // of ten: 1, 2, 5, 10 … would lie askew
+        if (/^xaxis/.test(name) && axis.type === 'log' && powers.length > 1) axis.tickvals = powers;
+        if (axis.type === 'category') axis.tickfont = {size: 10};
+        if (/^xaxis/.test(name) && axis.type === 'category') Object.assign(axis, isNamed ? {tickangle: -90} : {tickangle: 0, nticks: 8});
       }
       if (figure.data.some(hasScale)) margin.b += SCALE_HEIGHT, layout.height += SCALE_HEIGHT;
     }

@@ -24,7 +24,9 @@ CSS = """
 .chart-head { display: flex; flex-wrap: wrap; justify-content: space-between; align-items: baseline; gap: 2px 10px; margin: 4px 0 0 4px; }
 .chart-title { margin: 0; font-size: .95rem; font-weight: 600; color: var(--body-text-color); }
 .chart-tools { display: flex; gap: 4px; }
-.chart-tools button { padding: 1px 8px; font-size: .78rem; border: 1px solid var(--border-color-primary); border-radius: 4px;
+.chart:has(.chart-body[hidden]) { display: none; } /* nothing to draw: no gap either */
+.chart-tools button { margin: 0 !important; padding: 1px 8px; font-size: .78rem;
+  border: 1px solid var(--border-color-primary); border-radius: 4px;
   background: var(--background-fill-primary); color: var(--body-text-color); cursor: pointer; }
 .chart-tools button[aria-expanded=true] { border-color: #0072B2; }
 .chart-reading, .chart-more { margin: 4px; font-size: .85rem; color: var(--body-text-color); max-width: 60em; }
@@ -35,7 +37,8 @@ CSS = """
 .chart-data :is(th, td) { padding: 2px 10px; text-align: right; color: var(--body-text-color);
   border: 1px solid var(--border-color-primary); }
 .chart-data th { position: sticky; top: 0; background: var(--background-fill-secondary); }
-@media (hover: none) { .chart-tools button { padding: 6px 10px; } }
+@media (hover: none) { .chart:has(.chart-body[hidden]) { display: none; } /* nothing to draw: no gap either */
+.chart-tools button { margin: 0 !important; padding: 6px 10px; } }
 """
 HEAD = f"<script>{(Path(__file__).parent / 'live_plot.js').read_text(encoding='utf-8')}</script>"
 SCRIPT = "window.livePlot({element, props, watch, select: (point) => trigger('select', point)});"

@@ -77,9 +77,9 @@ def tiles(view: RunSnapshot | None) -> str:
         "" if learned is None or dense is None else f"{learned['perplexity'] / dense['perplexity']:.2f} × {given_as}; "
     )
     strength = (
-        ("λ1 at the end", "strength of the regularizer at the last step")
+        ("λ1 at the end", "strength of the regularizer in this run, at its last step")
         if view.state["status"] == "done"
-        else ("λ1 now", "strength of the regularizer at the next step")
+        else ("λ1 now", "strength of the regularizer in this run, at its next step")
     )
     tiles = (
         html.tile("perplexity, learned mask", _perplexity(learned), over + about, lead=True),

@@ -46,6 +46,7 @@ table.plain :is(td, th) { padding: 4px 14px 4px 0 !important; text-align: left; 
 table.plain :is(td, th).number { text-align: right; white-space: nowrap; }
 body:not(.dark) button[role=tab][aria-selected=true] { color: #1d4ed8; } /* Gradio's blue on white has a contrast of 3.7 */
 .cm-content span { color: var(--body-text-color) !important; } /* the editor's grey of comments has a contrast of 3.7 */
+.secondary-wrap input { padding-right: 44px !important; text-overflow: ellipsis; } /* a name in a list ends before the arrow */
 .scroll { overflow-x: auto; } details .scroll { max-height: 460px; overflow-y: auto; }
 @media (max-width: 640px) {
   .gradio-container { padding: 8px !important; } #top > #who { flex: 1 1 100% !important; }

@@ -150,7 +150,9 @@ CSS = """
   border: 2px solid #0072B2; border-radius: 8px; background: var(--background-fill-primary); color: var(--body-text-color);
   box-shadow: 0 4px 18px rgba(0, 0, 0, .25); }
 #tour section[hidden] { display: none; }
-#tour, #top { position: relative; z-index: 60; overflow: visible; } [data-toured] { outline: 3px solid #E69F00; outline-offset: 3px; }
+#tour, #top { position: relative; z-index: 60; overflow: visible; }
+[data-toured] { outline: 3px solid #E69F00; outline-offset: 3px; }
+.form [data-toured] { outline-offset: -3px; } /* Gradio cuts off what lies outside the fields of a form */
 #tour h2 { margin: 0 0 6px; font-size: 1.05rem; } #tour p { margin: 0 0 10px; line-height: 1.4; }
 #tour nav { display: flex; gap: 8px; align-items: center; } #tour .place { flex: 1; font-size: .85rem; }
 """

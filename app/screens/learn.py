@@ -54,6 +54,9 @@ GLOSSARY = """
 - **Flips** are weights that change between kept and dropped.
 """
 
+AT_WORK = "takes effect at the next half step and grows on by the rest of the ramp: the dotted line below"
+NOT_AT_WORK = "only while it is at work; with which λ1 the next run begins, its settings say"
+
 
 class LearnScreen:
     """Starts runs, shows the one chosen, and steers it."""
@@ -106,9 +109,8 @@ class LearnScreen:
                 toggle()
                 with gr.Row(elem_id="pace"):
                     parts["strength"] = gr.Slider(
-                        0, 0.2, value=0.02, step=0.001, label="Set λ1", interactive=False, elem_id="lambda-now",
-                        scale=3, min_width=260,
-                        info="takes effect at the next half step and grows on by the rest of the ramp: the dotted line below",
+                        0, 0.2, value=0.02, step=0.001, label="Set λ1 of the run shown", interactive=False, elem_id="lambda-now",
+                        scale=3, min_width=260, info=NOT_AT_WORK,
                     )  # fmt: skip
                     parts["delay"] = gr.Dropdown(
                         [(label, seconds) for seconds, label in PACES.items()], value=0.0, label="Slow motion", interactive=False,
@@ -223,7 +225,7 @@ class LearnScreen:
         does not run."""
         view, slider = shown.view, self.parts["strength"]
         if view is None:
-            return {slider: gr.update(interactive=False)} if shown.changed("strength", None) else {}
+            return {slider: gr.update(interactive=False, info=NOT_AT_WORK)} if shown.changed("strength", None) else {}
         by_hand = sum(event["event"] == "lambda1" for event in view.events)
         grows = view.state["status"] == "running" and shown.seen.get("by_hand") == by_hand and not run_changed
         shown.seen["by_hand"] = by_hand
@@ -235,7 +237,9 @@ class LearnScreen:
             )
             changes = {"value": value, "maximum": most, "step": most / 2000}
         active = view.is_active and shown.id != EXAMPLE_ID
-        return {slider: gr.update(interactive=active, **changes)} if shown.changed("active", active) or changes else {}
+        if shown.changed("active", active):
+            changes["info"] = AT_WORK if active else NOT_AT_WORK
+        return {slider: gr.update(interactive=active, **changes)} if changes else {}
 
     def _delay(self, shown: Shown) -> dict[Component, Any]:
         view = shown.view

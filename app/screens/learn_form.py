@@ -32,6 +32,8 @@ button.addEventListener('click', () => {
   button.setAttribute('aria-expanded', String(open));
 });
 """
+NEXT_RUN = """<h3 id='next-run'>Settings of the next run</h3>
+<p class='note'><b>Run</b> begins with these, and a fork takes its changes from them. The run shown keeps its own.</p>"""
 TEXTS = (*CORPORA, *JUDGED_ONLY)  # that can be judged on
 AS_SHOWN = "as the run shown"  # in the list of presets: the form holds the settings of a run
 GROUPS = (
@@ -39,7 +41,7 @@ GROUPS = (
 )  # fmt: skip
 
 
-def toggle(elem_id: str = "settings-toggle", form: str = "form", label: str = "Settings") -> gr.HTML:
+def toggle(elem_id: str = "settings-toggle", form: str = "form", label: str = "Settings of the next run") -> gr.HTML:
     """A button that shows and hides a form on narrow screens; on wide ones both stand side by side. form: the id of its element, of
     the class `folded`."""
     template = TOGGLE.replace("FORM", form).replace("LABEL", label)
@@ -74,6 +76,7 @@ class LearnForm:
 .form-toggle button { width: 100%; padding: 8px; border: 1px solid var(--border-color-primary); border-radius: 6px;
   background: var(--background-fill-secondary); color: var(--body-text-color); }
 .form-toggle button[aria-expanded=true] { border-color: #0072B2; }
+#next-run { margin: 0; font-size: 1rem; } #next-run + p { margin: 0; padding: 2px 0; font-size: .85rem; }
 #preset-note, #differs { font-size: .85rem; } #differs ul { margin: 2px 0; padding-left: 1.2em; }
 @media (max-width: 760px) { .form-toggle { display: block; } .folded:not([data-open]) { display: none !important; } }
 """
@@ -82,6 +85,7 @@ class LearnForm:
         self.operator = operator
 
     def build(self) -> None:
+        gr.HTML(NEXT_RUN)
         self.preset = gr.Dropdown(
             [*PRESETS, AS_SHOWN], value="Quick", label="Preset", elem_id="preset", info="settings to start from"
         )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 import numpy as np
+import pandas as pd
 from gradio.components import Component
 
 from app import html, scrubber
@@ -23,9 +25,10 @@ from app.views.comparison import methods_beside
 from app.views.listing import Listing
 from app.views.mask_charts import REFERENCES
 from app.views.masks import MasksView, masks_of
+from app.views.run import RunSnapshot
 from proxsparse import ProxSparseError, figures
 from proxsparse.runs import Comparison
-from proxsparse.runs.readers.known_masks import method_mask
+from proxsparse.runs.readers.known_masks import method_masks
 
 INTRODUCTION = """
 A **mask** keeps two of every group of four neighbouring weights. Below is every mask of the run shown, at every step: **click** a cell
@@ -34,6 +37,8 @@ of the map to open a layer, a weight of the tile to follow its group, a point of
 OTHER_STEP, OTHER_RUN, OTHER_METHOD = "another step", "another run", "a method of a comparison"
 OTHER = "otherstep"  # in the address
 PLAY_SECONDS = 0.7
+MOST_MAPPED = 200_000_000  # weights whose masks are laid beside any other for the map, some 20 million a second
+Masks = Callable[[str], np.ndarray]  # layer → bool (rows, columns)
 
 
 class MasksScreen:
@@ -69,7 +74,7 @@ class MasksScreen:
             )
             self.against = gr.Dropdown(
                 [*REFERENCES, OTHER_STEP, OTHER_RUN, OTHER_METHOD], value="magnitude", label="Compared with the mask of",
-                elem_id="masks-against", info="in the tile and the picture of the layer; the map knows the first three", min_width=280,
+                elem_id="masks-against", info="in all pictures below; methods of a comparison have their masks there", min_width=280,
             )  # fmt: skip
             self.other_run = gr.Dropdown(
                 [], label="Run compared with", allow_custom_value=True, elem_id="masks-other-run", visible=False
@@ -162,18 +167,21 @@ class MasksScreen:
         step = masks.recorded_step(at.step)
         layer = self._layer(shown, masks, run_changed, updates)
         name, other_step = self._compared(shown, masks, updates)
-        other, said = None, ""
+        others, other, said = None, None, ""
         chosen = _group_in_tile(shown.values[self.group], masks, layer)
-        look = (shown.id, shown.view.created, layer, step, name, other_step, shown.values[self.other_method])
+        chosen_other = shown.values[self.other_run if name == OTHER_RUN else self.other_method]
+        look = (shown.id, shown.view.created, layer, step, name, other_step, chosen_other)
         coloring, called = shown.values[self.coloring], self._called(shown, name, other_step)
         try:
-            other = self._other_mask(shown, masks, layer, name, other_step)
+            others = self._others(shown, masks, name, other_step)
+            other = others and others(layer)
         except ProxSparseError as error:
             said = html.failure(str(error))
         if shown.changed("note", said):
             updates[self.note] = said
-        if shown.changed("map", (shown.id, step, name, layer)):
-            updates[self.charts["map"]] = as_value(mask_charts.network(shown.view, masks, step, name))
+        if shown.changed("map", (look, other is None, shown.view.is_active)):
+            values = None if other is None else _differing(shown.view, masks, look, others)
+            updates[self.charts["map"]] = as_value(mask_charts.network(shown.view, masks, step, called, values))
         if shown.changed("tile", (look, coloring, chosen, other is None)):
             updates[self.charts["tile"]] = as_value(
                 mask_charts.tile(masks, layer, step, coloring, other, called, chosen)
@@ -248,37 +256,56 @@ class MasksScreen:
             return f"{method} ({id})"
         return name
 
-    def _other_mask(self, shown: Shown, masks: MasksView, layer: str, name: str, at: int) -> np.ndarray | None:
-        """The mask compared with, None where it is still to be chosen. Raises ProxSparseError where it is not known."""
+    def _others(self, shown: Shown, masks: MasksView, name: str, at: int) -> Masks | None:
+        """The mask compared with, layer by layer; None where it is still to be chosen. Raises ProxSparseError, now or when it is asked,
+        where it is not known."""
         if name in REFERENCES:
-            return masks.reference_mask(layer, REFERENCES[name])
+            return lambda layer: masks.reference_mask(layer, REFERENCES[name])
         if name == OTHER_STEP:
-            return masks.mask(layer, masks.recorded_step(at))
+            return lambda layer: masks.mask(layer, masks.recorded_step(at))
         if name == OTHER_METHOD:
-            return self._method_mask(masks, layer, shown.values[self.other_method])
+            return self._method_masks(masks, shown.values[self.other_method])
         id = shown.values[self.other_run]
         if not id:
             return None
         others = self._masks(id)
         if others.history is None:
             raise ProxSparseError(others.why)
-        mask = others.mask(layer, others.recorded_step(at))
-        if mask.shape != masks.mask(layer, 0).shape or others.history.m != masks.history.m:
-            raise ProxSparseError(f"Run {id} has another model or pattern: its {layer} has the shape {mask.shape}.")
-        return mask
+        return _fitting(
+            masks, lambda layer: others.mask(layer, others.recorded_step(at)), others.history.m, f"Run {id}"
+        )
 
-    def _method_mask(self, masks: MasksView, layer: str, given: str | None) -> np.ndarray | None:
-        """That of a method of a comparison, given as comparison/method."""
+    def _method_masks(self, masks: MasksView, given: str | None) -> Masks | None:
+        """Those of a method of a comparison, given as comparison/method."""
         if not given:
             return None
         id, _, method = given.partition("/")
         comparison = Comparison(self.operator.find_any(id))
-        mask = method_mask(comparison, method, layer)
-        if mask.shape != masks.mask(layer, 0).shape or comparison.job.m != masks.history.m:
-            raise ProxSparseError(
-                f"Comparison {id} has another model or pattern: its {layer} has the shape {mask.shape}."
-            )
-        return mask
+        return _fitting(masks, method_masks(comparison, method), comparison.job.m, f"Comparison {id}")
+
+
+def _fitting(masks: MasksView, others: Masks, m: int, whose: str) -> Masks:
+    """The same masks, asked whether each is of the same model and pattern as the run's."""
+
+    def mask(layer: str) -> np.ndarray:
+        found = others(layer)
+        if found.shape != masks.mask(layer, 0).shape or m != masks.history.m:
+            raise ProxSparseError(f"{whose} has another model or pattern: its {layer} has the shape {found.shape}.")
+        return found
+
+    return mask
+
+
+def _differing(view: RunSnapshot, masks: MasksView, look: tuple, others: Masks) -> pd.Series | None:
+    """By layer, the share of the kept weights that the other mask drops; None where it would take too long to tell: of a large model,
+    and while the run needs the cores. look: what is shown, as in `render`."""
+    _, _, _, step, name, *which = look
+    if name in REFERENCES:
+        return masks.differing(REFERENCES[name], step)
+    sizes = view.layers[view.layers["name"].isin(masks.layers)]
+    if view.is_active or (sizes["rows"] * sizes["columns"]).sum() > MOST_MAPPED:
+        return None
+    return masks.differing_from((name, *which), others, step)
 
 
 def picked_layer(event: gr.EventData) -> str:

@@ -81,8 +81,12 @@ class SweepScreen:
                 self.parallel = live_plot("chart-sweep-trials", 440)
                 self.chosen = gr.HTML(elem_id="sweep-chosen")
                 with gr.Row(elem_id="sweep-actions"):
-                    self.to_run = gr.Button("Start a run with this trial's settings", size="sm", elem_id="sweep-to-run")
-                    self.to_form = gr.Button("Put them into the Learn form", size="sm", elem_id="sweep-to-form")
+                    self.to_run = gr.Button(
+                        "Start a run with this trial's settings", size="sm", visible=False, elem_id="sweep-to-run"
+                    )
+                    self.to_form = gr.Button(
+                        "Put them into the Learn form", size="sm", visible=False, elem_id="sweep-to-form"
+                    )
                 self.table = gr.HTML(elem_id="sweep-table", js_on_load=PICK)
         self.trial = gr.Textbox(visible="hidden", elem_id="sweep-trial")  # its number; empty: the best one
         self.inputs = [self.shown, self.trial]
@@ -137,7 +141,7 @@ class SweepScreen:
         looks = view and (view.drawn, view.is_active, None if trial is None else int(trial["trial"]))
         if shown.changed("chosen", looks):
             updates |= {self.table: views.table(view, trial), self.chosen: views.chosen(view, trial)}
-            updates |= {button: gr.update(interactive=trial is not None) for button in (self.to_run, self.to_form)}
+            updates |= {button: gr.update(visible=trial is not None) for button in (self.to_run, self.to_form)}
         return updates
 
     def _charts(self, view: SweepSnapshot | None) -> dict[Component, str]:

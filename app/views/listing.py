@@ -110,12 +110,14 @@ def _result(run: Run, kind: str) -> str:
         table = Comparison(run).table()
         masks = table[table["method"] != "dense"] if len(table) else table
         return (
-            "" if masks.empty else f"best: {masks.iloc[0]['method']}, perplexity {number(masks.iloc[0]['perplexity'])}"
+            ""
+            if masks.empty
+            else f"lowest: {masks.iloc[0]['method']}, perplexity {number(masks.iloc[0]['perplexity'])}"
         )
     if kind == "sweep":
         try:
             best = Sweep(run).best()
         except ProxSparseError as error:
             return str(error)
-        return "" if best is None else f"best: λ1 {best['lambda1']:g}, learning rate {best['learning_rate']:g}"
+        return "" if best is None else f"lowest: λ1 {best['lambda1']:g}, learning rate {best['learning_rate']:g}"
     raise ProxSparseError(f"Run {run.id} is of an unknown kind {kind!r}.")

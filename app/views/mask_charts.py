@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from app import html
@@ -20,11 +21,10 @@ REFERENCES = {
 }  # as people call them → as a run records them
 
 
-def network(view: RunSnapshot, masks: MasksView, step: int, name: str) -> go.Figure:
-    """In which layers the mask differs from a reference; of another step or run, only the start is known everywhere."""
-    called = name if name in REFERENCES else "the start"
-    values = masks.differing(REFERENCES[called], step)
-    if values.isna().all():
+def network(view: RunSnapshot, masks: MasksView, step: int, called: str, values: pd.Series | None) -> go.Figure:
+    """In which layers the mask differs from another one. values: by layer, the share of the kept weights that it drops; where they are
+    not known the mask is laid beside that of the start."""
+    if values is None or values.isna().all():
         called, values = "the start", masks.differing("start", step)
     worst = values.idxmax()
     title = f"Step {step}: the mask differs most from {called} in {layer_label(worst)} ({values[worst]:.0%} of the kept weights)"

@@ -72,6 +72,23 @@ class MasksView:
         table = self._once(("agreement", name), lambda: self._read().agreement(name))
         return 1 - table.loc[self.recorded_step(step)]
 
+    def differing_from(self, key: Hashable, others: Callable[[str], np.ndarray], step: int) -> pd.Series:
+        """The same of any other mask; NaN where either mask is not known.
+
+        key: names the other mask; others: gives it, layer by layer. All steps are computed at once, from one pass over the layers.
+        """
+        table = self._once(("with", key), lambda: self._agreement_with(others))
+        return 1 - table.loc[self.recorded_step(step)]
+
+    def _agreement_with(self, others: Callable[[str], np.ndarray]) -> pd.DataFrame:
+        found = {}
+        for layer in self.layers:
+            try:
+                found[layer] = self._read().agreement_with(layer, others(layer))
+            except ProxSparseError:  # it has no mask of this layer
+                found[layer] = np.full(len(self.steps), np.nan)
+        return pd.DataFrame(found, index=self.steps)
+
     def composition(self, view: RunSnapshot, layer: str) -> pd.DataFrame:
         """How many nonzero soft weights the layer's groups have, over the steps; see `RunSnapshot.compositions`."""
         names = list(view.layers["name"])

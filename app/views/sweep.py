@@ -16,13 +16,16 @@ from proxsparse.runs.directory import ACTIVE
 EMPTY = """
 <div class='empty'><b>No sweep yet.</b> Press <b>Start a sweep</b>: the model learns a mask with each of the settings, those that do
 worse end early, and this page shows which were best.</div>"""
+COMING = """No trial has been measured yet. As soon as one is, its perplexity over λ1, all trials
+side by side and their table stand here, to choose a trial in and to start a run with its settings."""
 COLUMNS = ("trial", "state", "λ1", "learning rate", "steps", "perplexity", "seconds")
 
 
 @dataclass(frozen=True)
 class SweepSnapshot:
     """A sweep at one moment. state: as `Run.state`; asked: the commands that its worker has not handled yet; table, trials: as
-    `Sweep.table` and `Sweep.trials`; best: the number of the best trial, None before there is one."""
+    `Sweep.table` and `Sweep.trials`; best: the number of the best trial, None before there is one; ties, verdict: as `Sweep.ties`
+    and `Sweep.verdict`."""
 
     run: Run
     sweep: Sweep
@@ -32,6 +35,8 @@ class SweepSnapshot:
     table: pd.DataFrame
     trials: pd.DataFrame
     best: int | None
+    ties: list[int] | None
+    verdict: str
 
     @property
     def is_active(self) -> bool:
@@ -56,7 +61,8 @@ def snapshot_of(run: Run) -> SweepSnapshot:
     state, asked = run.state(), tuple(command["command"] for _, command in run.commands())
     best = sweep.best()
     return SweepSnapshot(
-        run, sweep, run.header()["created"], state, asked, sweep.table(), sweep.trials(), None if best is None else int(best["trial"])
+        run, sweep, run.header()["created"], state, asked, sweep.table(), sweep.trials(), None if best is None else int(best["trial"]),
+        sweep.ties(), sweep.verdict(),
     )  # fmt: skip
 
 
@@ -98,23 +104,34 @@ def table(view: SweepSnapshot | None, chosen: pd.Series | None) -> str:
     for trial in trials.itertuples():
         pressed = str(trial.trial == number).lower()
         pick = f"<button type='button' data-trial='{trial.trial}' aria-pressed='{pressed}'>{trial.trial}</button>"
-        state = "best so far" if trial.trial == view.best and view.is_active else trial.state
-        state = "best" if trial.trial == view.best and not view.is_active else state
         rows.append((
-            pick, escape(str(state)), f"{trial.lambda1:.4g}", f"{trial.learning_rate:.4g}", str(trial.steps),
+            pick, escape(_state(view, trial)), f"{trial.lambda1:.4g}", f"{trial.learning_rate:.4g}", str(trial.steps),
             html.with_error(trial.perplexity, trial.stderr) if trial.perplexity < float("inf") else "not finite", f"{trial.seconds:.0f}",
         ))  # fmt: skip
         classes.append("chosen" if trial.trial == number else "")
     return html.table(COLUMNS, rows, numeric=(2, 3, 4, 5, 6), classes=classes)
 
 
+def _state(view: SweepSnapshot, trial) -> str:
+    """The word for a trial in the table: best is one that is told apart from all others, and only at the end."""
+    if view.ties and trial.trial == view.best:
+        return "lowest, tied"
+    if trial.trial in (view.ties or ()):
+        return "tied with the lowest"
+    if trial.trial != view.best:
+        return str(trial.state)
+    word = "lowest" if view.ties is None else "best"
+    return f"{word} so far" if view.is_active else word
+
+
 def chosen(view: SweepSnapshot | None, trial: pd.Series | None) -> str:
     """The settings of the trial that is chosen, and their preset."""
     if view is None or trial is None:
-        return html.note("No trial has been measured yet: choose one here, in the table or in a chart, once there is.")
+        return html.note(COMING) if view is not None else ""
     address = f"preset/{quote(view.run.id)}/{int(trial['trial'])}.json"
     steps = view.sweep.base.learn.steps
     return (
+        f"<p>{escape(view.verdict)}</p>"
         f"<p><b>Trial {int(trial['trial'])}</b>: λ1 {trial['lambda1']:.4g}, learning rate {trial['learning_rate']:.4g}, with the "
         f"sweep's {steps} steps, model and text. <a href='{address}' download>Download as a preset</a></p>"
     )

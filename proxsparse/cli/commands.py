@@ -232,15 +232,17 @@ def verify(arguments: argparse.Namespace) -> int:
         found = prove(arguments.directory, arguments.original, progress)
     if arguments.json:
         print(json.dumps(found.to_dict()))
-    else:
-        for layer in found.layers:
-            verdict = (
-                "ok" if layer["ok"] else f"{layer['bad_groups']} bad groups, {layer['changed_weights']} changed weights"
-            )
+        return 0 if found.ok else 1
+    print(found.summary)
+    for layer in found.layers:
+        wrong = f"{layer['bad_groups']:,} bad groups, {layer['changed_weights']:,} changed weights"
+        if arguments.layers or not layer["ok"]:
             print(
-                f"{layer['name']:<48} {layer['rows']:>6} × {layer['columns']:<6} {layer['groups']:>10,} groups  {verdict}"
+                f"{layer['name']:<48} {layer['rows']:>6} × {layer['columns']:<6} {layer['groups']:>10,} groups  "
+                f"{'ok' if layer['ok'] else wrong}"
             )
-        print(found.summary)
+    for name in found.changed_elsewhere:
+        print(f"{name:<48} not as in the original")
     return 0 if found.ok else 1
 
 

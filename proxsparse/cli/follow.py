@@ -94,7 +94,7 @@ class _JobProgress:
 
     def report(self, as_json: bool, interrupted: bool) -> int:
         state = self.run.state()
-        reader = Comparison(self.run) if self.run.kind == "compare" else Sweep(self.run)
+        reader: Comparison | Sweep = Comparison(self.run) if self.run.kind == "compare" else Sweep(self.run)
         code = exit_code(state["status"], interrupted)
         if as_json:
             table = reader.table()
@@ -102,9 +102,10 @@ class _JobProgress:
             result |= {"failures": reader.failures()} if self.run.kind == "compare" else {}
             print(json.dumps(result | {"table": json.loads(table.to_json(orient="records"))}))
             return code
+        if len(reader.table()):  # of one that failed, too: what it has measured counts
+            print(reader.in_terminal() if isinstance(reader, Comparison) else reader.markdown())
         if code == 2:
             return failed(self.run)
-        print(reader.markdown())
         if state["status"] == "done":
             print(f"done after {state['elapsed']:.0f} s of work; in {self.run.path}: {', '.join(reader.files())}")
             print(f"next: {reader.next_command()}")

@@ -301,6 +301,9 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--original", metavar="MODEL", help="the model it came from (default: what its provenance says)"
     )
+    verify.add_argument(
+        "--layers", action="store_true", help="a line for every layer, not only for those that are not proven"
+    )
     add_json(verify)
 
     add_reorder(add, add_json)

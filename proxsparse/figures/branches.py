@@ -18,8 +18,10 @@ from proxsparse.figures.look import (
     RED,
     SKY,
     axis,
+    line_mode,
     made,
     one_two_five,
+    short,
     stacked,
     upright,
 )
@@ -72,15 +74,16 @@ def learning_curves(courses: Sequence[Course]) -> go.Figure:
                 ends[course.name] = learned.iloc[-1]
         if len(course.steps):
             data.append(common | LOWER | {
-                "x": course.steps["step"], "y": course.steps["loss"], "mode": "lines", "line": {"color": color, "width": 1.2},
+                "x": course.steps["step"], "y": course.steps["loss"], "mode": line_mode(len(course.steps)),
+                "line": {"color": color, "width": 1.2},
                 "showlegend": not len(learned), "opacity": 0.85,
                 "hovertemplate": "step %{x}: loss %{y:.3f}<extra>" + course.name + "</extra>",
             })  # fmt: skip
         if course.forked_at is not None:
             forks += [upright(course.forked_at, chart, color=color, dash="dot", width=1) for chart in ("", "2")]
     dense = _live(courses[0].perplexity, "dense") if courses else pd.DataFrame()
+    last = max(max((course.steps["step"].iloc[-1] for course in courses if len(course.steps)), default=1), 1)
     if len(dense):
-        last = max(max((course.steps["step"].iloc[-1] for course in courses if len(course.steps)), default=1), 1)
         data.append({
             "type": "scatter", "x": [0, last], "y": [dense["perplexity"].iloc[-1]] * 2, "name": "dense", "mode": "lines",
             "legendrank": 99, "line": {"color": INK, "dash": "dot", "width": 1.5},
@@ -90,14 +93,16 @@ def learning_curves(courses: Sequence[Course]) -> go.Figure:
     title = "Which run gets lower? Held-out perplexity and training loss"
     if len(ends) > 1:
         best = min(ends, key=lambda name: ends[name]["perplexity"])
-        title = f"Lowest at its newest measurement: {ends[best]['perplexity']:.4g} at step {ends[best]['step']}, {best}"
+        title = (
+            f"Lowest at its newest measurement: {short(ends[best]['perplexity'])} at step {ends[best]['step']}, {best}"
+        )
     ticks = one_two_five(pd.concat(values)) if values else None
     upper = axis("perplexity, learned mask", type="log", tickvals=ticks)
     read = (
         "One colour a run; the legend says in what the runs differ. A dotted upright is where a fork left its parent: before it, both "
         "are the same run. A dashed curve was measured on another text, model or number of windows: its height does not compare."
     )
-    return made(data, title, 430, read, shapes=forks, **stacked(0.6, upper, axis("loss, nats a token")))
+    return made(data, title, 430, read, shapes=forks, **stacked(0.6, upper, axis("loss, nats a token"), last))
 
 
 def _live(perplexity: pd.DataFrame, mask: str) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -12,6 +13,7 @@ from proxsparse.figures.look import (
     GREEN,
     INK,
     LEGEND,
+    MARGIN,
     ORANGE,
     PURPLE,
     RED,
@@ -21,6 +23,7 @@ from proxsparse.figures.look import (
     edge_of,
     made,
     one_two_five,
+    short,
 )
 
 ON = "perplexity on "  # begins the names of the columns of further texts
@@ -52,7 +55,7 @@ def perplexities(table: pd.DataFrame) -> go.Figure:
                 "type": "scatter", "x": table["perplexity"][chosen].clip(upper=edge), "y": table["method"][chosen], "name": name,
                 "mode": "markers+text", "customdata": table["perplexity"][chosen],
                 "textposition": "top center",  # not beside the mark, where its error bar is
-                "text": [f"{value:.4g}" for value in table["perplexity"][chosen]],
+                "text": [short(value) for value in table["perplexity"][chosen]],
                 "marker": {"color": color, "size": 11, "symbol": _symbols(table["perplexity"][chosen], edge, "circle")},
                 "cliponaxis": False,
                 "error_x": {"array": _errors(table, "perplexity", "stderr", edge)[chosen], "color": color, "thickness": 1.5},
@@ -70,7 +73,7 @@ def perplexities(table: pd.DataFrame) -> go.Figure:
                 "type": "scatter", "x": rows[f"{ON}{text}"].clip(upper=edge), "y": rows["method"], "name": f"on {text}",
                 "customdata": rows[f"{ON}{text}"], "textposition": "bottom center",
                 "mode": "markers+text" if len(texts) == 1 else "markers",  # the numbers of several would cover each other
-                "text": [f"{value:.4g}" for value in rows[f"{ON}{text}"]],
+                "text": [short(value) for value in rows[f"{ON}{text}"]],
                 "marker": {"color": INK, "size": 10, "symbol": _symbols(rows[f"{ON}{text}"], edge, symbol)}, "cliponaxis": False,
                 "error_x": {"array": _errors(rows, f"{ON}{text}", f"stderr on {text}", edge), "color": INK, "thickness": 1},
                 "hovertemplate": "%{y}: %{customdata:.5g}<extra>on " + text + "</extra>",
@@ -85,6 +88,7 @@ def perplexities(table: pd.DataFrame) -> go.Figure:
         "A row is a method, the best at the top; further left is better. A bar spans one standard error over the windows to each side: it "
         "says how hard the windows are, and is mostly shared by all methods, so compare two by the paired ratio in the table. A triangle "
         "at the right edge lies beyond it.",
+        margin=MARGIN | {"r": 30},  # for the numbers above the marks
         xaxis=axis("perplexity (lower is better)", type="log", tickvals=ticks),
         yaxis=axis(type="category", categoryorder="array", categoryarray=methods[::-1], automargin=True),
     )  # fmt: skip
@@ -106,18 +110,22 @@ def overlap_matrix(overlaps: pd.DataFrame, chance: float = 0.5) -> go.Figure:
     """
     data = []
     if len(overlaps):
+        shares = (100 * overlaps).round().astype(int).astype(str).to_numpy()
+        np.fill_diagonal(
+            shares, ""
+        )  # each mask with itself: what need not be said leaves the others larger on a narrow screen
         data = [{
             "type": "heatmap", "z": overlaps.to_numpy(), "x": list(overlaps.columns), "y": list(overlaps.index),
-            "zmin": chance, "zmax": 1, "colorscale": "Cividis", "texttemplate": "%{z:.0%}", "xgap": 1, "ygap": 1,
+            "zmin": chance, "zmax": 1, "colorscale": "Cividis", "text": shares, "texttemplate": "%{text}", "xgap": 1, "ygap": 1,
             "hovertemplate": "%{y} and %{x} keep %{z:.1%} in common<extra></extra>",
             "colorbar": color_bar("kept weights in common", tickformat=".0%"),
         }]  # fmt: skip
     names = {"showgrid": False, "type": "category", "automargin": True}
     return made(
-        data, f"Kept weights in common (two random masks: {chance:.0%})", 180 + 36 * max(len(overlaps), 4),
+        data, f"Kept weights in common, % (two random masks: {chance:.0%})", 180 + 36 * max(len(overlaps), 4),
         "A cell is a pair of methods: the share of the weights kept by one that the other keeps too. Two masks may be equally good and "
         "have little in common.",
-        xaxis=axis(**names), yaxis=axis(autorange="reversed", **names),
+        xaxis=axis(side="top", tickangle=-45, **names), yaxis=axis(autorange="reversed", **names),
     )  # fmt: skip
 
 

@@ -68,7 +68,8 @@ def group_path(tile: pd.DataFrame, flips: pd.DataFrame, n: int, title: str = "",
         f"this group: 0 as soon as it has no more than {n} nonzero weights."
     )
     named = changes if len(changes) <= MOST_NAMED else []
-    axes = stacked(0.72, axis("|soft weight|, in the metric", rangemode="tozero"), axis("R", rangemode="tozero"))
+    above, below = axis("|soft weight|, in the metric", rangemode="tozero"), axis("R", rangemode="tozero")
+    axes = stacked(0.72, above, below, len(sizes))
     if named:
         axes["yaxis"]["domain"][1] -= 0.05  # the line of their names
     figure = made(data, title, 430, read, shapes=lines, annotations=named, **axes)

@@ -34,6 +34,17 @@ def edge_of(values: pd.Series) -> float:
     return FURTHEST * float(values.median()) if len(values) else np.inf
 
 
+def short(value: float) -> str:
+    """A number beside a mark, in a title or a tile: four digits, thousands with commas, and from a million on two digits as 2.0e9.
+
+    >>> [short(value) for value in (43.4, 1604.8, 43210.0, 2.041e9)]
+    ['43.4', '1605', '43,210', '2.0e9']
+    """
+    if abs(value) >= 1e6:
+        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
 MARGIN = {"l": 62, "r": 24, "t": 62, "b": 44}
 TITLE = 26  # pixels from the top, in which a figure's title stands
 LEGEND = {"orientation": "h", "yref": "container", "yanchor": "top", "x": 0, "xanchor": "left", "font": {"size": 11}}
@@ -66,18 +77,40 @@ def axis(title: str = "", **more) -> dict:
     return {"gridcolor": GRID, "zeroline": False, "linecolor": GRID} | named | more
 
 
+FEW = 3  # steps that a line is too little for
+
+
+def step_axis(count: int, **more) -> dict:
+    """The axis of so many steps: only whole numbers also where there are few."""
+    return axis("step", **({"dtick": 1} if count <= FEW else {}), **more)
+
+
+def line_mode(count: int) -> str:
+    """How a curve over so many steps is drawn: with a mark at each where there are few, for a single one makes no line."""
+    return "lines+markers" if count <= FEW else "lines"
+
+
+def note(text: str, y: float = 0.5) -> dict:
+    """Words in the middle of a chart in which there is nothing to draw yet, as one of the layout's annotations. y: as a share of the
+    whole height."""
+    return {
+        "text": text, "x": 0.5, "y": y, "xref": "paper", "yref": "paper", "showarrow": False, "font": {"size": 13, "color": INK},
+    }  # fmt: skip
+
+
 LOWER = {"xaxis": "x2", "yaxis": "y2"}  # of a trace: in the lower one of two charts
 
 
-def stacked(share: float, upper: dict, lower: dict) -> dict:
+def stacked(share: float, upper: dict, lower: dict, count: int) -> dict:
     """The axes of two charts above each other, over the same steps.
 
-    share: of the height, for the upper one. upper, lower: their y axes, made by `axis`. The traces of the lower chart name `LOWER`.
+    share: of the height, for the upper one. upper, lower: their y axes, made by `axis`. count: of the steps. The traces of the lower
+    chart name `LOWER`.
     """
     left = 0.92  # by the gap between the two
     return {
         "xaxis": axis(matches="x2", showticklabels=False),
-        "xaxis2": axis("step", anchor="y2"),
+        "xaxis2": step_axis(count, anchor="y2"),
         "yaxis": upper | {"domain": [1 - left * share, 1]},
         "yaxis2": lower | {"domain": [0, left * (1 - share)], "anchor": "x2"},
     }

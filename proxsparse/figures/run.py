@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 
 from proxsparse.figures.look import (
     BLUE,
+    FEW,
     GREEN,
     GRID,
     INK,
@@ -24,9 +25,13 @@ from proxsparse.figures.look import (
     SKY,
     axis,
     color_bar,
+    line_mode,
     made,
+    note,
     one_two_five,
+    short,
     stacked,
+    step_axis,
 )
 from proxsparse.learning.report import pattern_share
 
@@ -61,7 +66,7 @@ def learning_curve(
     plotly Figure
     """
     elsewhere = pd.DataFrame(columns=["text", "mask", "step", "perplexity"]) if judged is None else judged
-    data, live, measured_on = [], _measured(perplexity, "live"), ""
+    data, live, measured_on, last = [], _measured(perplexity, "live"), "", max(_last(steps, "step", 1), 1)
     if len(live):
         first = live.iloc[0]
         measured_on = f" ({first['windows']:.0f} × {first['context']:.0f} tokens)"
@@ -70,7 +75,6 @@ def learning_curve(
             "type": "scatter", "x": learned["step"], "y": learned["perplexity"], "name": "learned mask", "mode": "lines+markers",
             "line": {"color": BLUE, "width": 2.5}, "hovertemplate": "step %{x}: perplexity %{y:.2f}<extra>learned mask</extra>",
         })  # fmt: skip
-        last = max(_last(steps, "step", 1), 1)
         for mask, color, dash in (("magnitude", RED, "dash"), ("dense", GREEN, "dot")):
             values = live[live["mask"] == mask]["perplexity"]
             if len(values):
@@ -99,16 +103,16 @@ def learning_curve(
         })  # fmt: skip
     if len(steps):
         data.append({
-            "type": "scatter", "x": steps["step"], "y": steps["loss"], "name": "training loss", "mode": "lines",
+            "type": "scatter", "x": steps["step"], "y": steps["loss"], "name": "training loss", "mode": line_mode(len(steps)),
             "line": {"color": ORANGE, "width": 1.5}, "hovertemplate": "step %{x}: loss %{y:.3f}<extra></extra>", **LOWER,
         })  # fmt: skip
     title = "Does the masked model get better? Held-out perplexity and training loss"
     if len(live) and len(learned) > 1:
         now, dense = learned.iloc[-1], live[live["mask"] == "dense"]["perplexity"]
         title = (
-            f"Perplexity under the learned mask, on {now['windows']:.0f} held-out windows: {learned['perplexity'].iloc[0]:.4g} at "
-            f"first, {now['perplexity']:.4g} at step {now['step']}"
-            + (f"; dense {dense.iloc[-1]:.4g}" if len(dense) else "")
+            f"Perplexity under the learned mask, on {now['windows']:.0f} held-out windows: {short(learned['perplexity'].iloc[0])} at "
+            f"first, {short(now['perplexity'])} at step {now['step']}"
+            + (f"; dense {short(dense.iloc[-1])}" if len(dense) else "")
         )
     ticks = one_two_five(pd.concat([live["perplexity"], elsewhere["perplexity"].astype(float)])) if len(live) else None
     read = (
@@ -120,7 +124,10 @@ def learning_curve(
     if len(elsewhere):
         read += " Open marks: the mask at the end, and the model without it, on text that the mask was not made on."
     upper = axis(f"perplexity{measured_on}", type="log", tickvals=ticks)
-    return made(data, title, 430, read, **stacked(0.6, upper, axis("loss, nats a token")))
+    axes = stacked(0.6, upper, axis("loss, nats a token"), last)
+    notes = [] if len(steps) else [note("The training loss is drawn<br>from the first step on.", 0.18)]
+    notes += [] if data else [note("Perplexity is drawn from its<br>first measurement on.", 0.7)]
+    return made(data, title, 430, read, annotations=notes, **axes)
 
 
 def composition(steps: pd.DataFrame, title: str = "") -> go.Figure:
@@ -147,10 +154,10 @@ def composition(steps: pd.DataFrame, title: str = "") -> go.Figure:
         ]
         between = itertools.cycle((SKY, GREEN, ORANGE, RED, INK))
         names += [(k, f"{k} nonzero", GRID if k == counts[-1] else next(between)) for k in more]
+        is_few = len(steps) <= FEW
         data = [
             {
-                "type": "scatter", "x": steps["step"], "y": steps[f"nonzeros_{k}"] * 100, "name": name, "mode": "lines",
-                "stackgroup": "groups", "line": {"width": 0.5, "color": color}, "fillcolor": color,
+                "x": steps["step"], "y": steps[f"nonzeros_{k}"] * 100, "name": name, **(_bar(color) if is_few else _band(color)),
                 "hovertemplate": "step %{x}: %{y:.1f}%<extra>" + name + "</extra>",
             }
             for k, name, color in names
@@ -161,7 +168,21 @@ def composition(steps: pd.DataFrame, title: str = "") -> go.Figure:
         "Every group of neighbouring weights falls into one band, by how many nonzero soft weights it has; the bands add up "
         "to 100%. The regularizer moves groups down, band by band, until they have the pattern."
     )
-    return made(data, title or found, 300, read, xaxis=axis("step"), yaxis=axis("groups, %", range=[0, 100]))
+    return made(
+        data, title or found, 300, read, xaxis=step_axis(len(steps)), yaxis=axis("groups, %", range=[0, 100]), barmode="stack",
+        annotations=[] if data else [note("Drawn from the first step on.")],
+    )  # fmt: skip
+
+
+def _band(color: str) -> dict:
+    """A share over the steps, on top of those before it."""
+    line = {"width": 0.5, "color": color}
+    return {"type": "scatter", "mode": "lines", "stackgroup": "groups", "line": line, "fillcolor": color}
+
+
+def _bar(color: str) -> dict:
+    """The same at each of a few steps, between which a band has no room."""
+    return {"type": "bar", "width": 0.6, "marker": {"color": color}}
 
 
 def strength(
@@ -185,11 +206,11 @@ def strength(
     if len(steps):
         data += [
             {
-                "type": "scatter", "x": steps["step"], "y": steps["lambda1"], "name": "λ1", "mode": "lines",
+                "type": "scatter", "x": steps["step"], "y": steps["lambda1"], "name": "λ1", "mode": line_mode(len(steps)),
                 "line": {"color": BLUE, "width": 2, "shape": "vh"}, "hovertemplate": "step %{x}: λ1 = %{y:g}<extra></extra>",
             },
             {
-                "type": "scatter", "x": steps["step"], "y": steps["learning_rate"], "name": "learning rate", "mode": "lines",
+                "type": "scatter", "x": steps["step"], "y": steps["learning_rate"], "name": "learning rate", "mode": line_mode(len(steps)),
                 "line": {"color": ORANGE, "width": 1.5}, "yaxis": "y2",
                 "hovertemplate": "step %{x}: learning rate %{y:.2e}<extra></extra>",
             },
@@ -219,7 +240,7 @@ def strength(
     )
     powers = {"rangemode": "tozero", "exponentformat": "power", "automargin": True}
     return made(
-        data, title, 300, read, xaxis=axis("step", domain=[0, 0.94]), yaxis=axis("λ1", **powers),
+        data, title, 300, read, xaxis=step_axis(len(steps) + len(ahead or ()), domain=[0, 0.94]), yaxis=axis("λ1", **powers),
         yaxis2=axis("learning rate", overlaying="y", side="right", showgrid=False, **powers),
     )  # fmt: skip
 
@@ -243,7 +264,7 @@ def flips(steps: pd.DataFrame, weights: int) -> go.Figure:
         for column, name, color in (("flips_from_start", "since the start", BLUE), ("flips", "in one step", ORANGE)):
             shares = (steps[column] / weights * 100).replace(0, np.nan)  # a logarithmic axis has no zero
             data.append({
-                "type": "scatter", "x": steps["step"], "y": shares, "name": name, "mode": "lines",
+                "type": "scatter", "x": steps["step"], "y": shares, "name": name, "mode": line_mode(len(steps)),
                 "line": {"color": color, "width": 2},
                 "hovertemplate": "step %{x}: %{y:.3f}% of the weights<extra>" + name + "</extra>",
             })  # fmt: skip
@@ -253,7 +274,12 @@ def flips(steps: pd.DataFrame, weights: int) -> go.Figure:
         "Each step up is ten times as many weights. Few flips in a step mean that the mask settles; those since the start say how far "
         "it is from the mask that needs no learning."
     )
-    return made(data, title, 300, read, xaxis=axis("step"), yaxis=axis("weights flipped, %", type="log", dtick=1))
+    none_yet = "No weight has flipped yet." if data else "Drawn from the first step on."
+    drawn = data and not (steps[["flips", "flips_from_start"]] == 0).all(axis=None)
+    return made(
+        data, title, 300, read, xaxis=step_axis(len(steps)), yaxis=axis("weights flipped, %", type="log", dtick=1),
+        annotations=[] if drawn else [note(none_yet)],
+    )  # fmt: skip
 
 
 def layer_values(layers: pd.DataFrame, record: dict, quantity: str) -> pd.DataFrame:
@@ -335,7 +361,8 @@ def layer_heatmap(
         "A column is a decoder block, from the first at the left; a row is one linear map in it. The colours span the whole run, so "
         "that steps compare. Point at a cell for its number."
     )
-    return made(data, title, 320, read, xaxis=blocks, yaxis=projections)
+    notes = [] if data else [note("Drawn from the first step on.")]
+    return made(data, title, 320, read, xaxis=blocks, yaxis=projections, annotations=notes)
 
 
 def _measured(perplexity: pd.DataFrame, scope: str) -> pd.DataFrame:

@@ -85,7 +85,7 @@ def sweep_trials(trials: pd.DataFrame) -> go.Figure:
     Returns
     -------
     plotly Figure
-        Trials that took all steps in colours by perplexity, the best one thick; those that were pruned, or are running, grey.
+        Trials that took all steps in colours by perplexity, the lowest one thick; those that were pruned, or are running, grey.
     """
     title = "All trials: what was set, and what came of it"
     if not len(trials):
@@ -116,7 +116,7 @@ def sweep_trials(trials: pd.DataFrame) -> go.Figure:
         })  # fmt: skip
     figure = made(
         data, title, 440,
-        "A line is a trial. Coloured: it took all steps; blue is better than orange, and the thickest is best. Grey and dotted: it was "
+        "A line is a trial. Coloured: it took all steps; blue is lower than orange, and the thickest is lowest. Grey and dotted: it was "
         "pruned after the steps shown, with the perplexity it had there, or is not at its end.",
         margin={"l": 48, "r": 24, "t": 84, "b": 24}, annotations=notes,
         shapes=[

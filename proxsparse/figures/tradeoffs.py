@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import plotly.graph_objects as go
 
-from proxsparse.figures.look import BLUE, GREEN, GRID, MARGIN, ORANGE, axis, edge_of, made, one_two_five
+from proxsparse.figures.look import BLUE, GREEN, GRID, MARGIN, ORANGE, axis, edge_of, made, one_two_five, short
 
 HEIGHT, ROOM, LINE = 420, 120, 0.05  # pixels; pixels for names, on the right; least distance of two names, of the axis
 QUANTITIES = {  # column of `Comparison.table` → (name of the axis, whether it is logarithmic, title, how to read it)
@@ -62,7 +62,7 @@ def against_perplexity(table: pd.DataFrame, quantity: str = "seconds", base: str
             "customdata": rows["method"], "cliponaxis": False,
             "marker": {"color": color, "size": 10, "symbol": ["triangle-up" if value > edge else "circle" for value in rows["perplexity"]]},
             "error_y": {"array": rows["stderr"].where(rows["perplexity"] <= edge), "color": color, "thickness": 1.2},
-            "hovertext": [f"{value:.5g}" for value in rows["perplexity"]],
+            "hovertext": [short(value) for value in rows["perplexity"]],
             "hovertemplate": "%{customdata}<br>%{x:.3g}, perplexity %{hovertext}<extra></extra>",
         }
         for name, color, rows in (("weights as they were", BLUE, known[~changed]), ("weights updated", ORANGE, known[changed]))

@@ -9,6 +9,9 @@ import pytest
 from playwright.sync_api import expect
 from test_app import fill
 
+from app.operator import EXAMPLE_COMPARISON
+from proxsparse import Comparison, Run
+
 pytestmark = pytest.mark.browser
 STEPS = pd.read_json(Path("assets/example-run/steps.jsonl"), lines=True)
 
@@ -72,8 +75,40 @@ def test_a_chart_has_a_name_a_reading_a_table_and_files(browser, address):
     page.close()
 
 
+def test_on_a_narrow_screen_every_name_and_number_of_a_comparison_can_be_read(browser, address):
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto(f"{address}/?screen=compare&compare=example-comparison")
+    matrix = page.locator("#chart-compare-overlap")
+    matrix.scroll_into_view_if_needed()
+    names = Comparison(Run(EXAMPLE_COMPARISON)).names()[1:]
+    for letter in "xy":
+        ticks = matrix.locator(f".{letter}tick text")
+        expect(ticks).to_have_text(list(names if letter == "x" else reversed(names)))
+        boxes = [each.bounding_box() for each in ticks.all()]
+        assert not any(overlap(one, other) for place, one in enumerate(boxes) for other in boxes[place + 1 :])
+    sizes = matrix.locator(".heatmap-label text").evaluate_all(
+        "(all) => all.map((each) => parseFloat(getComputedStyle(each).fontSize))"
+    )
+    assert len(sizes) == len(names) * (len(names) - 1) and min(sizes) >= 9
+
+    chart = page.locator("#chart-compare-perplexity")
+    chart.scroll_into_view_if_needed()
+    far = chart.get_by_text("2.0e9", exact=True).bounding_box()
+    whole = chart.locator(".main-svg").first.bounding_box()
+    assert far["x"] + far["width"] <= whole["x"] + whole["width"], "nothing is cut at the edge"
+    page.close()
+
+
+def overlap(one, other):
+    across = min(one["x"] + one["width"], other["x"] + other["width"]) - max(one["x"], other["x"])
+    down = min(one["y"] + one["height"], other["y"] + other["height"]) - max(one["y"], other["y"])
+    return across > 1 and down > 1
+
+
 def test_settings_that_differ_are_marked_in_the_form(browser, address):
     page = opened(browser, address, 1440)
+    tools = [each.bounding_box() for each in page.locator("#chart-curve .chart-tools button").all()]
+    assert len({(box["y"], box["height"]) for box in tools}) == 1 < len(tools), "the buttons of a chart stand in a line"
     expect(page.locator("#differs")).not_to_contain_text("A fork of the run shown")
     fill(page, "lambda1", "0.05")
     expect(page.locator("#differs")).to_contain_text("λ1 at the end 0.05 instead of 0.2")
@@ -109,7 +144,7 @@ def test_under_thumbs_the_controls_come_first_and_the_settings_on_request(browse
     assert tops == sorted(tops)
     for name in ("lambda-now", "delay", "fork-step", "compare", "quantity", "scrubber"):
         assert page.locator(f"#{name}").bounding_box()["width"] > 300, f"{name} takes the whole width"
-    form, button = page.locator("#form"), page.get_by_role("button", name="Settings", exact=True)
+    form, button = page.locator("#form"), page.get_by_role("button", name="Settings of the next run", exact=True)
     expect(form).to_be_hidden()
     button.click()
     expect(form).to_be_visible()

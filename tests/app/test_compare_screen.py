@@ -5,12 +5,14 @@ import runpy
 from types import SimpleNamespace
 
 import gradio as gr
+import numpy as np
 import pandas as pd
 import pytest
 import test_address
 import torch
 from made_runs import add_result, made_comparison, made_run, set_state
 from recorded_run import recorded_run
+from test_masks_screen import array
 
 from app import comparison_page
 from app.screens.compare import chosen_in_table
@@ -23,7 +25,7 @@ from app.visitors import Rights
 from proxsparse import CompareJob, Comparison, Mask, MaskSet, ProxSparseError, Run, list_runs
 from proxsparse.config import METHODS
 from proxsparse.files import read_json, write_json
-from proxsparse.runs.readers.known_masks import method_mask
+from proxsparse.runs.readers.known_masks import method_masks
 
 METHODS_SHOWN = ("magnitude", "wanda", "sparsegpt-update", "proxsparse")
 
@@ -283,10 +285,10 @@ def test_the_mask_of_a_method_is_laid_beside_that_of_a_run(tmp_path):
     masks = MaskSet({name: Mask.project(torch.randn(rows, columns)) for name, rows, columns in shapes})
     masks.save(run.path / "results" / "wanda" / "masks.safetensors")
     layer = layers["name"][0]
-    assert (method_mask(Comparison(run), "wanda", layer) == masks[layer].dense().numpy()).all()
+    assert (method_masks(Comparison(run), "wanda")(layer) == masks[layer].dense().numpy()).all()
     for method, name in (("wanda", "nothing"), ("magnitude", layer), ("../wanda", layer), ("dense", layer)):
         with pytest.raises(ProxSparseError, match=r"keeps no mask of|compares no"):
-            method_mask(Comparison(run), method, name)
+            method_masks(Comparison(run), method)(name)
 
     asked = {
         "run": "learned",
@@ -301,6 +303,12 @@ def test_the_mask_of_a_method_is_laid_beside_that_of_a_run(tmp_path):
     differ = (masks[layer].dense().numpy() != learned.mask(layer, 2)).mean()
     assert f"that of wanda (compared) differ in {differ:.1%} of the layer" in json.loads(visitor.charts[screen.charts["layer"]])[
         "layout"]["title"]["text"]  # fmt: skip
+    drawn = json.loads(visitor.charts[screen.charts["map"]])
+    cells = dict(zip(np.ravel(drawn["data"][0]["customdata"]), array(drawn["data"][0]["z"]).ravel(), strict=True))
+    for name in layers["name"]:
+        mine = learned.mask(name, 2)
+        assert cells[name] == pytest.approx(1 - (mine & masks[name].dense().numpy()).sum() / mine.sum())
+    assert "differs most from wanda (compared)" in drawn["layout"]["title"]["text"]
 
 
 def test_a_recorded_comparison_says_the_same_without_masks_and_places(tmp_path):

@@ -154,6 +154,19 @@ def test_as_the_ramp_is_followed_the_end_stays_and_only_steps_draw_the_chart(par
     assert page.screen.parts["lambda_curve"] not in ticked(page)
 
 
+def test_which_of_two_strengths_is_of_the_run_and_which_of_the_next_one(parent, monkeypatch):
+    page = Page(parent.path.parent, "parent")
+    slider = page.screen.parts["strength"]
+    assert slider.label == "Set λ1 of the run shown"
+    assert "only while it is at work" in ticked(page)[slider]["info"], "it is done"
+    monkeypatch.setattr("proxsparse.runs.directory.is_held", lambda path: True)
+    set_state(parent, "running", 5, lambda1=0.1, growth_left=16.0)
+    sent = ticked(page)
+    assert sent[slider]["interactive"] and "takes effect at the next half step" in sent[slider]["info"]
+    set_state(parent, "running", 6, lambda1=0.2, growth_left=8.0)
+    assert slider not in ticked(page), "where a hand may be nothing is moved"
+
+
 def test_nothing_is_foreseen_where_it_is_not_known_how_far_a_fork_had_grown(child):
     set_state(child, "stopped", 4)
     assert strengths_to_come(snapshot_of(child)) == {} == planned_strengths(snapshot_of(child))

@@ -111,10 +111,27 @@ def test_another_step_and_another_run_can_be_compared_with(page, recorded, folde
     layer, view = run.history().layers[0], masks_of(run)
     page.choose(layer=layer, coloring="against another mask", against="another step", other_step=0, step=STEPS)
     assert (page.cells("tile") == (2 * masks[STEPS][layer] + masks[0][layer])[inside(view, layer)]).all()
+    assert_map(page, masks[STEPS], masks[0])
     page.choose(against="another run")
     assert page.values[page.masks.other_run] == "other"
     page.choose(other_step=2)
     assert (page.cells("tile") == (2 * masks[STEPS][layer] + others[2][layer])[inside(view, layer)]).all()
+    assert_map(page, masks[STEPS], others[2])
+
+
+def test_while_a_run_needs_the_cores_the_map_knows_what_it_records_itself(page, recorded, monkeypatch):
+    _, masks = recorded
+    monkeypatch.setattr("app.views.run.RunSnapshot.is_active", True)
+    page.choose(against="another step", other_step=2, step=STEPS)
+    assert "differs most from the start" in page.chart("map").layout.title.text
+    assert_map(page, masks[STEPS], masks[0])
+
+
+def assert_map(page, mine, other):
+    """The map shows how many of the kept weights the other mask drops."""
+    names = np.array(page.chart("map").data[0].customdata)
+    expected = [[1 - (mine[name] & other[name]).sum() / mine[name].sum() for name in row] for row in names]
+    assert np.allclose(page.cells("map"), expected)
 
 
 def test_a_run_of_another_model_is_refused_in_a_sentence(page, folder):

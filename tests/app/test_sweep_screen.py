@@ -79,6 +79,18 @@ def test_the_newest_sweep_is_shown_and_a_tick_in_which_nothing_happened_sends_no
     assert page.tick() == set()
 
 
+def test_a_trial_that_others_tie_with_is_not_called_best(page, run):
+    rows = [(trial, "complete", 1, 0.1, 1e-3, 60.0 + trial) for trial in range(3)]
+    write_trials(run, rows, status="done", step=4)
+    losses = ([4.0, 4.2, 3.9], [4.1, 4.1, 3.95], [5.0, 5.2, 4.9])
+    trials = read_json(run.path / "trials.json")
+    write_json(run.path / "trials.json", [trial | {"losses": each} for trial, each in zip(trials, losses, strict=True)])
+    view = snapshot_of(run)
+    states = re.findall(r"</button></td><td>(.*?)</td>", views.table(view, None))
+    assert states == ["lowest, tied", "tied with the lowest", "complete"]
+    assert "not told apart from trial 1:" in views.chosen(view, view.trial(""))
+
+
 def test_a_trial_that_went_on_draws_and_one_that_works_only_says_so(page, run):
     state = read_json(run.path / "state.json")
     write_json(run.path / "state.json", state | {"doing": "trial 3 of 4: step 4/40"})
@@ -180,6 +192,23 @@ def test_a_trial_becomes_a_run_fills_the_form_or_is_downloaded(page, run, tmp_pa
     empty = made_sweep(run.path.parent / "empty")
     with pytest.raises(ProxSparseError, match="No trial of sweep empty was measured yet"):
         screen.run(empty.id, "")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1440, 390])
+def test_before_any_trial_words_stand_where_charts_will_and_names_end_before_the_arrow(width, tmp_path, browser):
+    made_sweep(tmp_path / "a-sweep-with-a-name-that-is-longer-than-the-list-is-wide", status="stopped")
+    with served(tmp_path) as address:
+        page = browser.new_page(viewport={"width": width, "height": 1000})
+        page.goto(f"{address}/?screen=sweep")
+        expect(page.locator("#sweep-chosen")).to_contain_text("No trial has been measured yet")
+        expect(page.locator("#sweep-to-run")).to_be_hidden()
+        above, words = (page.locator(name).bounding_box() for name in ("#sweep-controls", "#sweep-chosen"))
+        assert words["y"] - (above["y"] + above["height"]) < 30, "no gap where the charts will be"
+        inner = "(all) => all[0].getBoundingClientRect().right - parseFloat(getComputedStyle(all[0]).paddingRight)"
+        end = page.locator("#sweep-shown input").evaluate_all(inner)
+        assert end <= page.locator("#sweep-shown .icon-wrap").bounding_box()["x"]
+        page.close()
 
 
 @pytest.mark.browser

@@ -1,4 +1,4 @@
-"""The tour in a browser: what a stop speaks of is in sight, and its card lies above the page."""
+"""The tour in a browser: what a stop speaks of is in sight and framed, and its card lies above the page."""
 
 import pytest
 from playwright.sync_api import expect
@@ -10,6 +10,19 @@ IN_FRONT = """
 () => { const box = document.querySelector('#tour section').getBoundingClientRect();
   return [0.1, 0.3, 0.5, 0.7, 0.9].every((y) => [0.1, 0.5, 0.9].every((x) =>
     document.elementFromPoint(box.left + x * box.width, box.top + y * box.height)?.closest('#tour'))); }
+"""
+
+CUT_OFF_BY = """
+(element) => { const style = getComputedStyle(element), box = element.getBoundingClientRect();
+  const out = parseFloat(style.outlineOffset) + parseFloat(style.outlineWidth);
+  if (style.outlineStyle !== 'solid' || !box.width || !box.height) return ['there is no frame'];
+  const found = [];
+  for (let above = element.parentElement; above !== document.body; above = above.parentElement) {
+    const cut = above.getBoundingClientRect(), {overflowX, overflowY} = getComputedStyle(above);
+    if (overflowX !== 'visible' && (box.left - out < cut.left || box.right + out > cut.right)) found.push(above.id || above.className);
+    if (overflowY !== 'visible' && (box.top - out < cut.top || box.bottom + out > cut.bottom)) found.push(above.id || above.className);
+  }
+  return found; }
 """
 
 
@@ -24,6 +37,7 @@ def test_every_stop_shows_what_it_speaks_of(address, browser, width):
         spoken_of = page.locator(stop.see).locator("visible=true").first
         expect(spoken_of).to_be_in_viewport()
         expect(spoken_of).to_have_attribute("data-toured", "")
+        assert spoken_of.evaluate(CUT_OFF_BY) == [], f"the frame of stop {place} is seen whole"
         page.wait_for_function(IN_FRONT, timeout=120_000)
         if stop.title.startswith("One group"):
             expect(page.locator("#chart-masks-group .chart-title")).to_contain_text("its pattern changed")

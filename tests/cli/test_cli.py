@@ -165,13 +165,23 @@ def test_a_changed_weight_is_found(n, m, tmp_path, tiny_directory, capsys):
     def touch_a_norm(tensors):
         tensors["model.norm.weight"][0] += 1
 
-    for change, words in (
-        (fill_a_group, f"1 groups are not {n}:{m}"), (nudge_a_kept_weight, "1 kept weights differ"), (touch_a_norm, "model.norm.weight"),
-    ):  # fmt: skip
+    layer = name.removesuffix(".weight")
+    for change, words, line in (
+        (fill_a_group, f"1 groups are not {n}:{m}", f"{layer}  1 bad groups"),
+        (nudge_a_kept_weight, "1 kept weights differ", f"{layer}  0 bad groups, 1 changed weights"),
+        (touch_a_norm, "model.norm.weight", "model.norm.weight  not as in the original"),
+    ):
         code, said = damaged(change)
-        assert code == 1 and "Not proven" in said and words in said
+        verdict, *lines = said.splitlines()
+        assert code == 1 and verdict.startswith("Not proven") and words in verdict
+        (shown,) = lines  # what is proven needs no line of its own
+        assert all(word in shown for word in line.split("  ")), shown
     code, said = damaged(lambda tensors: None)
-    assert code == 0 and f"are {n}:{m}, and every kept weight equals" in said
+    (verdict,) = said.splitlines()
+    assert code == 0 and f"are {n}:{m}, and every kept weight equals" in verdict
+    assert main(["verify", str(target), "--layers"]) == 0
+    verdict, *lines = capsys.readouterr().out.splitlines()
+    assert verdict.startswith("Proven") and len(lines) == 14 and all(line.endswith("groups  ok") for line in lines)
 
 
 @pytest.mark.parametrize(

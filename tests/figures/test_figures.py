@@ -129,6 +129,44 @@ def test_titles_state_what_was_found():
     assert titles[2] == "1.30% of the weights flipped between kept and dropped since the start"
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_few_steps_are_marks_and_bars_and_a_longer_run_is_lines(count):
+    few, many = STEPS.iloc[:count], pd.concat([STEPS, STEPS.assign(step=STEPS["step"] + 3)])
+    course = figures.Course("one", few, PERPLEXITY)
+    for figure in (
+        figures.learning_curve(few, PERPLEXITY), figures.strength(few), figures.flips(few, 1000), figures.learning_curves([course]),
+    ):  # fmt: skip
+        over_steps = [trace for trace in figure.data if len(trace.x) == count and trace.name != "dense"]
+        assert over_steps and all("markers" in trace.mode for trace in over_steps)
+    bars = figures.composition(few)
+    assert (
+        {trace.type for trace in bars.data} == {"bar"}
+        and bars.layout.barmode == "stack"
+        and bars.layout.xaxis.dtick == 1
+    )
+    assert {trace.mode for trace in figures.flips(many, 1000).data} == {"lines"}
+    assert {trace.stackgroup for trace in figures.composition(many).data} == {"groups"}
+
+
+def test_before_the_first_step_charts_say_what_will_be_there():
+    none = STEPS.iloc[:0]
+    assert "drawn from its first measurement" in said(figures.learning_curve(none, PERPLEXITY.iloc[:0]))
+    assert said(figures.learning_curve(none, PERPLEXITY)) == "The training loss is drawn from the first step on."
+    for figure in (figures.composition(none), figures.flips(none, 1000), figures.layer_heatmap(LAYERS, None)):
+        assert said(figure) == "Drawn from the first step on."
+    still = STEPS.assign(flips=0, flips_from_start=0)
+    assert said(figures.flips(still, 1000)) == "No weight has flipped yet."
+    for figure in (
+        figures.learning_curve(STEPS, PERPLEXITY), figures.composition(STEPS), figures.flips(STEPS, 1000),
+        figures.layer_heatmap(LAYERS, RECORD),
+    ):  # fmt: skip
+        assert said(figure) == ""
+
+
+def said(figure):
+    return " ".join(note.text.replace("<br>", " ") for note in figure.layout.annotations)
+
+
 def test_a_composition_takes_the_title_it_is_given():
     assert figures.composition(STEPS, "Of one layer").layout.title.text == "Of one layer"
 
@@ -212,13 +250,14 @@ def test_what_lies_far_beyond_the_others_is_drawn_at_the_edge():
         trace = next(trace for trace in figure.data if trace.name == "weights as they were")
         assert max(trace[axis]) == 30 * median and list(trace.marker.symbol).count("circle") == len(trace[axis]) - 1
         assert np.isnan(np.array(trace[error].array, float)).sum() == 1, "no error bar at the edge"
-        assert "2e+09" in [text.strip() for text in (trace.hovertext if trace.hovertext is not None else trace.text)]
+        assert "2.0e9" in [text.strip() for text in (trace.hovertext if trace.hovertext is not None else trace.text)]
 
 
 def test_overlaps_as_a_matrix_that_begins_at_chance():
     heatmap = figures.overlap_matrix(OVERLAPS, chance=0.25).data[0]
     assert np.array_equal(heatmap.z, OVERLAPS.to_numpy()) and (heatmap.zmin, heatmap.zmax) == (0.25, 1)
     assert list(heatmap.x) == list(heatmap.y) == ["wanda", "proxsparse"]
+    assert heatmap.text.tolist() == [["", "75"], ["75", ""]]
     assert "25%" in figures.overlap_matrix(OVERLAPS, chance=0.25).layout.title.text
 
 

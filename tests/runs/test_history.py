@@ -161,6 +161,10 @@ def test_the_summaries_are_those_of_the_masks(made):
             for kind in ("start", "magnitude", "wanda"):
                 other = history.reference_mask(name, kind)
                 assert table.loc[step, f"agreement_{kind}"] == pytest.approx((mask & other).sum() / mask.sum())
+                assert (
+                    history.agreement_with(name, other)[history.steps.index(step)]
+                    == table.loc[step, f"agreement_{kind}"]
+                )
                 assert history.agreement(kind).loc[step, name] == table.loc[step, f"agreement_{kind}"]
 
 

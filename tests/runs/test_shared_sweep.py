@@ -58,7 +58,7 @@ def test_a_worker_that_joins_tries_what_nobody_tries(storage, create, join, tmp_
     first = create(tmp_path / "first", url)
     measured = []
 
-    def measure_then(self, config, measure=SweepJobWorker.perplexity_of):
+    def measure_then(self, config, measure=SweepJobWorker.losses_of):
         measured.append((self.run.id, config.lambda1, config.learning_rate, config.steps))
         if len(measured) == 1:  # when the first worker is in the middle of its trial, the other one joins
             second = join(tmp_path / "second", url or first.path)
@@ -76,7 +76,7 @@ def test_a_worker_that_joins_tries_what_nobody_tries(storage, create, join, tmp_
         return measure(self, config)
 
     joined = []
-    monkeypatch.setattr(SweepJobWorker, "perplexity_of", measure_then)
+    monkeypatch.setattr(SweepJobWorker, "losses_of", measure_then)
     assert work(first.path) == 0, first.state()["error"]
     second, setting = joined
     assert setting not in {entry[1:3] for entry in measured} and {entry[0] for entry in measured} == {"first"}

@@ -129,7 +129,7 @@ def test_stopped_and_resumed_it_repeats_nothing_and_never_reads_the_held_out_tex
     def without_held_out(*arguments, **keywords):
         return dataclasses.replace(load_windows(*arguments, **keywords), heldout=None)
 
-    run, measure = create(tmp_path / "resumed"), SweepJobWorker.perplexity_of
+    run, measure = create(tmp_path / "resumed"), SweepJobWorker.losses_of
     taken = []
 
     def measure_then(self, config):
@@ -142,7 +142,7 @@ def test_stopped_and_resumed_it_repeats_nothing_and_never_reads_the_held_out_tex
         raise RuntimeError("the power fails")
 
     monkeypatch.setattr("proxsparse.text.load_windows", without_held_out)
-    monkeypatch.setattr(SweepJobWorker, "perplexity_of", measure_then)
+    monkeypatch.setattr(SweepJobWorker, "losses_of", measure_then)
     limit, end = 2, lambda: run.send("stop")  # in the middle of a trial that has taken one rung
     assert work(run.path) == 0 and run.state()["status"] == "stopped"
     assert len(Sweep(run).table()) == 1 and Sweep(run).files() == []
@@ -176,9 +176,7 @@ def test_killed_between_the_pruner_s_note_and_its_answer_it_decides_the_same(cre
 def test_a_sampler_stays_within_the_ranges_and_a_resumed_one_chooses_the_same(
     sampler, create, base, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        SweepJobWorker, "perplexity_of", lambda self, config: Perplexity(config.lambda1 + config.learning_rate)
-    )
+    monkeypatch.setattr(SweepJobWorker, "losses_of", lambda self, config: [config.lambda1 + config.learning_rate] * 2)
     plan = {"sampler": sampler, "trials": 16, "pruner": "none", "rungs": 1}
     run, other = create(tmp_path / "first", **plan), create(tmp_path / "second", **plan)
     assert work(run.path) == 0, run.state()["error"]
@@ -199,15 +197,8 @@ def test_a_sampler_stays_within_the_ranges_and_a_resumed_one_chooses_the_same(
     pd.testing.assert_frame_equal(without_seconds(other), without_seconds(run))
 
 
-class Perplexity:
-    """What a trial would have measured."""
-
-    def __init__(self, value):
-        self.value, self.stderr = value, 0.1
-
-
 def test_pruners_of_optuna(create, tmp_path, monkeypatch):
-    monkeypatch.setattr(SweepJobWorker, "perplexity_of", lambda self, config: Perplexity(config.lambda1))
+    monkeypatch.setattr(SweepJobWorker, "losses_of", lambda self, config: [config.lambda1] * 2)
     shares = {}
     for pruner in ("halving", "hyperband", "none"):
         run = create(tmp_path / pruner, sampler="random", trials=24, pruner=pruner)

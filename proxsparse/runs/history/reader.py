@@ -111,16 +111,11 @@ class History:
         Between two recorded steps a group changes at most once, from the first pattern to the last.
         """
         about = self._recorded(layer)
-        changed = self._changes(about)
-        by_group = changed.sort_values(["group", "step"], kind="stable")
-        group, change = by_group["group"].to_numpy(), by_group["change"].to_numpy()
-        start = coding.codes_of(self._stored("start", about), self.m)
-        after = start[group] ^ _running_xor(group, change)
+        step, group, before, after = self._by_group(about, self._start_codes(about))
         groups_a_row = about.columns // self.m
         table = pd.DataFrame(
             {
-                "step": by_group["step"].to_numpy(), "row": group // groups_a_row, "group": group % groups_a_row,
-                "before": after ^ change, "after": after,
+                "step": step, "row": group // groups_a_row, "group": group % groups_a_row, "before": before, "after": after,
             }
         )  # fmt: skip
         return table.sort_values(["step", "row", "group"], ignore_index=True)
@@ -204,6 +199,37 @@ class History:
         steps = pd.Index(self._frames.steps, name="step")
         return pd.DataFrame(shares, index=steps, columns=[layer.name for layer in self._layout.layers])
 
+    def agreement_with(self, layer: str, other: np.ndarray) -> np.ndarray:
+        """Of a layer at each recorded step, the share of the kept weights that any other mask of it keeps too.
+
+        Parameters
+        ----------
+        layer : str
+            One of `layers`.
+        other : bool (rows, columns)
+            The other mask.
+
+        Returns
+        -------
+        float (recorded steps,)
+            From one pass over the changes: what each of them gains is added up from the start.
+
+        Raises
+        ------
+        ProxSparseError
+            Where the other mask has another shape.
+        """
+        about = self._recorded(layer)
+        if other.shape != (about.rows, about.columns):
+            raise ProxSparseError(
+                f"A mask of {layer} is {about.rows} × {about.columns}, this one {other.shape}: choose another."
+            )
+        theirs, start = coding.codes_of(other, self.m), self._start_codes(about)
+        step, group, *codes = self._by_group(about, start)
+        before, after = (coding.BITS_SET[code & theirs[group]].astype(float) for code in codes)
+        gained = np.bincount(np.searchsorted(self.steps, step), after - before, len(self.steps))
+        return (coding.BITS_SET[start & theirs].sum() + gained.cumsum()) / (len(start) * self.n)
+
     @cached_property
     def _counts(self) -> np.ndarray:
         """int64 (recorded steps, layers, 2 + patterns): the summaries."""
@@ -247,6 +273,18 @@ class History:
         with safe_open(self.path / MASKS, "np") as file:
             raw = zlib.decompress(file.get_tensor(f"{kind}/{about.name}").tobytes())
         return coding.unpacked(np.frombuffer(raw, np.uint8).reshape(about.rows, -1), about.columns)
+
+    def _start_codes(self, about: RecordedLayer) -> np.ndarray:
+        """The pattern of every group at the start, as its code."""
+        return coding.codes_of(self._stored("start", about), self.m)
+
+    def _by_group(self, about: RecordedLayer, start: np.ndarray) -> tuple[np.ndarray, ...]:
+        """step, group (its index in the layer), code before and after, of every change: group by group, each in the order of steps."""
+        changed = self._changes(about)
+        order = np.argsort(changed["group"].to_numpy(), kind="stable")
+        step, group, change = (changed[name].to_numpy()[order] for name in ("step", "group", "change"))
+        after = start[group] ^ _running_xor(group, change)
+        return step, group, after ^ change, after
 
     def _changes(self, about: RecordedLayer, last: int | None = None) -> pd.DataFrame:
         """step, group (its index in the layer), change (code before XOR code after), in the order of steps."""

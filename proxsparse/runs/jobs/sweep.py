@@ -12,6 +12,7 @@ from proxsparse.config import LearnConfig
 from proxsparse.errors import DivergedError, ProxSparseError
 from proxsparse.files import write_json
 from proxsparse.runs.jobs.base import Job
+from proxsparse.runs.readers.judged import with_stderr
 from proxsparse.runs.readers.sweep import TRIALS_FILE, Sweep, require_optuna
 from proxsparse.runs.recorder import describe_device
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 LOOK_SECONDS = 2.0  # between two looks at what other workers do
+DIGITS = 6  # after the point, of a window's loss: less than any error, and a database's text holds thousands of them
 
 
 class SweepJobWorker(Job):
@@ -106,12 +108,13 @@ class SweepJobWorker(Job):
                     f"learning rate {learning_rate:g}, {steps} steps"
                 )
                 began = self.working_seconds
-                found = self.perplexity_of(config)
+                losses = self.losses_of(config)
                 if not self.study.is_mine(trial):
                     self.recorder.event("trial taken over by another worker", trial=trial.number)
                     return
-                known[steps] = found.value if found else math.inf
-                about = {"stderr": found and found.stderr, "seconds": self.working_seconds - began}
+                known[steps], stderr = with_stderr(losses) if losses else (math.inf, None)
+                about = {"stderr": stderr, "seconds": self.working_seconds - began}
+                about |= {"losses": [round(loss, DIGITS) for loss in losses]} if losses else {}
                 self.study.report(trial, steps, known[steps], about)
                 self.write_down()
             if following is None and known[steps] < math.inf:
@@ -120,9 +123,9 @@ class SweepJobWorker(Job):
                 self.study.end(trial, None)
                 return
 
-    def perplexity_of(self, config: LearnConfig):
-        """Of the original weights under the masks that `config` learns; None when its loss is not finite."""
-        from proxsparse.evaluation.perplexity import perplexity
+    def losses_of(self, config: LearnConfig) -> list[float] | None:
+        """Of every window set apart, under the masks that `config` learns; None when one is not finite."""
+        from proxsparse.evaluation.perplexity import window_losses
         from proxsparse.learning.learner import MaskLearner
 
         try:
@@ -131,7 +134,9 @@ class SweepJobWorker(Job):
                     self.progress(learner.step_index, config.steps, "step")
                     learner.step()
                 with learner.projected():
-                    return perplexity(self.lm.model, self.judge_on, precision=learner.precision, progress=self.progress)
+                    return window_losses(
+                        self.lm.model, self.judge_on, precision=learner.precision, progress=self.progress
+                    ).tolist()
         except DivergedError as error:
             self.recorder.event(
                 "diverged", lambda1=config.lambda1, learning_rate=config.learning_rate, error=str(error)

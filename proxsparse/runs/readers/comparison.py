@@ -21,7 +21,7 @@ from proxsparse.config import CompareJob, absolute, text_name
 from proxsparse.errors import ProxSparseError
 from proxsparse.evaluation.zero_shot import Scores
 from proxsparse.files import MASKS_FILE, local_path, read_json, written_whole
-from proxsparse.runs.readers.comparison_words import ON, in_markdown
+from proxsparse.runs.readers.comparison_words import ON, in_markdown, in_terminal
 from proxsparse.runs.readers.judged import ratio, with_stderr
 from proxsparse.runs.readers.zero_shot import TASKS_FILE, accuracy_columns, scores_in
 from proxsparse.runs.run import Run
@@ -238,6 +238,10 @@ class Comparison:
     def markdown(self) -> str:
         """The table and the completions for people."""
         return in_markdown(self)
+
+    def in_terminal(self) -> str:
+        """The perplexities alone, narrow enough for a terminal; `markdown` has the rest."""
+        return in_terminal(self)
 
 
 def stages(names: Iterable[str], ended: Mapping[str, str], status: str) -> dict[str, str]:

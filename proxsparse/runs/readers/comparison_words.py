@@ -13,16 +13,19 @@ from proxsparse.config import LEARNED, judged_by
 from proxsparse.runs.readers.zero_shot import about_accuracies
 
 ON = "perplexity on "  # begins the names of the columns of further texts
+BRIEF = (
+    "method",
+    "perplexity",
+    "over ours",
+    "weights",
+    "mean acc",
+    "mean acc_norm",
+)  # in a terminal, beside further texts
 
 
 def in_markdown(comparison) -> str:
     """The table and the completions for people."""
-    shown = readable(comparison.table())
-    parts = [
-        about(comparison),
-        tabulate(shown, headers="keys", tablefmt="github", showindex=False, disable_numparse=True),
-    ]
-    parts += notes(comparison)
+    parts = [about(comparison), _table(readable(comparison.table())), *notes(comparison)]
     completions = comparison.completions()
     for prompt in completions.index:
         parts.append(f"**{prompt} …**")
@@ -30,8 +33,36 @@ def in_markdown(comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def in_terminal(comparison) -> str:
+    """Perplexities of all methods on all texts, as the last thing said and narrow enough for a terminal; `in_markdown` has the rest."""
+    shown = readable(comparison.table())
+    columns = [name for name in shown if name in BRIEF or name.startswith("on ")]
+    return "\n\n".join([about_perplexity(comparison), *notes(comparison), _table(shown[columns])]) + "\n"
+
+
+def _table(shown: pd.DataFrame) -> str:
+    return tabulate(shown, headers="keys", tablefmt="github", showindex=False, disable_numparse=True)
+
+
 def about(comparison) -> str:
     """What was compared, and what the columns of the table are."""
+    job = comparison.job
+    words = about_perplexity(comparison)
+    words += " Seconds and memory: to make the mask. Output error: mean over layers of ‖WX − ŴX‖/‖WX‖ on held-out text."
+    if comparison.ours:
+        words += f" Kept as ours: share of the kept weights that {comparison.ours} keeps too."
+    if tasks := {task for scores in comparison.accuracies().values() for task in scores}:
+        words += f" {about_accuracies(tasks)}"
+    learned = [name for name in job.methods if name in LEARNED]
+    if learned:
+        words += f" {', '.join(learned)}: {job.steps} steps of {job.batch} × {job.length} tokens."
+    if set(job.methods) - set(learned):
+        words += f" Calibrated on {job.calibration} windows of {job.length} tokens."
+    return words
+
+
+def about_perplexity(comparison) -> str:
+    """On what perplexities were measured, and over what they are given."""
     job, results = comparison.job, comparison.results()
     windows = len(next(iter(results.values()))["losses"]) if results else 0
     words = (
@@ -41,19 +72,8 @@ def about(comparison) -> str:
     for text, losses in comparison.judged().items():
         count = len(next(iter(losses.values())))
         words += f" On {text}: the same on {count} windows of that text."
-    words += " Seconds and memory: to make the mask. Output error: mean over layers of ‖WX − ŴX‖/‖WX‖ on held-out text."
     if comparison.ours:
-        words += (
-            f" Over ours: perplexity over that of {comparison.ours}, ± standard error of the paired differences. Kept as ours: "
-            f"share of the kept weights that {comparison.ours} keeps too."
-        )
-    if tasks := {task for scores in comparison.accuracies().values() for task in scores}:
-        words += f" {about_accuracies(tasks)}"
-    learned = [name for name in job.methods if name in LEARNED]
-    if learned:
-        words += f" {', '.join(learned)}: {job.steps} steps of {job.batch} × {job.length} tokens."
-    if set(job.methods) - set(learned):
-        words += f" Calibrated on {job.calibration} windows of {job.length} tokens."
+        words += f" Over ours: perplexity over that of {comparison.ours}, ± standard error of the paired differences."
     return words
 
 
@@ -103,7 +123,8 @@ def _pairs_of(table: pd.DataFrame, values: str, errors: str) -> list[str]:
 
 def _with_error(value: float, error: float) -> str:
     digits = ".2f" if value < 10 else ".1f" if value < 1e5 else ".1e"
-    return f"{value:{digits}}" if math.isnan(error) or error == 0 else f"{value:{digits}} ± {error:{digits}}"
+    shown = f"{value:{digits}}" if math.isnan(error) or error == 0 else f"{value:{digits}} ± {error:{digits}}"
+    return shown.replace("e+0", "e").replace("e+", "e")
 
 
 def _number(value: float | None, form: str) -> str:

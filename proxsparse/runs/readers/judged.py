@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
+CERTAIN = 2  # standard errors beyond which a difference is called one
 COLUMNS = ("text", "mask", "step", "perplexity", "stderr", "ratio", "ratio_stderr", "windows", "context")
 
 
@@ -22,6 +23,15 @@ def ratio(losses: Sequence[float], others: Sequence[float]) -> tuple[float, floa
     """One perplexity over another on the same windows. Its standard error comes from the paired differences of the windows' losses,
     so that what makes a window hard for both does not count."""
     return with_stderr(np.asarray(losses, dtype=float) - np.asarray(others, dtype=float))
+
+
+def differ(losses: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether two masks are told apart on the same windows: whether the mean of the paired differences of their losses is more than
+    `CERTAIN` of its standard errors from zero. On a single window nothing is."""
+    differences = np.asarray(losses, dtype=float) - np.asarray(others, dtype=float)
+    if len(differences) < 2:
+        return False
+    return bool(abs(differences.mean()) > CERTAIN * differences.std(ddof=1) / math.sqrt(len(differences)))
 
 
 def judged_table(records: Iterable[dict]) -> pd.DataFrame:

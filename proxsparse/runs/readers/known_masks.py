@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,17 +73,20 @@ def kept_in_group(run: Run, step: int, layer: str, row: int, group: int) -> list
     return np.flatnonzero(bits[group * m : (group + 1) * m]).tolist()
 
 
-def method_mask(comparison: Comparison, method: str, layer: str) -> np.ndarray:
-    """The mask of a layer that a method of a comparison made: bool (rows, columns); without torch.
+def method_masks(comparison: Comparison, method: str) -> Callable[[str], np.ndarray]:
+    """layer → the mask of it that a method of a comparison made: bool (rows, columns); without torch.
 
-    Raises ProxSparseError where the comparison keeps no mask of that method and layer.
+    Raises ProxSparseError, now or when it is asked, where the comparison keeps no mask of that method or layer.
     """
-    file, layers = comparison.masks_file(method), comparison.run.layers().set_index("name")
-    if layer not in layers.index or not file.is_file():
-        raise ProxSparseError(
-            f"Comparison {comparison.run.id} keeps no mask of {method} for {layer}: choose another method."
-        )
-    with safe_open(file, "np") as masks:
-        packed = masks.get_tensor(layer)
-    columns = layers.loc[layer, "columns"]
-    return np.unpackbits(packed, axis=1, bitorder="little")[:, :columns].astype(bool)
+    file, columns = comparison.masks_file(method), comparison.run.layers().set_index("name")["columns"]
+
+    def mask(layer: str) -> np.ndarray:
+        if layer not in columns.index or not file.is_file():
+            raise ProxSparseError(
+                f"Comparison {comparison.run.id} keeps no mask of {method} for {layer}: choose another method."
+            )
+        with safe_open(file, "np") as masks:
+            packed = masks.get_tensor(layer)
+        return np.unpackbits(packed, axis=1, bitorder="little")[:, : columns[layer]].astype(bool)
+
+    return mask

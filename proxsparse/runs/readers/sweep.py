@@ -4,7 +4,7 @@ Which settings are tried, and which of them end early, Optuna says (see `proxspa
 worker writes down here, so that a reader needs neither Optuna nor the database in which a study may lie.
 
 study.log     Optuna's journal of the study, unless its storage is elsewhere; `optuna-dashboard study.log` shows it
-trials.json   one entry for every rung that a trial has reached               (written whole)
+trials.json   one entry for every rung that a trial has reached, with the losses of the windows on which it was judged  (written whole)
 table.csv, figure.html, parallel.html, preset.json                           (written at the end)
 
 Settings are judged on windows of the calibration text that no trial learns from; the held-out text is never looked at.
@@ -28,11 +28,14 @@ from proxsparse.config import LearnJob, SweepPlan
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import Tail, read_json, written_whole
 from proxsparse.runs.presets import PRESET_FILE, write_preset
+from proxsparse.runs.readers.judged import CERTAIN, differ
 from proxsparse.runs.records import is_number, is_step
 from proxsparse.runs.run import Run
 
 TRIALS_FILE, FORMER_FILE, STUDY_FILE = "trials.json", "trials.jsonl", "study.log"
 COLUMNS = ("trial", "state", "rung", "steps", "lambda1", "learning_rate", "perplexity", "stderr", "seconds")
+NAMED = 8  # trials that are as good as the best one, by number
+ERRORS = f"{CERTAIN} standard errors of the windows' paired differences"
 FIGURES = {"figure.html": "figure", "parallel.html": "parallel"}
 
 
@@ -61,14 +64,20 @@ class Sweep:
     def table(self) -> pd.DataFrame:
         """One row for every rung that a trial has reached: trial (its number), state (running, complete or pruned), rung, steps,
         lambda1, learning_rate, perplexity, stderr, seconds. A trial whose loss was not finite has the perplexity inf."""
-        rows = self._former_rows() if self.is_former else read_json(self.run.path / TRIALS_FILE, default=[])
+        table = pd.DataFrame(self._rows(), columns=list(COLUMNS))
+        table["perplexity"] = table["perplexity"].astype(float).fillna(float("inf"))
+        return table
+
+    def _rows(self) -> list[dict]:
+        """The entries of the file. Raises ProxSparseError where it is damaged."""
+        if self.is_former:
+            return self._former_rows()
+        rows = read_json(self.run.path / TRIALS_FILE, default=[])
         if not isinstance(rows, list) or not all(map(_fits, rows)):
             raise ProxSparseError(
                 f"{TRIALS_FILE} of run {self.run.id} is damaged: resume the sweep, which writes it anew."
             )
-        table = pd.DataFrame(rows, columns=list(COLUMNS))
-        table["perplexity"] = table["perplexity"].astype(float).fillna(float("inf"))
-        return table
+        return rows
 
     def _former_rows(self) -> list[dict]:
         """The trials of a former sweep, of which each rung was one of its own, as those of today: a setting is a trial."""
@@ -109,6 +118,40 @@ class Sweep:
         last = table[table["rung"] == table["rung"].max()]
         return last.loc[last["perplexity"].idxmin()]
 
+    def ties(self) -> list[int] | None:
+        """The trials of the best one's rung that are not told apart from it on the windows on which all were judged (see
+        `proxsparse.runs.readers.judged.differ`); None where these windows' losses were not recorded, as in sweeps of before."""
+        best = self.best()
+        if best is None:
+            return []
+        rung = [row for row in self._rows() if row["rung"] == best["rung"] and row["perplexity"] is not None]
+        losses = {row["trial"]: row.get("losses") or [] for row in rung}
+        own = losses.pop(best["trial"])
+        if any(len(others) != len(own) or not own for others in losses.values()):
+            return None
+        return sorted(trial for trial, others in losses.items() if not differ(others, own))
+
+    def verdict(self) -> str:
+        """Which trial is best, or that this cannot be said; nothing before one was measured."""
+        best, ties = self.best(), self.ties()
+        if best is None:
+            return ""
+        setting = f"λ1 {best['lambda1']:.4g}, learning rate {best['learning_rate']:.4g}"
+        lowest = f"Trial {best['trial']} has the lowest perplexity after {best['steps']} steps ({setting})"
+        table = self.table()
+        if (table["rung"] == best["rung"]).sum() == 1:
+            return f"{lowest}: no other trial took as many."
+        if ties is None:
+            return (
+                f"{lowest}. Whether another is as good is not known: this sweep recorded no losses of single windows."
+            )
+        if not ties:
+            told = f"each other differs from it by more than {ERRORS}"
+            return f"Trial {best['trial']} is best after {best['steps']} steps ({setting}): {told}."
+        named = ", ".join(map(str, ties[:NAMED])) + (f" and {len(ties) - NAMED} more" if len(ties) > NAMED else "")
+        trials = "trial" if len(ties) == 1 else "trials"
+        return f"{lowest}, and is not told apart from {trials} {named}: the difference is within {ERRORS}."
+
     def job(self, trial: int) -> LearnJob:
         """The job that takes a trial's settings, with the full number of steps. Raises ProxSparseError where there is no such trial."""
         rows = self.table()
@@ -143,9 +186,8 @@ class Sweep:
             f"{Path(self.base.model).name} on {Path(self.base.corpus).name}; perplexity on {self.plan.windows} calibration windows "
             f"of {self.base.length} tokens that nothing was learned from, ± standard error over windows."
         )
-        best = self.best()
-        found = "" if best is None else f"\nBest: λ1 {best['lambda1']:g}, learning rate {best['learning_rate']:g}.\n"
-        return f"{about}\n\n{shown}\n{found}"
+        verdict = self.verdict()
+        return f"{about}\n\n{shown}\n" + (f"\n{verdict}\n" if verdict else "")
 
     def next_command(self) -> str:
         """What one does with it."""
@@ -171,6 +213,9 @@ def _fits(row: Any, steps: tuple[str, ...] = ("trial", "rung", "steps")) -> bool
     if not isinstance(row, dict) or not all(is_step(row.get(name)) for name in steps):
         return False
     settings = all(row.get(name) is not None and is_number(row[name]) for name in ("lambda1", "learning_rate"))
+    losses = row.get("losses", [])
+    if not isinstance(losses, list) or any(loss is None or not is_number(loss) for loss in losses):
+        return False
     return settings and all(is_number(row.get(name)) for name in ("perplexity", "stderr", "seconds"))
 
 
