@@ -84,7 +84,7 @@ def _show(found: dict) -> None:
     rows = found["rows"]
     _model(found["model"])
     print(
-        f"\nGB (10⁹ bytes) on each GPU, of {found['memory_gb']:g}: {found['batch']} windows of {found['length']} tokens at once on "
+        f"\nGB (10⁹ bytes) on each GPU, of {found['memory_gb']:g}: {found['batch']} × {found['length']} tokens at once on "
         f"each, multiplied in {found['arithmetic']}"
     )
     _table(rows)
@@ -96,7 +96,7 @@ def _show(found: dict) -> None:
     print()
     for row in rows:
         if row["fits"] == "no":
-            ways = " or ".join(row["instead"]) or "nothing that was tried; choose a smaller model, or several GPUs more"
+            ways = " or ".join(row["instead"]) or "nothing that was tried, up to 256 GPUs: choose a smaller model"
             print(f"does not fit: {row['memory']}, loss at {row['loss_at']}, GPUs {row['gpus']}; what would: {ways}")
     _speed(found["step"])
     _kernels(found["kernels"])

@@ -14,7 +14,7 @@ from proxsparse.learning.update import MASKS, OTHERS, WHOLE_BLOCKS, bytes_by_kin
 from proxsparse.models.forward import MOST_LOGITS
 from proxsparse.planning.shapes import Shapes
 
-SHARDED = ("full",)  # the plans that several GPUs can share
+SHARDED = "full"  # the plan that several GPUs can share
 MOST_GPUS = 256  # looked through for the smallest number that fits
 SHORT = 64  # tokens of a window; shorter ones are not proposed
 FLOAT = torch.float32.itemsize
@@ -102,12 +102,13 @@ def ways_out(shapes: Shapes, found: Row, load: Load, room: float) -> Iterator[st
     may_be_lean = found.memory == "full" and found.gpus == 1 and load.arithmetic != torch.float32
     if may_be_lean and fits("lean", 1, load.batch, load.length):
         yield "--memory-plan lean"
-    if found.memory in SHARDED:
-        sizes = [(load.batch, load.length), *smaller]
-        size = next((size for size in sizes if fits(found.memory, MOST_GPUS, *size)), None)
-        if size is not None:
-            gpus = _smallest(lambda gpus: fits(found.memory, gpus, *size), found.gpus)
-            yield f"--gpus {gpus}{_flags(load, *size)}"
+    larger = [(load.batch, load.length), *smaller]
+    larger = larger[: larger.index(size)] if size is not None else larger  # what fits here needs no more GPUs
+    size = next((size for size in larger if fits(SHARDED, MOST_GPUS, *size)), None)
+    if size is not None:
+        other = "" if found.memory == SHARDED else f"--memory-plan {SHARDED} "
+        gpus = _smallest(lambda gpus: fits(SHARDED, gpus, *size), found.gpus)
+        yield f"{other}--gpus {gpus}{_flags(load, *size)}"
 
 
 def _flags(load: Load, batch: int, length: int) -> str:

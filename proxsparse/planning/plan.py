@@ -37,7 +37,7 @@ def plan_learning(
     name : str
         What `load_model` takes, or a config.json; no weights are read.
     gpus : int
-        How many there are. Several share the plans in SHARDED; each works on `config.batch` windows.
+        How many there are. Several share the full plan; each works on `config.batch` windows.
     memory : float
         Of each, in GB (10⁹ bytes).
     config : LearnConfig
@@ -76,7 +76,7 @@ def plan_learning(
     shapes = Shapes(name, model, prunable_layers(model, config.m))
     load = Load(config.batch, length, config.distill > 0, arithmetic)
     wanted = [(each, at, 1) for each in plans for at in losses]
-    wanted += [(each, at, gpus) for each in plans for at in losses if gpus > 1 and each in SHARDED]
+    wanted += [(each, at, gpus) for each in plans for at in losses if gpus > 1 and each == SHARDED]
     rows = [_told(shapes, row(shapes, *each, load), load, memory * GIGABYTE) for each in wanted]
     return {
         "model": _about(shapes), "gpus": gpus, "memory_gb": memory, "batch": config.batch, "length": length,
