@@ -13,7 +13,7 @@ import proxsparse
 ROOMS = (
     "errors", "bundled", "files", "settings", "config", "accounts", "progress", "memory", "text", "layers", "masks", "proximal",
     "models", "learning",
-    "methods", "evaluation", "export", "reordering", "figures", "runs", "report", "cli",
+    "methods", "evaluation", "export", "planning", "reordering", "figures", "runs", "report", "cli",
 )  # fmt: skip
 LIBRARY = Path(proxsparse.__file__).parent
 

@@ -33,6 +33,7 @@ ABOUT = {
     "models": "weights, forward pass",
     "learning": "one step in two halves",
     "export": "on disk, proven",
+    "planning": "does it fit",
     "methods": "other ways to a mask",
     "reordering": "channels, in groups",
     "figures": "tables to charts",

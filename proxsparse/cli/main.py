@@ -10,6 +10,7 @@ from proxsparse.cli import auth, commands
 from proxsparse.cli.app import app
 from proxsparse.cli.bench import bench
 from proxsparse.cli.output import write_in_any_encoding
+from proxsparse.cli.plan import add_plan
 from proxsparse.cli.push import add_push, push
 from proxsparse.cli.reorder import add_reorder
 from proxsparse.cli.report import report
@@ -38,6 +39,7 @@ DESCRIPTION = """\
 Learn which two of every four weights of a language model to keep, or any n of m (ProxSparse, arXiv 2502.00258).
 
   proxsparse learn --out runs/first          learn a mask with the embedded model and corpus
+  proxsparse plan MODEL --memory 80          say first whether a model can be learned on a GPU of 80 GB
   proxsparse export runs/first --to sparse   write the sparse model, proven
   proxsparse verify sparse                   prove it again, from the files alone
   proxsparse report runs/first --to run.html the run as one page, for people without this program
@@ -333,6 +335,8 @@ def build_parser() -> argparse.ArgumentParser:
     timed.add_argument("--new-tokens", type=int, default=32, help="tokens decoded after it, one by one (default 32)")
     timed.add_argument("--device", help="cpu, cuda, or cuda:1 (default: cuda where there is one)")
     add_json(timed)
+
+    add_plan(add, add_json)
 
     page = add(
         "report", report, "write a run as one page of HTML, to explore without a server and without a network",

@@ -151,10 +151,14 @@ def sizes(model, masks: MaskSet, format: str = "dense") -> dict:
 
 def extent_of(model, layers: PrunableLayers) -> Extent:
     """What a dense checkpoint of `model` holds; layers: its prunable ones."""
+    return Extent(dtype_name(model.dtype), _bytes_of(model), multiply_adds_outside(model, layers))
+
+
+def multiply_adds_outside(model, layers: PrunableLayers) -> int:
+    """Of one token, in linear maps outside the prunable layers, the LM head among them."""
     inside = {id(layer.parameter) for layer in layers.values()}
     maps = (module for module in model.modules() if isinstance(module, nn.Linear | Conv1D))
-    outside = sum(module.weight.numel() for module in maps if id(module.weight) not in inside)
-    return Extent(dtype_name(model.dtype), _bytes_of(model), outside)
+    return sum(module.weight.numel() for module in maps if id(module.weight) not in inside)
 
 
 def _bytes_of(model) -> int:

@@ -3,13 +3,12 @@
 Every operation of the pass is recorded as an edge between pieces of memory: from what it reads to what it writes. A
 matrix product with a weight is a node of its own, named after the weight. Questions about roles are then questions
 about paths: a router is a map whose outputs are ranked, feature against feature, or that reaches the logits through such
-a ranking only.
+a ranking only. A model on the meta device is looked at without memory, see `known_values`.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.layers.known_values import KnownValues
 
 LENGTHS = 13, 257  # tokens of the pass, and of a second one where the first did not use everything
 POSITIONS = ("max_position_embeddings", "max_target_positions", "n_positions", "max_seq_len")
@@ -113,11 +113,13 @@ def experts_one_by_one(model) -> Iterator[None]:
 def _look(model, tokens: int) -> Roles:
     device = next(model.parameters()).device
     vocabulary = model.get_input_embeddings().weight.shape[0]
-    ids = ((vocabulary // 3 + 5 * torch.arange(tokens)) % vocabulary).unsqueeze(0).to(device)
-    trace, modes = _Trace(model, ids), [(module, module.training) for module in model.modules()]
+    ids = ((vocabulary // 3 + 5 * torch.arange(tokens)) % vocabulary).unsqueeze(0)
+    trace, modes = _Trace(model), [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []), experts_one_by_one(model), trace:
+            ids = ids.to(device)
+            trace.begin_at(ids)
             logits = model(input_ids=ids, use_cache=False).logits
     except torch.cuda.OutOfMemoryError:
         raise
@@ -135,30 +137,34 @@ def _look(model, tokens: int) -> Roles:
 class _Trace(TorchDispatchMode):
     """Records a forward pass; see the module."""
 
-    def __init__(self, model, ids: Tensor):
+    def __init__(self, model):
         super().__init__()
         self.parameters = dict(model.named_parameters())
-        spans = sorted(
-            (parameter.data_ptr(), parameter.data_ptr() + parameter.nbytes, name)
-            for name, parameter in self.parameters.items()
-            if parameter.nbytes
-        )
-        self.starts, self.spans = [start for start, _, _ in spans], spans
+        self.known = KnownValues() if any(tensor.is_meta for tensor in self.parameters.values()) else None
+        self.spans: dict[int, list[tuple[int, int, str]]] = defaultdict(list)  # bytes of a storage, by its address
+        for name, parameter in self.parameters.items():
+            start = parameter.storage_offset() * parameter.itemsize
+            self.spans[parameter.untyped_storage()._cdata].append((start, start + parameter.nbytes, name))
         self.uses: dict[str, Use] = defaultdict(Use)
         self.sources: dict[Hashable, set[Hashable]] = defaultdict(set)  # {node: the nodes it was made from}
         self.made_of: dict[Hashable, set[str]] = {}  # {node: parameters}, of what depends on parameters alone
         self.copies: set[Hashable] = set()  # of these, what is but a copy of a whole parameter
         self.integers: set[Hashable] = set()  # nodes that hold no real numbers: no gradient passes them
         self.mixed: set[Hashable] = set()  # made of several features at once, in another way than by a map
-        self.dependent = {self._node(ids)}  # on the tokens
+        self.dependent: set[Hashable] = set()  # on the tokens
         self.rankings: list[tuple[Hashable, int, Hashable]] = []  # what is ranked, how many, and what was chosen
 
+    def begin_at(self, ids: Tensor) -> None:
+        """Let all that is computed of `ids` from here on depend on the tokens, and nothing that was before."""
+        self.dependent = {self._node(ids)}
+
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = self.known.compute(function, args, kwargs) if self.known else function(*args, **kwargs)
         self._note(
             getattr(function, "overloadpacket", function),
             args,
-            tree_flatten((args, kwargs or {}))[0],
+            tree_flatten((args, kwargs))[0],
             tree_flatten(result)[0],
         )
         return result
@@ -175,8 +181,9 @@ class _Trace(TorchDispatchMode):
 
     def _owner(self, tensor: Tensor) -> str | None:
         """The parameter in whose memory `tensor` lies."""
-        place = bisect_right(self.starts, tensor.data_ptr()) - 1
-        return self.spans[place][2] if place >= 0 and tensor.data_ptr() < self.spans[place][1] else None
+        place = tensor.storage_offset() * tensor.itemsize
+        spans = self.spans.get(tensor.untyped_storage()._cdata, ())
+        return next((name for start, end, name in spans if start <= place < end), None)
 
     def _made_of(self, tensor: Tensor) -> set[str]:
         """The parameters that `tensor` is, or is computed from, where it depends on nothing else."""

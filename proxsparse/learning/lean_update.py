@@ -41,7 +41,7 @@ class LeanUpdate:
         self.optimizer.param_groups[0]["lr"] = learning_rate
         self.generator.manual_seed(seed_at(index, self.config))
         self.squares = []
-        hooks = [parameter.register_post_accumulate_grad_hook(self._update) for parameter in self.originals]
+        hooks = [parameter.register_post_accumulate_grad_hook(self.update_one) for parameter in self.originals]
         try:
             with recomputed(self.model, self.originals, loss_weight):
                 loss = backward()
@@ -53,7 +53,8 @@ class LeanUpdate:
         return Taken(loss, norm, 0.0)
 
     @torch.no_grad()
-    def _update(self, parameter: nn.Parameter) -> None:
+    def update_one(self, parameter: nn.Parameter) -> None:
+        """Take the gradient of one parameter, as soon as it is there."""
         gradient, parameter.grad = parameter.grad.float(), None
         if self.config.lambda2 > 0:
             penalty = frozen_weight_gradient(parameter.float(), self.originals[parameter], self.config.epsilon)

@@ -34,7 +34,7 @@ def check_room(config: LearnConfig, model: nn.Module, layers: PrunableLayers, le
             f"Learning {weights:,} weights takes {learned / 1e9:.1f} GB beside the model and {free / 1e9:.1f} GB are free: choose "
             f"a smaller model{lean}."
         )
-    kept = INPUT_BYTES * length * _inputs_of_a_token(layers, plan)
+    kept = least_pass_bytes(layers, plan, length)
     if config.batch * kept > free - learned:
         most = int((free - learned) // kept)
         way_out = f"set batch to {most} or less" if most else "choose shorter windows or a smaller model"
@@ -42,6 +42,11 @@ def check_room(config: LearnConfig, model: nn.Module, layers: PrunableLayers, le
             f"A pass over {config.batch} windows of {length} tokens keeps at least {config.batch * kept / 1e9:.1f} GB for its "
             f"backward half and {(free - learned) / 1e9:.1f} GB are free: {way_out}."
         )
+
+
+def least_pass_bytes(layers: PrunableLayers, plan: str, tokens: int) -> int:
+    """What a pass keeps for its backward half at least: the inputs of the linear maps."""
+    return INPUT_BYTES * tokens * _inputs_of_a_token(layers, plan)
 
 
 def _inputs_of_a_token(layers: PrunableLayers, plan: str) -> int:

@@ -38,6 +38,14 @@ BYTES = {
     "full": {"soft": 4, "gradient": 4, "moments": 8, "masked": 2},
     "lean": {"soft": 2, "gradient": 0, "moments": 4, "masked": 0},
 }
+OTHERS = {
+    "full": 4,
+    "lean": 0,
+}  # of a parameter that is not learned, beside its original, unless that is float32 already
+# Of the full plan shared out over several GPUs: every part above is divided by their number. Besides, a GPU holds so many
+# blocks whole, one that computes and one that is fetched ahead, with their gradients, in the dtype of the arithmetic.
+WHOLE_BLOCKS = 2
+MASKS = 2 / 8  # a prunable weight: the masks at the start and of the last step, one bit each
 ROOM = 0.8  # share of the free memory that weights and state may take; activations need the rest
 
 
@@ -95,15 +103,22 @@ def choose_memory(
         return "full"
     prunable = sum(parameter.numel() for parameter in layers.parameters())
     everything = sum(parameter.numel() for parameter in model.parameters())
-    others = BYTES["full"]["soft"] * (everything - prunable)  # kept in float32 as well
+    others = OTHERS["full"] * (everything - prunable)
     needed = learning_bytes("full", config.loss_at) * prunable + others
     return "full" if needed < ROOM * available_bytes(device) else "lean"
 
 
-def learning_bytes(memory: str, loss_at: str) -> int:
-    """Bytes that a prunable weight takes while it is learned, beside its original.
+def learning_bytes(memory: str, loss_at: str, arithmetic: int = 2) -> int:
+    """Bytes that a prunable weight takes while it is learned, beside its original; arithmetic: bytes of a number that is
+    multiplied.
 
     >>> learning_bytes("full", "masked"), learning_bytes("full", "soft"), learning_bytes("lean", "masked")
     (18, 16, 6)
     """
-    return sum(size for name, size in BYTES[memory].items() if name != "masked" or loss_at == "masked")
+    return sum(bytes_by_kind(memory, loss_at, arithmetic).values())
+
+
+def bytes_by_kind(memory: str, loss_at: str, arithmetic: int = 2) -> dict[str, int]:
+    """BYTES of a plan, as the loss and the arithmetic have it."""
+    masked = BYTES[memory]["masked"] and (arithmetic if loss_at == "masked" else 0)
+    return BYTES[memory] | {"masked": masked}

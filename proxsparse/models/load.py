@@ -75,7 +75,7 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
         if is_compact(local_path(name)):
             return load_compact(name, str(device), dtype)
         with quiet_transformers():
-            source, is_local = _source(name)
+            source, is_local = source_of(name)
             no_network = is_local or not hub_answers()
             if not is_local and find_adapter_config_file(source, local_files_only=no_network):
                 raise adapter_error(name, ADAPTER_FILES[0])
@@ -107,7 +107,7 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
     return LanguageModel(model, tokenizer, name, source, context_of(model))
 
 
-def _source(name: str) -> tuple[str, bool]:
+def source_of(name: str) -> tuple[str, bool]:
     """(what transformers loads, whether it is on this machine). A name that looks like a path never reaches the Hub."""
     if name == "embedded":
         return str(converted(embedded_gguf())), True

@@ -27,6 +27,7 @@ Encoders that can be decoders too, such as BERT, are taken as decoders.
 Right means, all of it checked on the tiny model:
 
 - every parameter of two dimensions or more in a decoder block is pruned, or listed with the reason; routers are dense;
+- a model without memory, on torch's meta device, has the same layers, and the same reasons for the others;
 - the activation metric sees what enters every pruned layer, but for experts that no token chose;
 - two learning steps change masks, and afterwards every weight and buffer is as it came, bit for bit;
 - the export, dense in plain transformers and compact, has the logits of the model that was masked by hand, bit for bit;

@@ -88,6 +88,7 @@ def _check(family: Family, directory: Path) -> None:
     layers = prunable_layers(lm.model)
     before = _bits(lm.model)
     _describe(family, lm.model, layers)
+    family.why += _the_same_is_found_without_memory(lm.model, layers)
     family.why += _everything_is_pruned_or_listed(lm.model, layers)
     family.why += _routers_are_dense(lm.model, layers)
     family.why += _perplexity_is_that_of_a_plain_loop(lm.model)
@@ -118,6 +119,25 @@ def _describe(family: Family, model, layers) -> None:
             key, _, _ = name.rpartition(".")
             left[reason] += next(size for held, size in sizes.values() if held == key) / whole
     family.left = dict(left)
+
+
+def _the_same_is_found_without_memory(model, layers) -> list[str]:
+    """On the meta device, where there are shapes and no values."""
+    with torch.device("meta"):
+        bare = AutoModelForCausalLM.from_config(model.config).eval()
+    found = prunable_layers(bare)
+    rows = {name: _row(layer) for name, layer in layers.items()}, layers.skipped
+    bare_rows = {name: _row(layer) for name, layer in found.items()}, found.skipped
+    return [
+        f"{name} is {here.get(name)}, and {there.get(name)} without memory"
+        for here, there in zip(rows, bare_rows, strict=True) for name in sorted({*here, *there})
+        if here.get(name) != there.get(name)
+    ]  # fmt: skip
+
+
+def _row(layer) -> tuple:
+    shape = layer.out_features, layer.in_features
+    return layer.block, layer.projection, layer.expert, layer.transposed, layer.stored, shape
 
 
 def _everything_is_pruned_or_listed(model, layers) -> list[str]:

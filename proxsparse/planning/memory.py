@@ -1,0 +1,132 @@
+"""The bytes that learning takes on each GPU, part by part, and what to change where they do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from proxsparse.learning.update import MASKS, OTHERS, WHOLE_BLOCKS, bytes_by_kind
+from proxsparse.models.forward import MOST_LOGITS
+from proxsparse.planning.shapes import Shapes
+
+SHARDED = "full"  # the plan that several GPUs can share
+MOST_GPUS = 256  # looked through for the smallest number that fits
+SHORT = 64  # tokens of a window; shorter ones are not proposed
+FLOAT = torch.float32.itemsize
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one step works on, on each GPU: `batch` windows of `length` tokens. teacher: whether the dense model reads them too."""
+
+    batch: int
+    length: int
+    teacher: bool
+    arithmetic: torch.dtype = torch.bfloat16
+    device: Literal["cuda", "cpu"] = "cuda"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Bytes on each of `gpus` GPUs. parts: by what they are for. total: less than their sum, since gradients come while activations
+    go. least: activations could only be counted in part."""
+
+    memory: str
+    loss_at: str
+    gpus: int
+    bytes_a_weight: float
+    parts: dict[str, int]
+    total: int
+    least: bool
+
+
+def row(shapes: Shapes, memory: str, loss_at: str, gpus: int, load: Load, share: float = 1.0) -> Row:
+    """What learning takes under one plan. share: of the tokens of `load`, in proportion to which a pass takes more."""
+    at = "masked" if gpus > 1 else loss_at  # the sharded parameter has the dtype of the arithmetic: nothing is cast
+    took = shapes.pass_bytes((load.batch, load.length), memory, at, load.arithmetic)
+    if share < 1:
+        took = shapes.pass_bytes((1, 2), memory, at, load.arithmetic).towards(took, share)
+    kinds = bytes_by_kind(memory, at, load.arithmetic.itemsize)
+    weights = shapes.prunable
+    masked = kinds["masked"] and kinds["masked"] * weights + (FLOAT - kinds["masked"]) * _not_linear(shapes)
+    beside = OTHERS[memory] if shapes.item < FLOAT else 0
+    held = {
+        "originals": shapes.item * weights, "soft": kinds["soft"] * weights, "gradients": kinds["gradient"] * weights,
+        "moments": kinds["moments"] * weights, "masked": masked, "masks": int(MASKS * weights),
+        "other": (shapes.item + beside) * shapes.others,
+    }  # fmt: skip
+    each = {name: size // gpus for name, size in held.items()}
+    gradients, logits = each["gradients"], logits_bytes(shapes, memory, load, share)
+    at_once = max(took.kept + logits, max(took.kept, gradients) + took.further)
+    whole = 0
+    if gpus > 1:
+        whole = load.arithmetic.itemsize * (2 * WHOLE_BLOCKS * shapes.largest_block + shapes.outside)
+    activations = took.kept if memory == "full" else took.kept + took.further
+    parts = each | {"activations": activations, "logits": logits, "whole": whole}
+    total = sum(each.values()) - gradients + at_once + whole
+    return Row(memory, loss_at, gpus, shapes.item + sum(kinds.values()) + MASKS, parts, total, took.least)
+
+
+def logits_bytes(shapes: Shapes, memory: str, load: Load, share: float = 1.0) -> int:
+    """Of the logits and the loss, see `models.token_losses`: logits and their gradient in the arithmetic's dtype, the teacher's, and on a
+    GPU their logarithms, gradients of these and what enters both, in float32. They come in pieces of MOST_LOGITS."""
+    rows = min(int(load.batch * load.length * share) or 1, max(1, MOST_LOGITS // shapes.vocabulary))
+    item = load.arithmetic.itemsize
+    each = item * (3 if load.teacher else 2)
+    if load.device == "cuda":
+        each += FLOAT * (3 if item == FLOAT else 4)
+    head = shapes.model.get_output_embeddings()
+    cast = item * head.weight.numel() if head is not None and memory == "full" and item < FLOAT else 0
+    return rows * shapes.vocabulary * each + cast
+
+
+def ways_out(shapes: Shapes, found: Row, load: Load, room: float) -> Iterator[str]:
+    """What fits where `found` does not, each as what to give in its place; nothing where nothing does."""
+
+    def fits(memory: str, gpus: int, batch: int, length: int) -> bool:
+        share = batch * length / (load.batch * load.length)
+        return row(shapes, memory, found.loss_at, gpus, load, share).total <= room
+
+    smaller = [(batch, load.length) for batch in range(load.batch - 1, 0, -1)]
+    smaller += [
+        (1, load.length >> halved) for halved in range(1, load.length.bit_length()) if load.length >> halved >= SHORT
+    ]
+    size = next((size for size in smaller if fits(found.memory, found.gpus, *size)), None)
+    if size is not None:
+        yield _flags(load, *size).lstrip()
+    may_be_lean = found.memory == "full" and found.gpus == 1 and load.arithmetic != torch.float32
+    if may_be_lean and fits("lean", 1, load.batch, load.length):
+        yield "--memory-plan lean"
+    larger = [(load.batch, load.length), *smaller]
+    larger = larger[: larger.index(size)] if size is not None else larger  # what fits here needs no more GPUs
+    size = next((size for size in larger if fits(SHARDED, MOST_GPUS, *size)), None)
+    if size is not None:
+        other = "" if found.memory == SHARDED else f"--memory-plan {SHARDED} "
+        gpus = _smallest(lambda gpus: fits(SHARDED, gpus, *size), found.gpus)
+        yield f"{other}--gpus {gpus}{_flags(load, *size)}"
+
+
+def _flags(load: Load, batch: int, length: int) -> str:
+    """What has to be given for another size."""
+    flags = [f" --batch {batch}"] * (batch != load.batch) + [f" --length {length}"] * (length != load.length)
+    return "".join(flags)
+
+
+def _smallest(fits, gpus: int) -> int:
+    """The smallest number above `gpus` that fits, where more always fit better."""
+    low, high = gpus, MOST_GPUS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
+
+
+def _not_linear(shapes: Shapes) -> int:
+    """Prunable weights that autocast may leave alone, such as experts in one parameter: they are masked in float32."""
+    linear = {id(module.weight) for module in shapes.model.modules() if isinstance(module, nn.Linear | Conv1D)}
+    return sum(parameter.numel() for parameter in shapes.layers.parameters() if id(parameter) not in linear)
