@@ -84,7 +84,7 @@ def _show(found: dict) -> None:
     rows = found["rows"]
     _model(found["model"])
     print(
-        f"\nGB (10⁹ bytes) on each GPU, of {found['memory_gb']:g}: {found['batch']} × {found['length']} tokens at once on "
+        f"\nGB (10⁹ bytes) on each GPU, of {found['memory_gb']:g}: {found['batch']} × {found['length']} tokens in a pass of "
         f"each, multiplied in {found['arithmetic']}"
     )
     _table(rows)

@@ -80,7 +80,7 @@ def pass_bytes(
             held, updates, blocks = nullcontext(), _updated_at_once(update), recomputed(model, learned, loss_weight)
         else:
             held = nullcontext() if loss_weight is None else holding(learned, loss_weight)
-            updates, blocks = summed_gradients(learned), nullcontext()
+            updates, blocks = summed_gradients({parameter: parameter for parameter in learned}), nullcontext()
         cast = torch.autocast("cpu", arithmetic, enabled=arithmetic == torch.bfloat16)
         ids = torch.zeros(windows, dtype=torch.int64)
         with updates, held, blocks, _Counted(ids, *moments, *model.parameters(), *model.buffers()) as counted:

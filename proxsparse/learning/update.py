@@ -38,12 +38,11 @@ BYTES = {
     "full": {"soft": 4, "gradient": 4, "moments": 8, "masked": 2},
     "lean": {"soft": 2, "gradient": 0, "moments": 4, "masked": 0},
 }
-OTHERS = {
-    "full": 4,
-    "lean": 0,
-}  # of a parameter that is not learned, beside its original, unless that is float32 already
+# Of a parameter that is not learned, beside its original, unless that is float32 already.
+OTHERS = {"full": 4, "lean": 0}
 # Of the full plan shared out over several GPUs: every part above is divided by their number. Besides, a GPU holds so many
-# blocks whole, one that computes and one that is fetched ahead, with their gradients, in the dtype of the arithmetic.
+# blocks whole, one that computes and one that is fetched ahead, with their gradients, in the dtype of the arithmetic, and
+# everything outside the blocks in float32.
 WHOLE_BLOCKS = 2
 MASKS = 2 / 8  # a prunable weight: the masks at the start and of the last step, one bit each
 ROOM = 0.8  # share of the free memory that weights and state may take; activations need the rest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -22,13 +22,18 @@ FLOAT = torch.float32.itemsize
 
 @dataclass(frozen=True)
 class Load:
-    """What one step works on, on each GPU: `batch` windows of `length` tokens. teacher: whether the dense model reads them too."""
+    """What one pass works on: `batch` windows of `length` tokens, dealt out to the GPUs. teacher: whether the dense model reads them
+    too."""
 
     batch: int
     length: int
     teacher: bool
     arithmetic: torch.dtype = torch.bfloat16
     device: Literal["cuda", "cpu"] = "cuda"
+
+    def on_each(self, gpus: int) -> Load:
+        """What the busiest of so many GPUs works on."""
+        return replace(self, batch=-(-self.batch // gpus))
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Row:
 
 
 def row(shapes: Shapes, memory: str, loss_at: str, gpus: int, load: Load, share: float = 1.0) -> Row:
-    """What learning takes under one plan. share: of the tokens of `load`, in proportion to which a pass takes more."""
+    """What learning takes under one plan. share: of a GPU's tokens of `load`, in proportion to which a pass takes more."""
+    load = load.on_each(gpus)
     at = "masked" if gpus > 1 else loss_at  # the sharded parameter has the dtype of the arithmetic: nothing is cast
     took = shapes.pass_bytes((load.batch, load.length), memory, at, load.arithmetic)
     if share < 1:
@@ -55,17 +61,19 @@ def row(shapes: Shapes, memory: str, loss_at: str, gpus: int, load: Load, share:
     weights = shapes.prunable
     masked = kinds["masked"] and kinds["masked"] * weights + (FLOAT - kinds["masked"]) * _not_linear(shapes)
     beside = OTHERS[memory] if shapes.item < FLOAT else 0
+    # Several GPUs hold what does not learn in float32 alone: of the blocks each its part, what lies outside whole.
+    other = (shapes.item + beside) * shapes.others if gpus == 1 else FLOAT * (shapes.others - shapes.outside)
     held = {
         "originals": shapes.item * weights, "soft": kinds["soft"] * weights, "gradients": kinds["gradient"] * weights,
         "moments": kinds["moments"] * weights, "masked": masked, "masks": int(MASKS * weights),
-        "other": (shapes.item + beside) * shapes.others,
+        "other": other,
     }  # fmt: skip
     each = {name: size // gpus for name, size in held.items()}
     gradients, logits = each["gradients"], logits_bytes(shapes, memory, load, share)
     at_once = max(took.kept + logits, max(took.kept, gradients) + took.further)
     whole = 0
     if gpus > 1:
-        whole = load.arithmetic.itemsize * (2 * WHOLE_BLOCKS * shapes.largest_block + shapes.outside)
+        whole = load.arithmetic.itemsize * 2 * WHOLE_BLOCKS * shapes.largest_block + FLOAT * shapes.outside
     activations = took.kept if memory == "full" else took.kept + took.further
     parts = each | {"activations": activations, "logits": logits, "whole": whole}
     total = sum(each.values()) - gradients + at_once + whole
@@ -89,7 +97,8 @@ def ways_out(shapes: Shapes, found: Row, load: Load, room: float) -> Iterator[st
     """What fits where `found` does not, each as what to give in its place; nothing where nothing does."""
 
     def fits(memory: str, gpus: int, batch: int, length: int) -> bool:
-        share = batch * length / (load.batch * load.length)
+        each, whole = replace(load, batch=batch).on_each(gpus), load.on_each(gpus)
+        share = each.batch * length / (whole.batch * whole.length)
         return row(shapes, memory, found.loss_at, gpus, load, share).total <= room
 
     smaller = [(batch, load.length) for batch in range(load.batch - 1, 0, -1)]

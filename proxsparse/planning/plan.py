@@ -37,7 +37,7 @@ def plan_learning(
     name : str
         What `load_model` takes, or a config.json; no weights are read.
     gpus : int
-        How many there are. Several share the full plan; each works on `config.batch` windows.
+        How many there are. Several share the full plan, and the windows of a pass.
     memory : float
         Of each, in GB (10⁹ bytes).
     config : LearnConfig

@@ -75,15 +75,22 @@ def test_a_weight_takes_the_bytes_that_the_learner_declares(seven, memory, loss_
 def test_several_gpus_share_what_belongs_to_weights_and_nothing_of_the_windows(seven):
     load = Load(1, 4096, teacher=True)
     one, eight = (row(seven, "full", "masked", gpus, load).parts for gpus in (1, 8))
-    for part in ("originals", "soft", "gradients", "moments", "masked", "masks", "other"):
+    for part in ("originals", "soft", "gradients", "moments", "masked", "masks"):
         assert eight[part] == one[part] // 8
+    assert eight["other"] == 4 * (32 * 2 * 4096) // 8, "the norms of the blocks"
     assert (eight["activations"], eight["logits"]) == (one["activations"], one["logits"])
     block = 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096
-    assert one["whole"] == 0 and eight["whole"] == 2 * (4 * block + 2 * 32000 * 4096 + 4096)
+    assert one["whole"] == 0 and eight["whole"] == 2 * 4 * block + 4 * (2 * 32000 * 4096 + 4096)
+
+
+def test_windows_are_dealt_out_to_the_gpus(seven):
+    parts = row(seven, "full", "masked", 4, Load(6, 4096, teacher=True)).parts
+    assert parts == row(seven, "full", "masked", 4, Load(8, 4096, teacher=True)).parts, "two for the busiest"
+    assert parts["activations"] == row(seven, "full", "masked", 1, Load(2, 4096, teacher=True)).parts["activations"]
 
 
 def test_what_is_proposed_fits_and_one_gpu_fewer_does_not(seven):
-    load, room = Load(4, 4096, teacher=True), 80e9
+    load, room = Load(16, 4096, teacher=True), 80e9
     found = row(seven, "full", "masked", 4, load)
     assert found.total > room
     ways = list(ways_out(seven, found, load, room))
@@ -92,7 +99,7 @@ def test_what_is_proposed_fits_and_one_gpu_fewer_does_not(seven):
         assert (row(seven, "full", "masked", 4, Load(count, 4096, teacher=True)).total <= room) == fits
     gpus = int(ways[1].split()[1])
     rest = ways[1].split()[2:]
-    batch = int(rest[rest.index("--batch") + 1]) if "--batch" in rest else 4
+    batch = int(rest[rest.index("--batch") + 1]) if "--batch" in rest else 16
     for count, fits in ((gpus, True), (gpus - 1, False)):
         assert (row(seven, "full", "masked", count, Load(batch, 4096, teacher=True)).total <= room) == fits
 
