@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from proxsparse.layers.stored import in_memory
+
 
 @dataclass(frozen=True, eq=False)
 class PrunableLayer:
@@ -65,6 +67,12 @@ class PrunableLayers(dict[str, PrunableLayer]):
         for layer in self.values():
             found.setdefault(layer.parameter, []).append(layer)
         return found
+
+    def in_turn(self) -> Iterator[PrunableLayer]:
+        """The layers in order, each with its weights in memory for as long as it is looked at; see `in_memory`."""
+        for parameter, layers in self.by_parameter().items():
+            with in_memory([parameter]):
+                yield from layers
 
     def parameters(self) -> list[nn.Parameter]:
         """What an optimizer trains: each parameter once."""
