@@ -128,7 +128,6 @@ def verify(
     directory = local_path(directory)
     if not (directory / MASKS_FILE).is_file():
         raise ProxSparseError(f"{directory} holds no {MASKS_FILE}: give a directory that `export` wrote.")
-    masks = MaskSet.load(directory / MASKS_FILE)
     original = original or (read_json(directory / PROVENANCE_FILE, default={}) or {}).get("model")
     if not original:
         raise ProxSparseError(f"{directory} does not say which model it came from: name it with --original.")
@@ -143,6 +142,7 @@ def verify(
     reference = base.model
     if order is not None and order_of(base.source) is None:
         reordered = change_of_outputs(reference, order)
+    masks = MaskSet.load(directory / MASKS_FILE)
     found, expected = prunable_layers(exported, masks.m), prunable_layers(reference, masks.m)
     for name in masks:
         if name not in found or name not in expected or found[name].matrix.shape != expected[name].matrix.shape:

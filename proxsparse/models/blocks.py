@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers.stored import device_of
 from proxsparse.models.forward import autocast
-from proxsparse.models.streamed import kept_states
+from proxsparse.models.streamed import kept_states, weights_where_they_are_read
 
 
 class TextInBlocks:
@@ -29,14 +29,14 @@ class TextInBlocks:
     def __init__(
         self, model, blocks: list[nn.Module], windows: Tensor, batch: int, precision: str, before: Callable[[int], None],
     ):  # fmt: skip
-        self.blocks, self.device, self.precision = blocks, device_of(model), precision
+        self.model, self.blocks, self.device, self.precision = model, blocks, device_of(model), precision
         self.batches = windows.split(batch)
         self.states, self.calls, self.handed_on = kept_states(model), [], True
         self.parts: dict[int, int | None] = {}  # {block: of how many parts its result is; None: it is a tensor}
         known: dict[int, list[_Call]] = {}
         for tokens in self.batches:
             before(len(tokens))
-            with autocast(self.device, precision):
+            with weights_where_they_are_read(model), autocast(self.device, precision):
                 self._enter(model.base_model, tokens.to(self.device), known)
 
     def _enter(self, decoder, tokens: Tensor, known: dict[int, list[_Call]]) -> None:
@@ -93,7 +93,8 @@ class TextInBlocks:
         try:
             for index, block in enumerate(self.blocks):
                 block.forward = skipping(index)
-            yield self.batches[position].to(self.device)
+            with weights_where_they_are_read(self.model):
+                yield self.batches[position].to(self.device)
         finally:
             for block, forward in zip(self.blocks, own, strict=True):
                 del block.forward
@@ -171,6 +172,6 @@ def _record(decoder, blocks: list[nn.Module], tokens: Tensor) -> _Recorded:
     if called != blocks:
         raise ProxSparseError(
             f"{type(decoder).__name__} does not run its blocks once each and in order: choose a method that is not "
-            "blockwise, such as magnitude or fisher."
+            "blockwise, such as magnitude or fisher, and measure the model without streaming it."
         )
     return found

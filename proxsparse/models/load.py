@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from ssl import SSLError
 from urllib.error import HTTPError
@@ -132,6 +133,8 @@ def _stream(name: str, model, streaming: Streaming) -> None:
     check_causal(name, twin.model)
     know_roles(model, twin)
     take_over(name, model, places, streaming)
+    del twin
+    gc.collect()  # its parts refer to one another
 
 
 def _source(name: str) -> tuple[str, bool]:

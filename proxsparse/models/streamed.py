@@ -11,6 +11,7 @@ import logging
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,8 +23,8 @@ from torch import Tensor, nn
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import decoder_blocks
-from proxsparse.layers.stored import Stored, in_memory
-from proxsparse.memory import available_bytes
+from proxsparse.layers.stored import Stored, in_memory, is_stored
+from proxsparse.memory import available_bytes, give_back_at_once
 
 
 @dataclass
@@ -50,6 +51,7 @@ def begin_streaming(device: torch.device, states_bytes: int | None = None) -> tu
     logging.getLogger("accelerate.big_modeling").setLevel(
         logging.ERROR
     )  # that weights stay on disk is what was asked for
+    give_back_at_once()
     streaming = Streaming(device, states_bytes)
     return streaming, {"device_map": {"": "disk"}, "offload_folder": streaming.folder.name}
 
@@ -126,6 +128,20 @@ def _reading_first(forward, parameters: list[nn.Parameter]):
             return forward(*args, **kwargs)
 
     return read_and_forward
+
+
+@contextmanager
+def weights_where_they_are_read(model) -> Iterator[None]:
+    """Inside, a model is run. Raises ProxSparseError for a streamed one that uses a weight outside of the module that holds it."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        if "meta" not in str(error) or not is_stored(model):
+            raise
+        raise ProxSparseError(
+            f"{type(model).__name__} uses a weight outside of the module that holds it, where it is not read from its file: use the model "
+            "without streaming it."
+        ) from error
 
 
 class HiddenStates:

@@ -199,6 +199,21 @@ def test_missing_weights_are_refused(llama):
     refused("lacks 1 of the", llama)
 
 
+@pytest.mark.parametrize("part", ["model", "lm_head"])
+def test_a_weight_that_is_used_from_elsewhere_is_one_sentence(llama, part):
+    streamed = load_model(llama, "cpu", stream=True).model
+    streamed.get_submodule(part).register_forward_pre_hook(lambda *_: streamed.model.norm.weight.sum().item())
+    with pytest.raises(ProxSparseError, match="LlamaForCausalLM uses a weight outside of the module that holds it"):
+        perplexity(streamed, WINDOWS)
+
+
+def test_hidden_states_that_change_between_blocks_are_refused(llama):
+    streamed = load_model(llama, "cpu", stream=True).model
+    streamed.model.layers[2].register_forward_pre_hook(lambda _, inputs: (2 * inputs[0], *inputs[1:]))
+    with pytest.raises(ProxSparseError, match="computes with the hidden states between two blocks"):
+        perplexity(streamed, WINDOWS)
+
+
 def test_a_text_of_its_own_is_not_written_token_by_token(llama, tmp_path, monkeypatch):
     monkeypatch.setenv("PROXSPARSE_CACHE", str(tmp_path / "cache"))
     with pytest.raises(ProxSparseError, match="would be read from disk for every token"):
