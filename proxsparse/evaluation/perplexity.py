@@ -15,6 +15,7 @@ from proxsparse.layers import decoder_blocks
 from proxsparse.layers.stored import device_of, in_memory, is_stored
 from proxsparse.models.blocks import TextInBlocks
 from proxsparse.models.forward import autocast, next_token_losses
+from proxsparse.models.streamed import outside_of
 from proxsparse.progress import Progress, no_progress
 
 
@@ -144,7 +145,8 @@ def _block_by_block(model, windows: Tensor, batch: int, precision: str, progress
     for index, block in enumerate(blocks):
         with in_memory(block.parameters()):
             text.pass_on(index, advance)
-    for position in range(len(text.batches)):
-        with autocast(text.device, precision), text.behind(position) as tokens:
-            losses = next_token_losses(model, tokens)
-        yield losses
+    with in_memory(outside_of(blocks, model)):
+        for position in range(len(text.batches)):
+            with autocast(text.device, precision), text.behind(position) as tokens:
+                losses = next_token_losses(model, tokens)
+            yield losses

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.layers.stored import device_of
+from proxsparse.layers import decoder_blocks
+from proxsparse.layers.stored import device_of, in_memory
 from proxsparse.models.forward import autocast
-from proxsparse.models.streamed import kept_states, weights_where_they_are_read
+from proxsparse.models.streamed import kept_states, outside_of, weights_where_they_are_read
 
 
 class TextInBlocks:
@@ -34,10 +35,13 @@ class TextInBlocks:
         self.states, self.calls, self.handed_on = kept_states(model), [], True
         self.parts: dict[int, int | None] = {}  # {block: of how many parts its result is; None: it is a tensor}
         known: dict[int, list[_Call]] = {}
-        for tokens in self.batches:
-            before(len(tokens))
-            with weights_where_they_are_read(model), autocast(self.device, precision):
-                self._enter(model.base_model, tokens.to(self.device), known)
+        every_block = [block for _, _, block in decoder_blocks(model)]
+        decoder = model.base_model
+        with weights_where_they_are_read(model), in_memory(outside_of(every_block, decoder)):
+            for tokens in self.batches:
+                before(len(tokens))
+                with autocast(self.device, precision):
+                    self._enter(decoder, tokens.to(self.device), known)
 
     def _enter(self, decoder, tokens: Tensor, known: dict[int, list[_Call]]) -> None:
         """Keep what enters the first block, and the calls of all blocks.

@@ -129,9 +129,16 @@ def load_model(
 def _stream(name: str, model, streaming: Streaming) -> None:
     """Let a model whose weights were left on disk read them block by block."""
     places = places_of(name, model)
-    twin = twin_of(model)
-    check_causal(name, twin.model)
-    know_roles(model, twin)
+    try:
+        twin = twin_of(model)
+        check_causal(name, twin.model)
+        know_roles(model, twin)
+    except ProxSparseError:
+        raise
+    except Exception as error:  # whatever a model raises that lacks blocks
+        raise ProxSparseError(
+            f"{name} has decoder blocks that do not run without the others ({type(model).__name__}), and cannot be streamed: load it whole."
+        ) from error
     take_over(name, model, places, streaming)
     del twin
     gc.collect()  # its parts refer to one another

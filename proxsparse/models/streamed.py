@@ -121,9 +121,19 @@ def parts_of(model) -> Iterator[tuple[nn.Module, list[nn.Parameter]]]:
             yield module, own
 
 
+def outside_of(blocks: list[nn.Module], model) -> list[nn.Parameter]:
+    """The parameters of `model` that lie in none of the blocks: embeddings, last norm and head."""
+    inside = {id(parameter) for block in blocks for parameter in block.parameters()}
+    return [parameter for parameter in model.parameters() if id(parameter) not in inside]
+
+
 def _reading_first(forward, parameters: list[nn.Parameter]):
     @functools.wraps(forward)
     def read_and_forward(*args, **kwargs):
+        if any(isinstance(value, Tensor) and value.is_meta for value in (*args, *kwargs.values())):
+            raise RuntimeError(
+                "a tensor without values, on the meta device, enters a module"
+            )  # torch would compute garbage
         with in_memory(parameters):
             return forward(*args, **kwargs)
 
