@@ -1,6 +1,6 @@
 """A model that is four times larger than the memory it may take: pruned, measured and verified block by block.
 
-python benchmarks/streamed.py [--hidden 2048] [--blocks 56] [--limit 0.25] [--json FILE]
+python benchmarks/streamed.py [--hidden 2048] [--blocks 72] [--limit 0.25] [--json FILE]
 python benchmarks/streamed.py --hidden 1024 --blocks 24 --limit 0 --compare      a smaller one, beside the same in memory
 
 A Llama-shaped model with random weights in bf16 is written to a temporary folder, block by block. Every command is a process of its own,
@@ -31,7 +31,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-WINDOWS, LENGTH = 8, 128
+WINDOWS, LENGTH = 4, 128
 
 
 def write_model(directory: Path, hidden: int, blocks: int) -> int:
@@ -105,7 +105,7 @@ def kill_above(process: subprocess.Popen, limit: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hidden", type=int, default=2048)
-    parser.add_argument("--blocks", type=int, default=56)
+    parser.add_argument("--blocks", type=int, default=72)
     parser.add_argument("--method", default="wanda")
     parser.add_argument("--limit", type=float, default=0.25, help="of memory, as a share of the weights; 0: none")
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,8 +157,10 @@ def verify(
             for layer in masked:
                 progress(len(results), len(masks), "verifying")
                 results.append(_compare(layer.name, layer.matrix, expected[layer.name].matrix, masks[layer.name]))
-    outside = _changed_elsewhere(exported, reference, found, expected, masks)
-    return Verification(results, outside, masks.pattern, dtype_name(dtype), original, reordered)
+    pattern, names = masks.pattern, frozenset(masks)
+    del masks  # before the largest parameters, the embeddings, are read
+    outside = _changed_elsewhere(exported, reference, found, expected, names)
+    return Verification(results, outside, pattern, dtype_name(dtype), original, reordered)
 
 
 def _compare(name: str, weight: Tensor, reference: Tensor, mask) -> dict:
@@ -173,7 +176,7 @@ def _compare(name: str, weight: Tensor, reference: Tensor, mask) -> dict:
 
 
 def _changed_elsewhere(
-    exported, reference, found: PrunableLayers, expected: PrunableLayers, masks: MaskSet
+    exported, reference, found: PrunableLayers, expected: PrunableLayers, masks: Collection[str]
 ) -> list[str]:
     """Names of the parameters and buffers without a mask that only one of the two models has, or that differ.
 
