@@ -248,7 +248,9 @@ class Method:
     """A way to choose a mask.
 
     function: its place under `proxsparse.methods`. about: which weights it keeps, in one line. options: what it is called with there.
-    learns: whether it takes steps, from a budget. each_pattern: whether it has a number for every pattern of a group.
+    learns: whether it takes steps, from a budget. each_pattern: whether it has a number for every pattern of a group. reads: whether it
+    needs a text. updates: whether it moves the weights that it keeps, so that no export is made of its mask. whole: whether it needs the
+    whole model at once.
     """
 
     function: str
@@ -256,20 +258,25 @@ class Method:
     options: dict = dataclasses.field(default_factory=dict)
     learns: bool = False
     each_pattern: bool = False
+    reads: bool = True
+    updates: bool = False
+    whole: bool = False
 
 
 # Every method by the name that tables, commands and files call it; the functions are loaded by `proxsparse.methods`.
 METHODS = {
-    "random": Method("random.random_mask", "weights chosen at random, the baseline of no method at all"),
-    "magnitude": Method("magnitude.magnitude", "the largest weights of each group; no text is read"),
+    "random": Method("random.random_mask", "weights chosen at random, the baseline of no method at all", reads=False),
+    "magnitude": Method("magnitude.magnitude", "the largest weights of each group; no text is read", reads=False),
     "wanda": Method("wanda.wanda", "the largest |weight| × ‖input‖ (Sun et al. 2024)"),
     "ria": Method("ria.ria", "weights relative to their row and column, times activations (Zhang et al. 2024)"),
-    "fisher": Method("fisher.fisher", "the largest weight² × mean gradient², an estimate of what the loss rises by"),
+    "fisher": Method(
+        "fisher.fisher", "the largest weight² × mean gradient², an estimate of what the loss rises by", whole=True
+    ),
     "sparsegpt": Method(
         "sparsegpt.sparsegpt", "SparseGPT's mask alone, on the original weights (Frantar & Alistarh 2023)", {"update": False}
     ),
-    "sparsegpt-update": Method("sparsegpt.sparsegpt", "SparseGPT's mask and its update of the weights that are kept"),
-    "admm": Method("admm.admm", "mask and weights by ADMM, layer by layer (Boža 2024)"),
+    "sparsegpt-update": Method("sparsegpt.sparsegpt", "SparseGPT's mask and its update of the weights that are kept", updates=True),
+    "admm": Method("admm.admm", "mask and weights by ADMM, layer by layer (Boža 2024)", updates=True),
     "swaps": Method(
         "swaps.swaps", "Wanda's mask, refined by swaps that lower the layer's output error", each_pattern=True
     ),
@@ -285,6 +292,7 @@ METHODS = {
     "proxsparse": Method("learned.learned", "learned, as the Learn screen does by default", learns=True),
 }  # fmt: skip
 LEARNED = tuple(name for name, method in METHODS.items() if method.learns)
+MASK_METHODS = tuple(name for name, method in METHODS.items() if not method.learns and not method.updates)
 MOST_PATTERNS = 100  # where each has a number of its own in every group: 6 for 2:4, 70 for 4:8, 12,870 for 8:16
 PROMPTS = (
     "The most important thing to know about bridges is",

@@ -13,6 +13,7 @@ import torch
 
 _STATUS, _REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _MEMORY = Path("/proc/meminfo")
+_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
 
 
 def begin_peak(device: torch.device) -> None:
@@ -27,6 +28,14 @@ def begin_peak(device: torch.device) -> None:
         if trim is not None:
             trim(0)
         _REFERENCES.write_text("5")
+
+
+def give_back_at_once(bytes: int = 1 << 20) -> None:
+    """Let the C library give every piece of memory of at least so many bytes back as soon as it is freed, where it is glibc: by default it
+    keeps pieces of up to 32 MB, and small ones between them that stay hold on to all of it."""
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_MMAP_THRESHOLD, bytes)
 
 
 def peak_bytes(device: torch.device) -> int:

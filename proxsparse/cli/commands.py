@@ -10,9 +10,11 @@ from pathlib import Path
 from proxsparse.cli import ranks
 from proxsparse.cli.bar import Bar
 from proxsparse.cli.follow import follow
+from proxsparse.cli.output import say_export
 from proxsparse.cli.prune import prune_runs, refuse_without_prune
 from proxsparse.cli.push import check_push, push_export, say_pushed
 from proxsparse.cli.settings import job_from
+from proxsparse.cli.streaming import streaming_of
 from proxsparse.config import CompareJob, LearnConfig, absolute
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path
@@ -117,6 +119,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         raise ProxSparseError(
             f"windows is {arguments.windows} and batch {arguments.batch}: give 0 or more windows, 1 or more a batch."
         )
+    options = streaming_of(arguments)
     import torch
 
     from proxsparse.evaluation.perplexity import bos_effect, perplexity
@@ -126,11 +129,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
     # What fp32 says is meant of the weights as well: a checkpoint in bf16 would be computed in bf16.
     dtype = torch.float32 if arguments.precision == "fp32" else None
-    lm = load_model(absolute(arguments.model), arguments.device, dtype)
+    lm = load_model(absolute(arguments.model), arguments.device, dtype, **options)
     text = lm.heldout(arguments.corpus, arguments.context, arguments.bos)
     windows = text.windows[: arguments.windows or None]
     try:
-        sparsity = str(sparsity_of(layer.matrix for layer in prunable_layers(lm.model, 1).values()))
+        sparsity = str(sparsity_of(layer.matrix for layer in prunable_layers(lm.model, 1).in_turn()))
     except ProxSparseError as error:  # what cannot be pruned can be measured all the same
         sparsity = f"of unknown sparsity ({str(error).rstrip('.')})"
     with Bar("perplexity") as progress:
@@ -160,6 +163,8 @@ def export(arguments: argparse.Namespace) -> int:
     from proxsparse.runs.jobs.export import export_masks, export_method, require_masks, require_no_method
 
     check_push(arguments)
+    if arguments.stream and arguments.format == "compact":
+        raise ProxSparseError("A compact export cannot be streamed: leave out --stream, or --format compact.")
     run = Run(arguments.directory)
     if run.kind == "compare":
         if arguments.step is not None:
@@ -176,16 +181,12 @@ def export(arguments: argparse.Namespace) -> int:
                 f"Run {run.id} has no masks of step {what}: choose {', '.join(map(str, run.masks()))}."
             )
     with Bar("export") as progress:
-        report = write(run, what, Path(arguments.to), progress, arguments.format, arguments.model)
+        report = write(run, what, Path(arguments.to), progress, arguments.format, arguments.model, arguments.stream)
     pushed = {} if arguments.push is None else {"pushed": push_export(report, arguments)}
     if arguments.json:
         print(json.dumps(report | pushed))
         return 0
-    for file in report["files"]:
-        print(f"{file['bytes']:>13,}  {file['name']:<24} {file['about']}")
-    print(f"{report['bytes']:>13,}  bytes in {report['directory']}")
-    print(report["size"]["summary"])
-    print(report["verification"]["summary"])
+    say_export(report)
     if pushed:
         say_pushed(pushed["pushed"])
     return 0
@@ -229,7 +230,7 @@ def verify(arguments: argparse.Namespace) -> int:
     from proxsparse.export.verification import verify as prove
 
     with Bar("verify") as progress:
-        found = prove(arguments.directory, arguments.original, progress)
+        found = prove(arguments.directory, arguments.original, progress, arguments.stream)
     if arguments.json:
         print(json.dumps(found.to_dict()))
         return 0 if found.ok else 1

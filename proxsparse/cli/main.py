@@ -11,10 +11,12 @@ from proxsparse.cli.app import app
 from proxsparse.cli.bench import bench
 from proxsparse.cli.output import write_in_any_encoding
 from proxsparse.cli.plan import add_plan
+from proxsparse.cli.prune_model import add_prune
 from proxsparse.cli.push import add_push, push
 from proxsparse.cli.reorder import add_reorder
 from proxsparse.cli.report import report
 from proxsparse.cli.settings import Parser, add_further_texts, add_settings
+from proxsparse.cli.streaming import add_streaming, add_streaming_of_text
 from proxsparse.cli.sweep import sweep as sweep_command
 from proxsparse.config import (
     BOS,
@@ -263,6 +265,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="fp32: weights and arithmetic; bf16: matrix products; auto: bf16 where the device has it (default auto)",
     )
     evaluate.add_argument("--device", help="cpu, cuda, or cuda:1 (default: cuda where there is one)")
+    add_streaming_of_text(evaluate)
     add_json(evaluate)
 
     export = add(
@@ -279,6 +282,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--format", choices=EXPORT_FORMATS, default="dense",
         help="dense: with zeros, transformers loads it; compact: without them, load_compact does (default dense)",
     )  # fmt: skip
+    add_streaming(export)
     export.add_argument("--push", metavar="ORG/NAME", help="push it to the Hugging Face Hub, once it is proven")
     add_push(export)
     add_json(export)
@@ -306,8 +310,10 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--layers", action="store_true", help="a line for every layer, not only for those that are not proven"
     )
+    add_streaming(verify)
     add_json(verify)
 
+    add_prune(add, add_json)
     add_reorder(add, add_json)
 
     pushed = add(

@@ -1,4 +1,5 @@
-"""Output that no encoding can break: what a pipe or a console cannot write is spelled otherwise, and nothing is lost."""
+"""Output that no encoding can break: what a pipe or a console cannot write is spelled otherwise, and nothing is lost; and what is said of
+an export."""
 
 from __future__ import annotations
 
@@ -26,3 +27,12 @@ def write_in_any_encoding() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="spell")
+
+
+def say_export(report: dict) -> None:
+    """The files of an export, how large it is, and what was proven; see `export_model`."""
+    for file in report["files"]:
+        print(f"{file['bytes']:>13,}  {file['name']:<24} {file['about']}")
+    print(f"{report['bytes']:>13,}  bytes in {report['directory']}")
+    print(report["size"]["summary"])
+    print(report["verification"]["summary"])

@@ -85,7 +85,7 @@ def _show(found: dict) -> None:
     _model(found["model"])
     print(
         f"\nGB (10⁹ bytes) on each GPU, of {found['memory_gb']:g}: {found['batch']} × {found['length']} tokens in a pass of "
-        f"each, multiplied in {found['arithmetic']}"
+        f"all of them, multiplied in {found['arithmetic']}"
     )
     _table(rows)
     print("\n".join(NOTES))

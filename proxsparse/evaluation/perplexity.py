@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from proxsparse.errors import DivergedError, ProxSparseError
+from proxsparse.layers import decoder_blocks
+from proxsparse.layers.stored import device_of, in_memory, is_stored
+from proxsparse.models.blocks import TextInBlocks
 from proxsparse.models.forward import autocast, next_token_losses
+from proxsparse.models.streamed import outside_of
 from proxsparse.progress import Progress, no_progress
 
 
@@ -88,7 +93,7 @@ BOS_WINDOWS = 4  # on which it is told what a BOS token at the beginning of each
 def bos_effect(model, windows: Tensor, precision: str = "auto") -> dict[str, float]:
     """What the BOS token that begins each of `windows` does for the tokens after the first two: {"windows": how many were
     measured, "with", "without": perplexities of the same predicted tokens}."""
-    some = windows[:BOS_WINDOWS].to(next(model.parameters()).device)
+    some = windows[:BOS_WINDOWS].to(device_of(model))
     with torch.inference_mode(), autocast(some.device, precision):
         found = [
             next_token_losses(model, some)[:, 1:].double().mean().item(),
@@ -110,13 +115,43 @@ def window_losses(
     are made of. Arguments and errors as for `perplexity`."""
     if len(windows) == 0 or windows.shape[1] < 2:
         raise ProxSparseError(f"There is nothing to measure: {len(windows)} windows of {windows.shape[-1]} tokens.")
-    device, means = next(model.parameters()).device, []
+    measure = _block_by_block if is_stored(model) else _whole
+    means = torch.cat([losses.double().mean(1) for losses in measure(model, windows, batch, precision, progress)]).cpu()
+    if not math.isfinite(means.sum().item()):
+        raise DivergedError("The loss on the held-out text is not a finite number: this model is broken.")
+    return means
+
+
+def _whole(model, windows: Tensor, batch: int, precision: str, progress: Progress) -> Iterator[Tensor]:
+    """The losses of every batch, from one forward pass each."""
+    device = device_of(model)
     for begin in range(0, len(windows), batch):
         progress(begin, len(windows), "measuring perplexity")
         with autocast(device, precision):
             losses = next_token_losses(model, windows[begin : begin + batch].to(device))
-        means.append(losses.double().mean(1))
-    means = torch.cat(means).cpu()
-    if not math.isfinite(means.sum().item()):
-        raise DivergedError("The loss on the held-out text is not a finite number: this model is broken.")
-    return means
+        yield losses
+
+
+def _block_by_block(model, windows: Tensor, batch: int, precision: str, progress: Progress) -> Iterator[Tensor]:
+    """The same of a streamed model: all windows pass one block after the other, so that each is read once and not for every batch."""
+    blocks, done = [block for _, _, block in decoder_blocks(model)], 0
+
+    def advance(entered: int) -> None:
+        nonlocal done
+        progress(done, len(windows) * (len(blocks) + 1), "measuring perplexity, block by block")
+        done += entered
+
+    text = TextInBlocks(model, blocks, windows, batch, precision, advance)
+    if not text.handed_on:
+        raise ProxSparseError(
+            f"{type(model).__name__} computes with the hidden states between two blocks, and cannot be measured block by block: measure "
+            "it without streaming."
+        )
+    for index, block in enumerate(blocks):
+        with in_memory(block.parameters()):
+            text.pass_on(index, advance)
+    with in_memory(outside_of(blocks, model)):
+        for position in range(len(text.batches)):
+            with autocast(text.device, precision), text.behind(position) as tokens:
+                losses = next_token_losses(model, tokens)
+            yield losses

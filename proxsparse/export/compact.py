@@ -81,10 +81,10 @@ def write_compact(model, masks: MaskSet, directory: Path, progress: Progress = n
 def stored_tensors(model) -> Iterator[tuple[str, Tensor, str | None]]:
     """(key, tensor, key of an earlier entry that shares its memory) of all that a checkpoint of `model` holds."""
     first = {}
-    for key, tensor in model.state_dict().items():
-        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+    for key, tensor in model.state_dict(keep_vars=True).items():
+        place = id(tensor) if tensor.is_meta else (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         same = first.setdefault(place, key) if tensor.numel() else key
-        yield key, tensor, None if same == key else same
+        yield key, tensor.detach(), None if same == key else same
 
 
 def _entries(model, masks: MaskSet) -> tuple[list[_Entry], dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import MASKS_FILE, ORDER_FILE, PROVENANCE_FILE, local_path, read_json
-from proxsparse.layers import PrunableLayers, prunable_layers
+from proxsparse.layers import PrunableLayer, PrunableLayers, prunable_layers
+from proxsparse.layers.stored import in_memory
 from proxsparse.masks.groups import in_planes
 from proxsparse.masks.mask_set import MaskSet
 from proxsparse.models.channel_order import change_of_outputs, order_of, within_rounding
@@ -88,7 +90,9 @@ class Verification:
         }  # fmt: skip
 
 
-def verify(directory: str | Path, original: str | None = None, progress: Progress = no_progress) -> Verification:
+def verify(
+    directory: str | Path, original: str | None = None, progress: Progress = no_progress, stream: bool = False
+) -> Verification:
     """Read the weights in `directory` and compare them with the original model's, layer by layer.
 
     Proven is, for each layer that the packed masks name: no group keeps more than n of m, no weight that the mask drops
@@ -104,6 +108,8 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
         What `load_model` takes; default: what the directory's provenance file names.
     progress : Progress
         Called before each layer.
+    stream : bool
+        Read both models tensor by tensor, in the memory of a few of them; not for a compact export, nor for a reordered one.
 
     Returns
     -------
@@ -113,7 +119,7 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
     Raises
     ------
     ProxSparseError
-        Where there is nothing to verify, or the two models do not have the same layers.
+        Where there is nothing to verify, the two models do not have the same layers, or they cannot be streamed.
 
     Examples
     --------
@@ -123,27 +129,38 @@ def verify(directory: str | Path, original: str | None = None, progress: Progres
     directory = local_path(directory)
     if not (directory / MASKS_FILE).is_file():
         raise ProxSparseError(f"{directory} holds no {MASKS_FILE}: give a directory that `export` wrote.")
-    masks = MaskSet.load(directory / MASKS_FILE)
     original = original or (read_json(directory / PROVENANCE_FILE, default={}) or {}).get("model")
     if not original:
         raise ProxSparseError(f"{directory} does not say which model it came from: name it with --original.")
-    exported = load_model(str(directory), device="cpu").model
+    order, reordered = order_of(directory), None
+    if stream and order is not None:
+        raise ProxSparseError(
+            f"{directory} is of a reordered model, which is run to be proven: verify it without streaming."
+        )
+    exported = load_model(str(directory), "cpu", stream=stream).model
     dtype = next(exported.parameters()).dtype
-    base = load_model(original, device="cpu", dtype=dtype)
-    reference, order, reordered = base.model, order_of(directory), None
+    base = load_model(original, "cpu", dtype, stream=stream)
+    reference = base.model
     if order is not None and order_of(base.source) is None:
         reordered = change_of_outputs(reference, order)
+    masks = MaskSet.load(directory / MASKS_FILE)
     found, expected = prunable_layers(exported, masks.m), prunable_layers(reference, masks.m)
-    results = []
-    for index, (name, mask) in enumerate(masks.items()):
-        progress(index, len(masks), "verifying")
+    for name in masks:
         if name not in found or name not in expected or found[name].matrix.shape != expected[name].matrix.shape:
             raise ProxSparseError(
                 f"{original} and {directory} do not both have the layer {name!r}: name the right original."
             )
-        results.append(_compare(name, found[name].matrix, expected[name].matrix, mask))
-    outside = _changed_elsewhere(exported, reference, found, expected, masks)
-    return Verification(results, outside, masks.pattern, dtype_name(dtype), original, reordered)
+    results = []
+    for parameter, layers in found.by_parameter().items():
+        masked = [layer for layer in layers if layer.name in masks]
+        with in_memory([parameter, expected[masked[0].name].parameter] if masked else []):
+            for layer in masked:
+                progress(len(results), len(masks), "verifying")
+                results.append(_compare(layer.name, layer.matrix, expected[layer.name].matrix, masks[layer.name]))
+    pattern, names = masks.pattern, frozenset(masks)
+    del masks  # before the largest parameters, the embeddings, are read
+    outside = _changed_elsewhere(exported, reference, found, expected, names)
+    return Verification(results, outside, pattern, dtype_name(dtype), original, reordered)
 
 
 def _compare(name: str, weight: Tensor, reference: Tensor, mask) -> dict:
@@ -159,7 +176,7 @@ def _compare(name: str, weight: Tensor, reference: Tensor, mask) -> dict:
 
 
 def _changed_elsewhere(
-    exported, reference, found: PrunableLayers, expected: PrunableLayers, masks: MaskSet
+    exported, reference, found: PrunableLayers, expected: PrunableLayers, masks: Collection[str]
 ) -> list[str]:
     """Names of the parameters and buffers without a mask that only one of the two models has, or that differ.
 
@@ -169,17 +186,28 @@ def _changed_elsewhere(
     parameters = dict(exported.named_parameters(remove_duplicate=False))
     ours, theirs = _tensors(exported), _tensors(reference)
     names = [name for name in ours if id(parameters.get(name)) not in masked]
-    outside = [name for name in names if name not in theirs or not _same_bits(ours[name], theirs[name])]
+    outside = [name for name in names if name not in theirs or not _same_values(ours[name], theirs[name])]
     outside += [name for name in theirs if name not in ours]
     return outside + [  # experts without a mask that share a parameter with masked ones
         name
         for name, layer in found.items()
-        if id(layer.parameter) in masked and name not in masks and not _same_bits(layer.matrix, expected[name].matrix)
+        if id(layer.parameter) in masked and name not in masks and not _same_layer(layer, expected[name])
     ]
 
 
+def _same_layer(ours: PrunableLayer, theirs: PrunableLayer) -> bool:
+    with in_memory([ours.parameter, theirs.parameter]):
+        return _same_bits(ours.matrix, theirs.matrix)
+
+
+def _same_values(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether two parameters or buffers have the same bits."""
+    with in_memory([ours, theirs]):
+        return _same_bits(ours.detach(), theirs.detach())
+
+
 def _tensors(model) -> dict[str, Tensor]:
-    return model.state_dict() | dict(model.named_buffers(remove_duplicate=False))
+    return model.state_dict(keep_vars=True) | dict(model.named_buffers(remove_duplicate=False))
 
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes an element

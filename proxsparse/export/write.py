@@ -17,6 +17,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.export.card import CARD_FILE, model_card, what_runs_it
 from proxsparse.export.compact import stored_tensors, write_compact
 from proxsparse.export.estimate import Extent, sizes_of
+from proxsparse.export.streamed import save_streamed
 from proxsparse.export.verification import verify
 from proxsparse.files import (
     COMPACT_FILE,
@@ -30,6 +31,7 @@ from proxsparse.files import (
     write_json,
 )
 from proxsparse.layers import PrunableLayers, prunable_layers
+from proxsparse.layers.stored import is_stored
 from proxsparse.masks.mask_set import MaskSet
 from proxsparse.models.channel_order import order_of
 from proxsparse.models.language_model import LanguageModel, dtype_name, quiet_transformers
@@ -65,7 +67,8 @@ def export_model(
     Parameters
     ----------
     lm : LanguageModel
-        With its original weights, which it has again afterwards.
+        With its original weights, which it has again afterwards. One that is streamed is written file by file, dense alone, and
+        verified in the same way.
     masks : MaskSet
         Of one pattern; layers without a mask stay dense.
     directory : str or Path
@@ -95,6 +98,11 @@ def export_model(
     check_format(format)
     directory = local_path(directory)
     check_free(directory)
+    streamed = is_stored(lm.model)
+    if streamed and format == "compact":
+        raise ProxSparseError(
+            f"{lm.name} is streamed, and a compact export is not written so: export it dense, or load it whole."
+        )
     if not masks:
         raise ProxSparseError("There are no masks to export: learn them first.")
     order = order_of(lm.source)
@@ -111,6 +119,9 @@ def export_model(
         progress(0, 1, "writing the weights")
         if format == "compact":
             write_compact(lm.model, masks, temporary, progress)
+        elif streamed:
+            save_streamed(lm.model, masks, temporary)
+            masks.save(temporary / MASKS_FILE)
         else:
             layers = prunable_layers(lm.model, masks.m)
             with layers.on_copies():
@@ -122,7 +133,7 @@ def export_model(
         if order is not None:
             order.save(temporary / ORDER_FILE)
         write_json(temporary / PROVENANCE_FILE, provenance)
-        verification = verify(temporary, provenance["model"], progress)
+        verification = verify(temporary, provenance["model"], progress, stream=streamed)
         if not verification.ok:
             raise ProxSparseError(f"The export was not kept. {verification.summary}")
         size = sizes(lm.model, masks, format)

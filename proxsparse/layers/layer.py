@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from proxsparse.layers.ranks import ALONE, Ranks
+from proxsparse.layers.stored import in_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +100,12 @@ class PrunableLayers(dict[str, PrunableLayer]):
         """While open, and while a block runs, `names` has for the address of each of its matrices the layer's name."""
         names.update({layer.matrix.data_ptr(): name for name, layer in self.items()})
         yield
+
+    def in_turn(self) -> Iterator[PrunableLayer]:
+        """The layers in order, each with its weights in memory for as long as it is looked at; see `in_memory`."""
+        for parameter, layers in self.by_parameter().items():
+            with in_memory([parameter]):
+                yield from layers
 
     def parameters(self) -> list[nn.Parameter]:
         """What an optimizer trains: each parameter once."""

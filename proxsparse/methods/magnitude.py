@@ -46,7 +46,7 @@ def magnitude(
     """
     layers = layers if layers is not None else prunable_layers(model, m)
     masks = MaskSet()
-    for index, (name, layer) in enumerate(layers.items()):
+    for index, layer in enumerate(layers.in_turn()):
         progress(index, len(layers), "comparing magnitudes")
-        masks[name] = Mask.project(layer.matrix, n, m)
+        masks[layer.name] = Mask.project(layer.matrix, n, m)
     return Pruned(masks)

@@ -47,8 +47,8 @@ def random_mask(
     layers = layers if layers is not None else prunable_layers(model, m)
     generator = torch.Generator().manual_seed(seed)
     masks = MaskSet()
-    for index, (name, layer) in enumerate(layers.items()):
+    for index, layer in enumerate(layers.in_turn()):
         progress(index, len(layers), "drawing masks")
         scores = torch.rand(layer.out_features, layer.in_features, generator=generator)
-        masks[name] = Mask.of_scores(scores.to(layer.matrix.device), n, m)
+        masks[layer.name] = Mask.of_scores(scores.to(layer.matrix.device), n, m)
     return Pruned(masks)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from proxsparse.errors import ProxSparseError
+from proxsparse.layers.stored import device_of
 from proxsparse.models.token_losses import token_losses
 
 SHORT = 512  # tokens; beyond, the scores of all pairs of tokens are large
@@ -161,7 +162,7 @@ def head_is_all(model) -> bool:
     """Whether the model's logits are its LM head of its last hidden state, without scaling, capping or a layer between:
     tried out on two tokens, once a model."""
     if model not in _tried:
-        tokens = torch.arange(2, device=next(model.parameters()).device).unsqueeze(0)
+        tokens = torch.arange(2, device=device_of(model)).unsqueeze(0)
         head, base = model.get_output_embeddings(), model.base_model
         if head is None or base is model:  # some models are their own base, and give logits alone
             _tried[model] = False

@@ -13,6 +13,7 @@ import torch
 from proxsparse import text
 from proxsparse.config import MIXED, OWN_TEXT
 from proxsparse.errors import ProxSparseError
+from proxsparse.layers.stored import in_memory
 from proxsparse.models.channel_order import ChannelOrder, order_of
 from proxsparse.models.own_text import own_text_file
 from proxsparse.progress import Progress, no_progress
@@ -120,16 +121,19 @@ def fingerprint(model, order: ChannelOrder | None = None) -> str:
     the device. order: of channels that were reordered; the fingerprint is then that of the model as it was before."""
     digest = hashlib.sha256()
     undo = {} if order is None else order.inverse()
-    for name, tensor in model.state_dict().items():
-        if name in undo:
-            dim, inverse = undo[name]
-            tensor = tensor.index_select(dim, inverse.to(tensor.device))
-        values = tensor.detach().flatten()
-        as_bytes = values.view(torch.uint8)
-        words = as_bytes.view(torch.int32) if len(as_bytes) % 4 == 0 else as_bytes
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {int(words.sum(dtype=torch.int64))}\n".encode())
-        some = values[:: max(1, len(values) // SAMPLED)][:SAMPLED].cpu().contiguous()
-        digest.update(some.view(torch.uint8).numpy().tobytes())
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        with in_memory([tensor]):
+            values = tensor.detach()
+            if name in undo:
+                dim, inverse = undo[name]
+                values = values.index_select(dim, inverse.to(values.device))
+            values = values.flatten()
+            as_bytes = values.view(torch.uint8)
+            words = as_bytes.view(torch.int32) if len(as_bytes) % 4 == 0 else as_bytes
+            total = int(words.sum(dtype=torch.int64))
+            digest.update(f"{name} {values.dtype} {tuple(tensor.shape)} {total}\n".encode())
+            some = values[:: max(1, len(values) // SAMPLED)][:SAMPLED].cpu().contiguous()
+            digest.update(some.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

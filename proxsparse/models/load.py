@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from ssl import SSLError
 from urllib.error import HTTPError
@@ -33,10 +34,15 @@ from proxsparse.models.language_model import (
 )
 from proxsparse.models.own_files import check_hub_files
 from proxsparse.models.size import check_size
+from proxsparse.models.streamed import Streaming, begin_streaming, places_of, take_over
+from proxsparse.models.twin import know_roles, twin_of
 from proxsparse.models.weight_files import HUB_SECONDS
 
 
-def load_model(name: str = "embedded", device: str | None = None, dtype: torch.dtype | None = None) -> LanguageModel:
+def load_model(
+    name: str = "embedded", device: str | None = None, dtype: torch.dtype | None = None, stream: bool = False,
+    states_bytes: int | None = None,
+) -> LanguageModel:  # fmt: skip
     """Load `embedded`, a Hub id, a local directory (of transformers, or a compact export) or a .gguf file.
 
     Only safetensors are read, and no code that comes with a model is run. A model is loaded as its checkpoint holds it, or
@@ -52,6 +58,12 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
         cpu, cuda or cuda:1; default: cuda where there is one.
     dtype : torch.dtype, optional
         Of the weights; default: the checkpoint's own.
+    stream : bool
+        Leave the weights in their files, and read those of a decoder block when its turn comes: `perplexity`, the methods that go
+        block by block and `export_model` then run in the memory of about one block. Not for a compact export.
+    states_bytes : int, optional
+        Of a streamed model: bytes of hidden states that are kept in memory between two blocks; more goes to temporary files.
+        Default: half of the memory that is free.
 
     Returns
     -------
@@ -61,7 +73,7 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
     Raises
     ------
     ProxSparseError
-        For a model that is not there, is not what it has to be, cannot be read, or does not fit into the device's memory.
+        For a model that is not there, is not what it has to be, cannot be read or streamed, or does not fit into the device's memory.
 
     Examples
     --------
@@ -73,6 +85,8 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
     device, is_local = resolve_device(device), True
     try:
         if is_compact(local_path(name)):
+            if stream:
+                raise ProxSparseError(f"{name} is a compact export, which cannot be streamed: load it whole.")
             return load_compact(name, str(device), dtype)
         with quiet_transformers():
             source, is_local = source_of(name)
@@ -87,24 +101,47 @@ def load_model(name: str = "embedded", device: str | None = None, dtype: torch.d
             if is_local:
                 check_size(name, Path(source), config)
             tokenizer = load_tokenizer(source, **known)
+            streaming, placed = begin_streaming(device, states_bytes) if stream else (None, {})
             model, info = AutoModelForCausalLM.from_pretrained(
                 source, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, ignore_mismatched_sizes=True,
-                output_loading_info=True, **known,
+                output_loading_info=True, **placed, **known,
             )  # fmt: skip
         check_loading(name, model, info)
         check_tokenizer(name, model, tokenizer)
         drop_quantization_mark(model)
-        model.to(device).eval()
-        check_causal(name, model)
+        model.eval()
+        if streaming is None:
+            model.to(device)
+            check_causal(name, model)
+        else:
+            _stream(name, model, streaming)
     except torch.cuda.OutOfMemoryError:
         raise ProxSparseError(
-            f"{name} does not fit into the memory of {device}: choose device cpu or a smaller model."
+            f"{name} does not fit into the memory of {device}: choose device cpu or a smaller model, or stream it (--stream)."
         ) from None
     except ProxSparseError:
         raise
     except Exception as error:  # transformers reads what a stranger wrote, and there is nothing that it may not raise
         raise loading_error(name, is_local, error) from error
     return LanguageModel(model, tokenizer, name, source, context_of(model))
+
+
+def _stream(name: str, model, streaming: Streaming) -> None:
+    """Let a model whose weights were left on disk read them block by block."""
+    places = places_of(name, model)
+    try:
+        twin = twin_of(model)
+        check_causal(name, twin.model)
+        know_roles(model, twin)
+    except ProxSparseError:
+        raise
+    except Exception as error:  # whatever a model raises that lacks blocks
+        raise ProxSparseError(
+            f"{name} has decoder blocks that do not run without the others ({type(model).__name__}), and cannot be streamed: load it whole."
+        ) from error
+    take_over(name, model, places, streaming)
+    del twin
+    gc.collect()  # its parts refer to one another
 
 
 def source_of(name: str) -> tuple[str, bool]:

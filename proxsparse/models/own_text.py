@@ -16,6 +16,7 @@ import torch
 from proxsparse.bundled import ROOT
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import cache_dir, written_whole
+from proxsparse.layers.stored import is_stored
 from proxsparse.progress import Progress, no_progress
 
 SHIPPED = ROOT / "assets" / "corpus" / "self"  # that of the embedded model
@@ -45,7 +46,7 @@ def own_text_file(lm, weights: str, progress: Progress = no_progress) -> Path:
     Raises
     ------
     ProxSparseError
-        Where the tokenizer has no token that separates documents, or the cache cannot be written.
+        Where the tokenizer has no token that separates documents, the cache cannot be written, or the model is streamed.
     """
     name = f"{weights[:16]}.jsonl"
     if (SHIPPED / name).is_file():
@@ -53,6 +54,11 @@ def own_text_file(lm, weights: str, progress: Progress = no_progress) -> Path:
     tokens = min(TOKENS, lm.context - 1)
     path = cache_dir() / "own-text" / f"{PIECES}x{tokens}" / name
     if not path.is_file():
+        if is_stored(lm.model):
+            raise ProxSparseError(
+                f"{lm.name} is streamed, and would be read from disk for every token that it writes itself: give another text, such as "
+                "bundled or a file."
+            )
         pieces = list(write_own_text(lm, PIECES, tokens, progress=progress))
         try:
             with written_whole(path) as temporary:

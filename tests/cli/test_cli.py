@@ -43,6 +43,12 @@ def test_from_learning_to_proof(small, tmp_path, text_file, tiny_directory):
 
     exported = proxsparse("export", out, "--to", tmp_path / "sparse")
     assert exported.returncode == 0 and "Proven" in exported.stdout and "model.safetensors" in exported.stdout
+    streamed = proxsparse("export", out, "--to", tmp_path / "streamed", "--stream")
+    assert streamed.returncode == 0, streamed.stderr
+    written = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("sparse", "streamed")]
+    assert written[0] == written[1]
+    refused = proxsparse("export", out, "--to", tmp_path / "compact", "--stream", "--format", "compact")
+    assert refused.returncode == 2 and "A compact export cannot be streamed" in refused.stderr
     verified = proxsparse("verify", tmp_path / "sparse", "--json")
     report = json.loads(verified.stdout)
     assert verified.returncode == 0 and report["ok"] and len(report["layers"]) == 14

@@ -32,6 +32,7 @@ Right means, all of it checked on the tiny model:
 - two learning steps change masks, and afterwards every weight and buffer is as it came, bit for bit;
 - the export, dense in plain transformers and compact, has the logits of the model that was masked by hand, bit for bit;
 - the perplexity is that of a plain loop over tokens;
+- streamed block by block the losses are the same, bit for bit, or streaming is refused with a sentence;
 - `verify` refuses an export in which one bit of a weight was flipped, in a masked layer or elsewhere.
 
 What is pruned and why the rest is not is found by one forward pass over a few tokens, not by names: see

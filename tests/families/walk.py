@@ -29,6 +29,7 @@ from proxsparse import (
     prunable_layers,
     verify,
 )
+from proxsparse.evaluation.perplexity import window_losses
 from proxsparse.layers import decoder_blocks
 from proxsparse.models import forward
 from proxsparse.models.activations import activation_scales
@@ -92,6 +93,7 @@ def _check(family: Family, directory: Path) -> None:
     family.why += _everything_is_pruned_or_listed(lm.model, layers)
     family.why += _routers_are_dense(lm.model, layers)
     family.why += _perplexity_is_that_of_a_plain_loop(lm.model)
+    family.why += _streamed_it_measures_the_same(lm.model, directory)
     family.why += _inputs_are_seen(family, lm.model, layers)
     masks, wrong = _two_steps(lm.model)
     family.why += wrong
@@ -198,6 +200,18 @@ def _perplexity_is_that_of_a_plain_loop(model) -> list[str]:
     return [
         f"perplexity {value} and not {expected}" for value in found if not math.isclose(value, expected, rel_tol=1e-4)
     ]
+
+
+def _streamed_it_measures_the_same(model, directory: Path) -> list[str]:
+    """Bit for bit, or it is refused with a sentence."""
+    windows = random_windows(4, 12)
+    try:
+        streamed = load_model(str(directory / "model"), "cpu", stream=True).model
+        found = window_losses(streamed, windows, precision="fp32")
+    except ProxSparseError:
+        return []
+    same = torch.equal(found, window_losses(model, windows, precision="fp32"))
+    return [] if same else ["streamed, it has other losses"]
 
 
 def _inputs_are_seen(family: Family, model, layers) -> list[str]:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxsparse.config import CompareJob, LearnJob, absolute, check_format, judged_by, text_name
+from proxsparse.config import METHODS, CompareJob, LearnJob, absolute, check_format, judged_by, text_name
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json
 from proxsparse.progress import Progress, no_progress
@@ -22,7 +22,7 @@ from proxsparse.runs.run import Run
 if TYPE_CHECKING:  # it imports torch, which those who only start an export do not need
     from proxsparse.runs.recorder import Recorder
 
-WITHOUT_TEXT = ("random", "magnitude")  # methods that make their mask without a text
+WITHOUT_TEXT = tuple(name for name, method in METHODS.items() if not method.reads)
 START_TIMEOUT = 10.0  # seconds that a second request waits for the first one to have started its export
 
 
@@ -97,10 +97,12 @@ def export_masks(
     progress: Progress = no_progress,
     format: str = "dense",
     model: str | None = None,
+    stream: bool = False,
 ) -> dict:
-    """Write the model of `run` under its masks of `step`; see `export_model`. model: where it lies now, if it was moved."""
+    """Write the model of `run` under its masks of `step`; see `export_model`. model: where it lies now, if it was moved. stream: see
+    `load_model`."""
     provenance = learned_provenance(run, step)
-    return _export(run, run.job(), run.masks()[step], provenance, directory, progress, format, model)
+    return _export(run, run.job(), run.masks()[step], provenance, directory, progress, format, model, stream)
 
 
 def learned_provenance(run: Run, step: int) -> dict:
@@ -122,9 +124,9 @@ def learned_provenance(run: Run, step: int) -> dict:
 
 def export_method(
     run: Run, method: str | None, directory: Path, progress: Progress = no_progress, format: str = "dense",
-    model: str | None = None,
+    model: str | None = None, stream: bool = False,
 ) -> dict:  # fmt: skip
-    """Write the model of a comparison under the mask of one of its methods; see `export_model`. model: as above.
+    """Write the model of a comparison under the mask of one of its methods; see `export_model`. model, stream: as above.
 
     Raises ProxSparseError for a method that has no result, or updates weights: those of an export are the original ones.
     """
@@ -135,7 +137,15 @@ def export_method(
     perplexity = _measured_in(comparison, method)
     about = {"method": "ProxSparse" if learned else method, "mask": method, "perplexity": perplexity}
     return _export(
-        run, job, comparison.masks_file(method), _provenance(run, job, about), directory, progress, format, model
+        run,
+        job,
+        comparison.masks_file(method),
+        _provenance(run, job, about),
+        directory,
+        progress,
+        format,
+        model,
+        stream,
     )
 
 
@@ -176,7 +186,7 @@ def _provenance(run: Run, job: LearnJob | CompareJob, about: dict) -> dict:
 
 def _export(
     run: Run, job: LearnJob | CompareJob, masks: Path, provenance: dict, directory: Path, progress: Progress, format: str,
-    model: str | None,
+    model: str | None, stream: bool,
 ) -> dict:  # fmt: skip
     from proxsparse.export.write import export_model
     from proxsparse.masks.mask_set import MaskSet
@@ -186,7 +196,7 @@ def _export(
         check_places(run, ("model",))
     else:
         job = dataclasses.replace(job, model=absolute(model))
-    lm = load_model(job.model, "cpu")
+    lm = load_model(job.model, "cpu", stream=stream)
     check_weights(run, lm.model)
     provenance = provenance | {"job": job.to_dict()}
     return export_model(lm, MaskSet.load(masks), directory, provenance, progress, format)
