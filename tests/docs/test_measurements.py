@@ -194,3 +194,19 @@ def test_masks_made_on_wikitext_are_told_as_they_were_judged():
     for text in texts:
         assert found.loc["proxsparse", f"perplexity on {text}"] < others[f"perplexity on {text}"].min()
         assert others[f"perplexity on {text}"].idxmin() == "admm"
+
+
+def test_what_streaming_takes_is_what_was_measured():
+    table = rows(BENCHMARKS, "| command, streamed")
+    measured = json.loads((RESULTS / "streamed.json").read_text())
+    larger, compared = (
+        {(row["command"], row["way"]): row for row in measured[name]["rows"]} for name in ("larger", "compared")
+    )
+    assert len(table) == 5 and larger["eval", "in memory, under the limit"]["exit code"] == -9
+    for command in ("prune, export", "eval", "verify"):
+        found, (time, peak, share, slower, smaller) = larger[command, "streamed"], table[command]
+        streamed, whole = compared[command, "streamed"], compared[command, "in memory"]
+        assert found["exit code"] == 0 and found["peak, GB"] * 1e9 < measured["larger"]["limit"]
+        assert says(time.removesuffix(" s"), found["seconds"]) and says(peak.removesuffix(" GB"), found["peak, GB"])
+        assert says(share, found["weights / peak"]) and says(slower, streamed["seconds"] / whole["seconds"])
+        assert says(smaller, streamed["peak, GB"] / whole["peak, GB"])
