@@ -128,7 +128,9 @@ def test_what_is_said_not_to_be_measured_is_not(away):
         made_on[name, text] += 1
     assert {task for task, seeds in made_on.items() if seeds > 1} == {("default", "mixed"), ("KL", "self")}
     texts = {name: {text for made, text in made_on if made == name} for name, _ in made_on}
-    assert texts["default"] == texts["admm"] == {"mixed", "wikitext.txt", "rust.txt"} and texts["maskllm 5e-4"] == {"mixed"}
+    assert texts["default"] == texts["admm"] == {"mixed", "wikitext.txt", "rust.txt"} and texts["maskllm 5e-4"] == {
+        "mixed"
+    }
     assert texts["sparsegpt-update"] == texts["default"] | {"bundled", "shakespeare.txt"}
     assert not [name for name in texts if name.startswith("default, metric") or "polish" in name]
 
