@@ -37,8 +37,7 @@ CSS = """
 .chart-data :is(th, td) { padding: 2px 10px; text-align: right; color: var(--body-text-color);
   border: 1px solid var(--border-color-primary); }
 .chart-data th { position: sticky; top: 0; background: var(--background-fill-secondary); }
-@media (hover: none) { .chart:has(.chart-body[hidden]) { display: none; } /* nothing to draw: no gap either */
-.chart-tools button { margin: 0 !important; padding: 6px 10px; } }
+@media (hover: none) { .chart-tools button { padding: 6px 10px; } }
 """
 HEAD = f"<script>{(Path(__file__).parent / 'live_plot.js').read_text(encoding='utf-8')}</script>"
 SCRIPT = "window.livePlot({element, props, watch, select: (point) => trigger('select', point)});"
