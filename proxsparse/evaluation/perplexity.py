@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from proxsparse.errors import DivergedError, ProxSparseError
-from proxsparse.layers import decoder_blocks
+from proxsparse.layers import decoder_blocks, outside_of
 from proxsparse.layers.stored import device_of, in_memory, is_stored
 from proxsparse.models.blocks import TextInBlocks
 from proxsparse.models.forward import autocast, next_token_losses
-from proxsparse.models.streamed import outside_of
 from proxsparse.progress import Progress, no_progress
 
 

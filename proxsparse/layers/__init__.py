@@ -1,6 +1,6 @@
 """Which weights are pruned, and why the others are not."""
 
-from proxsparse.layers.find import decoder_blocks, prunable_layers
+from proxsparse.layers.find import decoder_blocks, outside_of, prunable_layers
 from proxsparse.layers.layer import PrunableLayer, PrunableLayers, only_these_learn
 from proxsparse.layers.sharded import ShardedLayers, shard_model
 
@@ -10,6 +10,7 @@ __all__ = [
     "ShardedLayers",
     "decoder_blocks",
     "only_these_learn",
+    "outside_of",
     "prunable_layers",
     "shard_model",
 ]

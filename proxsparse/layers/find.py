@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -137,6 +137,12 @@ def decoder_blocks(model) -> Iterator[tuple[str, int, nn.Module]]:
         raise ProxSparseError(
             f"{type(model).__name__} has no list of decoder blocks that a text runs through: choose a causal language model."
         )
+
+
+def outside_of(blocks: Iterable[nn.Module], model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of `model` that lie in none of the blocks: embeddings, last norm and head."""
+    inside = {id(parameter) for block in blocks for parameter in block.parameters()}
+    return [parameter for parameter in model.parameters() if id(parameter) not in inside]
 
 
 def _weights(prefix: str, block: nn.Module) -> Iterator[_Weight]:

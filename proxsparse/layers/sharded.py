@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.layers.find import decoder_blocks
+from proxsparse.layers.find import decoder_blocks, outside_of
 from proxsparse.layers.layer import PrunableLayer, PrunableLayers
 from proxsparse.layers.ranks import Ranks
 
@@ -153,7 +153,7 @@ def shard_model(
     dimensions = {parameter: _dimension(held, ranks) for parameter, held in by_parameter.items()}
     holders = _holders(layers, blocks)
     model.requires_grad_(False)
-    outside = _outside(model, blocks)
+    outside = set(outside_of(blocks, model))
     for parameter in outside:
         parameter.data = parameter.data.to(device, torch.float32)
     for module in model.modules():
@@ -212,11 +212,6 @@ def _cast(block: nn.Module, trained: dict[nn.Parameter, list[PrunableLayer]], ar
     for parameter in learning:
         parameter.data = parameter.data.to(dtype).contiguous()
         parameter.requires_grad_(True)
-
-
-def _outside(model: nn.Module, blocks) -> set[nn.Parameter]:
-    inside = {parameter for block in blocks for parameter in block.parameters()}
-    return {parameter for parameter in model.parameters() if parameter not in inside}
 
 
 def _shards(layers, originals, holders, ranks: Ranks, device: torch.device) -> ShardedLayers:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.layers import decoder_blocks
+from proxsparse.layers import decoder_blocks, outside_of
 from proxsparse.layers.stored import device_of, in_memory
 from proxsparse.models.forward import autocast
-from proxsparse.models.streamed import kept_states, outside_of, weights_where_they_are_read
+from proxsparse.models.streamed import kept_states, weights_where_they_are_read
 
 
 class TextInBlocks:

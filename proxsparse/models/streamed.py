@@ -121,12 +121,6 @@ def parts_of(model) -> Iterator[tuple[nn.Module, list[nn.Parameter]]]:
             yield module, own
 
 
-def outside_of(blocks: list[nn.Module], model) -> list[nn.Parameter]:
-    """The parameters of `model` that lie in none of the blocks: embeddings, last norm and head."""
-    inside = {id(parameter) for block in blocks for parameter in block.parameters()}
-    return [parameter for parameter in model.parameters() if id(parameter) not in inside]
-
-
 def _reading_first(forward, parameters: list[nn.Parameter]):
     @functools.wraps(forward)
     def read_and_forward(*args, **kwargs):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.layers import PrunableLayers, decoder_blocks, prunable_layers
+from proxsparse.layers import PrunableLayers, decoder_blocks, outside_of, prunable_layers
 from proxsparse.learning.dry_run import pass_bytes
 from proxsparse.learning.room import least_pass_bytes
 from proxsparse.learning.update import BYTES
@@ -50,8 +50,8 @@ class Shapes:
     @cached_property
     def outside(self) -> int:
         """Parameters that lie outside the blocks, such as the embedding and the head."""
-        inside = {id(parameter) for _, _, block in decoder_blocks(self.model) for parameter in block.parameters()}
-        return sum(parameter.numel() for parameter in self.model.parameters() if id(parameter) not in inside)
+        blocks = (block for _, _, block in decoder_blocks(self.model))
+        return sum(parameter.numel() for parameter in outside_of(blocks, self.model))
 
     @cached_property
     def largest_block(self) -> int:
