@@ -121,7 +121,7 @@ def shard_model(
     model : transformers model
         With its weights, the same on every rank.
     layers : PrunableLayers
-        Of `model`.
+        Of `model`; they hold no weights afterwards.
     arithmetic : torch.dtype
         In what matrices are multiplied: the weights of linear maps get it, so that as few bytes as possible are gathered. Everything else
         becomes float32, as a learner on one device has it. So do all prunable weights of a block that holds them in other modules, such
@@ -164,8 +164,10 @@ def shard_model(
         return Shard(dimensions.get(parameter, 0))
 
     for block in blocks:  # of which one at a time is whole on the device
-        _cast(block.to(device), by_parameter, arithmetic)
+        learning = _cast(block.to(device), by_parameter, arithmetic)
         fully_shard(block, mesh=mesh, shard_placement_fn=placement)
+        for parameter in learning:  # which `layers` still name: else every rank would go on holding them whole
+            parameter.data = parameter.data.new_empty(0)
     # The root, which prefetches the next block, is what both the model and whoever needs hidden states alone run through.
     fully_shard(model.base_model, mesh=mesh, ignored_params=outside)
     for module in model.modules():
@@ -204,7 +206,10 @@ def _holders(layers: PrunableLayers, blocks) -> dict[str, tuple[nn.Module, str, 
     return {name: places[layer.parameter] for name, layer in layers.items()}
 
 
-def _cast(block: nn.Module, trained: dict[nn.Parameter, list[PrunableLayer]], arithmetic: torch.dtype) -> None:
+def _cast(
+    block: nn.Module, trained: dict[nn.Parameter, list[PrunableLayer]], arithmetic: torch.dtype
+) -> list[nn.Parameter]:
+    """The parameters of a block that learn, once they and the others have the dtype that they are going to have."""
     block.float()
     maps = {module.weight for module in block.modules() if isinstance(module, nn.Linear | Conv1D)}
     learning = [parameter for parameter in block.parameters() if parameter in trained]
@@ -212,6 +217,7 @@ def _cast(block: nn.Module, trained: dict[nn.Parameter, list[PrunableLayer]], ar
     for parameter in learning:
         parameter.data = parameter.data.to(dtype).contiguous()
         parameter.requires_grad_(True)
+    return learning
 
 
 def _shards(layers, originals, holders, ranks: Ranks, device: torch.device) -> ShardedLayers:

@@ -80,6 +80,7 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
         with torch.no_grad(), learner.dense():
             same = torch.equal(model(input_ids=random_windows(1)).logits, before)
         found[name] = numbers | {
+            "held whole": sum(layer.whole.parameter.numel() for layer in layers.values()),
             "dense is as before": same,
             "masks": {key: mask.tolist() for key, mask in masks.items()},
         }

@@ -95,6 +95,10 @@ def test_the_dense_model_is_as_it_came(on_ranks, count):
     assert all(found["dense is as before"] for rank in on_ranks(count) for found in rank.values())
 
 
+def test_no_rank_goes_on_holding_a_layer_whole(on_ranks):
+    assert not any(found["held whole"] for rank in on_ranks(2) for found in rank.values())
+
+
 @pytest.mark.parametrize("family", HALVED)
 def test_another_number_of_ranks_goes_on(on_ranks, directory, family):
     """Four ranks begin; two go on, and so does a process that is alone."""
