@@ -71,8 +71,7 @@ class ShardedLayers(PrunableLayers):
     def part_of(self, own: nn.Parameter, whole: Tensor) -> Tensor:
         """See `PrunableLayers.part_of`."""
         (cut,) = self.model_parameters[own].placements
-        length = -(-whole.shape[cut.dim] // self.ranks.count)  # as torch.chunk cuts; the last may be shorter, or empty
-        return whole.narrow(cut.dim, min(self.ranks.index * length, whole.shape[cut.dim]), own.shape[cut.dim])
+        return whole.narrow(cut.dim, _first(whole.shape[cut.dim], self.ranks), own.shape[cut.dim])
 
     def whole_of(self, own: nn.Parameter, part: Tensor) -> Tensor:
         """See `PrunableLayers.whole_of`."""
@@ -235,17 +234,20 @@ def _shards(layers, originals, holders, ranks: Ranks, device: torch.device) -> S
     return found
 
 
+def _first(size: int, ranks: Ranks) -> int:
+    """Where a rank's part of a dimension begins, as torch.chunk cuts it: the last parts may be shorter, or empty."""
+    return min(ranks.index * -(-size // ranks.count), size)
+
+
 def _shard(layer: PrunableLayer, original: Tensor, own: nn.Parameter, ranks: Ranks) -> RowShard:
     rows, columns = layer.matrix_of(original).shape
     about = {"whole": layer, "whole_out_features": rows}
     if layer.stored is None:
-        length = -(-rows // ranks.count)
+        first = _first(rows, ranks)
         return RowShard(
-            layer.name, layer.block, layer.projection, own, None, layer.transposed, None,
-            first=min(ranks.index * length, rows), **about,
-        )  # fmt: skip
-    length = -(-layer.stored[0] // ranks.count)
-    place = (layer.expert or 0) - ranks.index * length
+            layer.name, layer.block, layer.projection, own, None, layer.transposed, None, first=first, **about
+        )
+    place = (layer.expert or 0) - _first(layer.stored[0], ranks)
     if 0 <= place < own.shape[0]:
         return RowShard(
             layer.name, layer.block, layer.projection, own, place, layer.transposed, tuple(own.shape), first=0, **about

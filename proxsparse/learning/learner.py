@@ -274,9 +274,7 @@ class MaskLearner:
         """The projected masks of the soft weights as they are now. Where several ranks learn, all of them call it."""
         own = self.own_masks()
         packed = self.layers.gathered({name: mask.packed for name, mask in own.items()})
-        return MaskSet(
-            {name: Mask(packed[name], (len(packed[name]), mask.shape[1]), mask.n, mask.m) for name, mask in own.items()}
-        )
+        return MaskSet({name: _of_rows(packed[name], mask) for name, mask in own.items()})
 
     def own_masks(self) -> MaskSet:
         """The masks of the rows that this rank holds: of all, where it is alone."""
@@ -357,13 +355,7 @@ class MaskLearner:
         return dict(zip(numbers, summed.tolist(), strict=True))
 
     def _own_rows(self, masks: MaskSet) -> MaskSet:
-        if not self.sharded:
-            return masks
-        found = MaskSet()
-        for name, mask in masks.items():
-            packed = self.layers.own_rows(name, mask.packed)
-            found[name] = Mask(packed, (len(packed), mask.shape[1]), mask.n, mask.m)
-        return found
+        return MaskSet({name: _of_rows(self.layers.own_rows(name, mask.packed), mask) for name, mask in masks.items()})
 
     def _project(self, name: str) -> Mask:
         return Mask.project(self.layers[name].matrix, self.config.n, self.config.m, self.scales[name])
@@ -416,3 +408,8 @@ class MaskLearner:
         if self.phase != phase:
             wanted = "prox_step()" if self.phase == "prox" else "gradient_step()"
             raise ProxSparseError(f"The {self.phase} half of step {self.step_index + 1} comes first: call {wanted}.")
+
+
+def _of_rows(packed: Tensor, mask: Mask) -> Mask:
+    """A mask as `mask` is, of these rows."""
+    return Mask(packed, (len(packed), mask.shape[1]), mask.n, mask.m)
