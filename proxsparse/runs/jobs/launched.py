@@ -43,7 +43,7 @@ def learn_launched(run: Run, explain_to) -> int:
 
 
 def lead(run: Run, recorder: Recorder) -> int:
-    """Work on a run as rank 0 of processes that torchrun has started."""
+    """Work on a run as rank 0, which the others follow."""
     from proxsparse.runs.jobs.ranks import LeadingJob
 
     return LeadingJob(run, recorder).run_to_the_end()
@@ -65,7 +65,7 @@ def lost(count: int, exit_codes: dict[int, int]) -> str:
 
 def work_as_rank(path: str, explain_to) -> int:
     """What each process does."""
-    from proxsparse.runs.jobs.ranks import LeadingJob, follow, join
+    from proxsparse.runs.jobs.ranks import follow, join
 
     run = Run(Path(path))
     join()
@@ -76,7 +76,7 @@ def work_as_rank(path: str, explain_to) -> int:
             traceback.print_exc()  # what ends one ends all, and rank 0 says so
         return 0
     try:
-        return LeadingJob(run, Recorder(run)).run_to_the_end()
+        return lead(run, Recorder(run))
     except Exception as error:
         traceback.print_exc()
         if not another_was_lost(error):

@@ -226,14 +226,8 @@ class LearnJobWorker(Job):
         """The loss of every window under a mask, float64 (count,)."""
         from proxsparse.evaluation.perplexity import window_losses
 
-        with self.under(mask):
+        with under(self.learner, mask, self.magnitude):
             return window_losses(self.model, windows, precision=self.learner.precision, progress=progress)
-
-    def under(self, mask: str) -> AbstractContextManager:
-        """The model under a mask, or without one."""
-        if mask == "dense":
-            return self.learner.dense()
-        return self.learner.projected(self.magnitude if mask == "magnitude" else None)
 
     def checkpoint(self) -> None:
         self.recorder.update(doing="writing a checkpoint")
@@ -320,3 +314,10 @@ class LearnJobWorker(Job):
             delay=self.delay, peak_bytes=max(peak_bytes(self.learner.device), self.recorder.state.get("peak_bytes") or 0),
         )  # fmt: skip
         self.recorder.flush()
+
+
+def under(learner, mask: str, magnitude) -> AbstractContextManager:
+    """The learner's model under a mask, or without one. mask: `dense`, `magnitude` or `learned`. magnitude: the masks of that name."""
+    if mask == "dense":
+        return learner.dense()
+    return learner.projected(magnitude if mask == "magnitude" else None)

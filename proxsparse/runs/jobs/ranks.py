@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from proxsparse.methods import magnitude
 from proxsparse.models.forward import arithmetic
 from proxsparse.models.load import load_model
 from proxsparse.progress import Progress, no_progress
-from proxsparse.runs.jobs.learn import LearnJobWorker
+from proxsparse.runs.jobs.learn import LearnJobWorker, under
 from proxsparse.runs.recorder import describe_device
 from proxsparse.runs.run import Run
 
@@ -84,7 +83,7 @@ class RankLearner:
         """The loss of every window under a mask, each rank's share of the windows on its own device; float64 (count,)."""
         ranks, found = self.learner.layers.ranks, torch.zeros(len(windows), dtype=torch.float64)
         own, share = ranks.share(torch.arange(len(windows)))
-        with self._under(mask):
+        with under(self.learner, mask, self.magnitude):
             try:
                 losses = window_losses(self.learner.model, windows[own], len(own), self.learner.precision)
             except DivergedError:  # the others wait to add theirs
@@ -94,11 +93,6 @@ class RankLearner:
         if not bool(ranks.sum_(found).isfinite().all()):
             raise DivergedError("The loss on the held-out text is not a finite number: this model is broken.")
         return found
-
-    def _under(self, mask: str) -> AbstractContextManager:
-        if mask == "dense":
-            return self.learner.dense()
-        return self.learner.projected(self.magnitude if mask == "magnitude" else None)
 
 
 class LeadingLearner:
