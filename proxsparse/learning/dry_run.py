@@ -77,7 +77,7 @@ def pass_bytes(
             originals = {parameter: parameter.data for parameter in learned}
             update = LeanUpdate(model, originals, LearnConfig(memory="lean"))
             moments = _moments_of(update)
-            held, updates, blocks = nullcontext(), _updated_at_once(update), recomputed(model, learned, loss_weight)
+            held, updates, blocks = nullcontext(), update.updating_at_once(), recomputed(model, learned, loss_weight)
         else:
             held = nullcontext() if loss_weight is None else holding(learned, loss_weight)
             updates, blocks = summed_gradients({parameter: parameter for parameter in learned}), nullcontext()
@@ -99,16 +99,6 @@ def _moments_of(update: LeanUpdate) -> list[Tensor]:
         update.optimizer.state[parameter] = {"step": torch.tensor(1.0)} | both
         made += both.values()
     return made
-
-
-@contextmanager
-def _updated_at_once(update: LeanUpdate) -> Iterator[None]:
-    hooks = [parameter.register_post_accumulate_grad_hook(update.update_one) for parameter in update.originals]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 class _Counted(TorchDispatchMode):

@@ -6,7 +6,8 @@ together are never above clip.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -41,20 +42,26 @@ class LeanUpdate:
         self.optimizer.param_groups[0]["lr"] = learning_rate
         self.generator.manual_seed(seed_at(index, self.config))
         self.squares = []
-        hooks = [parameter.register_post_accumulate_grad_hook(self.update_one) for parameter in self.originals]
         try:
-            with recomputed(self.model, self.originals, loss_weight):
+            with self.updating_at_once(), recomputed(self.model, self.originals, loss_weight):
                 loss = backward()
         finally:
-            for hook in hooks:
-                hook.remove()
             self.optimizer.zero_grad()  # after an exception there may be one
         norm = torch.stack(self.squares).sum().sqrt().item() if self.squares else 0.0
         return Taken(loss, norm, 0.0)
 
+    @contextmanager
+    def updating_at_once(self) -> Iterator[None]:
+        """While open, each parameter is updated as soon as its gradient is there."""
+        hooks = [parameter.register_post_accumulate_grad_hook(self._update) for parameter in self.originals]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     @torch.no_grad()
-    def update_one(self, parameter: nn.Parameter) -> None:
-        """Take the gradient of one parameter, as soon as it is there."""
+    def _update(self, parameter: nn.Parameter) -> None:
         gradient, parameter.grad = parameter.grad.float(), None
         if self.config.lambda2 > 0:
             penalty = frozen_weight_gradient(parameter.float(), self.originals[parameter], self.config.epsilon)
