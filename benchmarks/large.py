@@ -19,10 +19,11 @@ from transformers import LlamaConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from proxsparse import LearnConfig, MaskLearner
+from proxsparse.learning.update import learning_bytes
 from proxsparse.memory import peak_bytes
 
 VOCABULARY = 32000
-BYTES = {"lean": 2 + 4 + 2, "full": 4 + 4 + 8 + 2}  # a prunable weight: soft, gradients, moments, original
+ORIGINAL = 2  # bytes of a weight as it came
 
 
 def shaped_like_llama_2(hidden: int, blocks: int, context: int) -> LlamaConfig:
@@ -76,7 +77,7 @@ def main() -> None:
         "forward + backward, s": round(statistics.median(report.seconds_gradient for report in warm), 2),
         "prox, s": round(statistics.median(report.seconds_prox for report in warm), 3),
         "peak memory, GB": round(peak_bytes(learner.device) / 1e9, 1),
-        "plan: weights and state, GB": round((prunable * BYTES[arguments.memory] + rest) / 1e9, 1),
+        "plan: weights and state, GB": round((prunable * (ORIGINAL + learning_bytes(arguments.memory, settings.loss_at)) + rest) / 1e9, 1),
         "plan: checkpointed activations, GB": round(checkpoints / 1e9, 2),
     }  # fmt: skip
     about = machine(arguments.device)
