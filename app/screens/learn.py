@@ -55,7 +55,7 @@ GLOSSARY = """
 """
 
 AT_WORK = "takes effect at the next half step and grows on by the rest of the ramp: the dotted line below"
-NOT_AT_WORK = "only while it is at work; with which λ1 the next run begins, its settings say"
+NOT_AT_WORK = "only while it is at work; the λ1 of the next run is among its settings"
 
 
 class LearnScreen:

@@ -74,7 +74,7 @@ class MasksScreen:
             )
             self.against = gr.Dropdown(
                 [*REFERENCES, OTHER_STEP, OTHER_RUN, OTHER_METHOD], value="magnitude", label="Compared with the mask of",
-                elem_id="masks-against", info="in all pictures below; methods of a comparison have their masks there", min_width=280,
+                elem_id="masks-against", info="in all pictures below; of a comparison, the methods whose masks it kept", min_width=280,
             )  # fmt: skip
             self.other_run = gr.Dropdown(
                 [], label="Run compared with", allow_custom_value=True, elem_id="masks-other-run", visible=False
