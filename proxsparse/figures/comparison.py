@@ -110,10 +110,8 @@ def overlap_matrix(overlaps: pd.DataFrame, chance: float = 0.5) -> go.Figure:
     """
     data = []
     if len(overlaps):
-        shares = (100 * overlaps).round().astype(int).astype(str).to_numpy()
-        np.fill_diagonal(
-            shares, ""
-        )  # each mask with itself: what need not be said leaves the others larger on a narrow screen
+        # What each mask has in common with itself need not be said: without it the others are larger on a narrow screen.
+        shares = (100 * overlaps).round().astype(int).astype(str).mask(np.eye(len(overlaps), dtype=bool), "").to_numpy()
         data = [{
             "type": "heatmap", "z": overlaps.to_numpy(), "x": list(overlaps.columns), "y": list(overlaps.index),
             "zmin": chance, "zmax": 1, "colorscale": "Cividis", "text": shares, "texttemplate": "%{text}", "xgap": 1, "ygap": 1,

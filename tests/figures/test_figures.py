@@ -261,6 +261,11 @@ def test_overlaps_as_a_matrix_that_begins_at_chance():
     assert "25%" in figures.overlap_matrix(OVERLAPS, chance=0.25).layout.title.text
 
 
+def test_a_single_mask_has_a_matrix_as_well():
+    alone = figures.overlap_matrix(OVERLAPS.iloc[:1, :1]).data[0]
+    assert alone.text.tolist() == [[""]] and alone.z.tolist() == [[1.0]]
+
+
 def test_layers_by_block_are_means_over_its_layers():
     (overlap,) = figures.overlap_by_layer(BY_LAYER, "proxsparse").data
     assert overlap.name == "wanda" and list(overlap.x) == [0, 1] and list(overlap.y) == pytest.approx([0.6, 0.6])
