@@ -218,6 +218,7 @@ def test_start_watch_reload_stop_resume_and_a_run_of_a_trial(tmp_path, tiny_dire
         problems = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(f"{address}/?screen=learn")
+        expect(page.locator("#differs")).to_contain_text("the preset Quick")  # the page fills its form first
         for name, value in (("length", "16"), ("context", "32"), ("metric_windows", "2"), ("device", "cpu")):
             place = page.locator(f"#setting-{name} :is(input, textarea)").first
             if not place.is_visible():
