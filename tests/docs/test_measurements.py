@@ -212,3 +212,12 @@ def test_what_streaming_takes_is_what_was_measured():
         assert says(time.removesuffix(" s"), found["seconds"]) and says(peak.removesuffix(" GB"), found["peak, GB"])
         assert says(share, found["weights / peak"]) and says(slower, streamed["seconds"] / whole["seconds"])
         assert says(smaller, streamed["peak, GB"] / whole["peak, GB"])
+
+
+def test_times_of_the_lessons_are_those_that_were_measured():
+    seconds = json.loads((RESULTS / "lessons.json").read_text())["seconds"]
+    shown = re.findall(
+        r"^\| \[.*\]\((\w+)\.ipynb\).* (\d+) \((\d+)\) \|$", Path("notebooks/README.md").read_text(), re.MULTILINE
+    )
+    assert {name: {"fast": int(fast), "whole": int(whole)} for name, whole, fast in shown} == seconds
+    assert len(seconds) == 6 and all(each["fast"] < 120 and each["whole"] < 900 for each in seconds.values())
