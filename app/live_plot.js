@@ -42,7 +42,8 @@ window.livePlot = ({element, props, watch, select}) => {
     if (narrow.matches) {
       const isNamed = figure.data.some(({x}) => Array.from(x ?? []).some(isNaN));  // by names, which are all to be read, not by numbers
       if (!figure.data.some(({mode}) => mode?.includes('text'))) margin.r = 8;  // names and numbers may stand on the right
-      const entrywidth = target.offsetWidth - margin.l - margin.r < 200 ? 1 : 0.5;
+      const longest = Math.max(...figure.data.map(({name, showlegend}) => showlegend === false ? 0 : name?.length ?? 0));  // of the legend's names; 20 letters fit into half a phone
+      const entrywidth = longest > 20 || target.offsetWidth - margin.l - margin.r < 200 ? 1 : 0.5;
       layout.legend = {...layout.legend, ...above, orientation: 'h', x: -0.15, entrywidth, entrywidthmode: 'fraction', font: {size: 10}};
       for (const [name, axis] of Object.entries(layout)) {
         if (/^yaxis/.test(name) && axis.title?.text) axis.title.font = {size: 10};

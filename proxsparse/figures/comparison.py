@@ -47,8 +47,8 @@ def perplexities(table: pd.DataFrame) -> go.Figure:
         edge = edge_of(table["perplexity"])
         kinds = (
             ("dense", GREEN, table["method"] == "dense"),
-            ("weights as they were", BLUE, (table["method"] != "dense") & ~table["weights_changed"].astype(bool)),
-            ("weights updated", ORANGE, table["weights_changed"].astype(bool)),
+            ("original weights", BLUE, (table["method"] != "dense") & ~table["weights_changed"].astype(bool)),
+            ("updated weights", ORANGE, table["weights_changed"].astype(bool)),
         )
         data = [
             {

@@ -65,7 +65,7 @@ def against_perplexity(table: pd.DataFrame, quantity: str = "seconds", base: str
             "hovertext": [short(value) for value in rows["perplexity"]],
             "hovertemplate": "%{customdata}<br>%{x:.3g}, perplexity %{hovertext}<extra></extra>",
         }
-        for name, color, rows in (("weights as they were", BLUE, known[~changed]), ("weights updated", ORANGE, known[changed]))
+        for name, color, rows in (("original weights", BLUE, known[~changed]), ("updated weights", ORANGE, known[changed]))
         if len(rows)
     ]  # fmt: skip
     dense = table[table["method"] == base]

@@ -229,11 +229,11 @@ def test_every_axis_has_a_title_and_nothing_is_fetched(quantity):
 def test_perplexities_by_kind_best_at_the_top():
     figure = figures.perplexities(COMPARED)
     traces = {trace.name: trace for trace in figure.data}
-    assert list(traces) == ["dense", "weights as they were", "weights updated"]
-    assert list(traces["weights as they were"].y) == ["proxsparse", "wanda"]
-    assert list(traces["weights as they were"].x) == [90.5, 191.0]
-    assert list(traces["weights as they were"].error_x.array) == [3.0, 9.0]
-    assert list(traces["weights updated"].y) == ["sparsegpt-update"] and list(traces["dense"].x) == [25.0]
+    assert list(traces) == ["dense", "original weights", "updated weights"]
+    assert list(traces["original weights"].y) == ["proxsparse", "wanda"]
+    assert list(traces["original weights"].x) == [90.5, 191.0]
+    assert list(traces["original weights"].error_x.array) == [3.0, 9.0]
+    assert list(traces["updated weights"].y) == ["sparsegpt-update"] and list(traces["dense"].x) == [25.0]
     assert list(figure.layout.yaxis.categoryarray) == ["wanda", "proxsparse", "sparsegpt-update", "dense"]
     assert figure.layout.xaxis.type == "log" and list(figure.layout.xaxis.tickvals) == [20, 50, 100, 200]
 
@@ -247,7 +247,7 @@ def test_what_lies_far_beyond_the_others_is_drawn_at_the_edge():
         (figures.perplexities(far), "x", "error_x", 90.5), (figures.against_perplexity(far), "y", "error_y", (90.5 + 191) / 2),
     )  # fmt: skip
     for figure, axis, error, median in drawn:
-        trace = next(trace for trace in figure.data if trace.name == "weights as they were")
+        trace = next(trace for trace in figure.data if trace.name == "original weights")
         assert max(trace[axis]) == 30 * median and list(trace.marker.symbol).count("circle") == len(trace[axis]) - 1
         assert np.isnan(np.array(trace[error].array, float)).sum() == 1, "no error bar at the edge"
         assert "2.0e9" in [text.strip() for text in (trace.hovertext if trace.hovertext is not None else trace.text)]
