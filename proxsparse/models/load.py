@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 
 import torch
 
-from proxsparse.errors import ProxSparseError
+from proxsparse.errors import CannotStreamError, ProxSparseError
 from proxsparse.files import local_path
 from proxsparse.models.checks import (
     ADAPTER_FILES,
@@ -86,7 +86,7 @@ def load_model(
     try:
         if is_compact(local_path(name)):
             if stream:
-                raise ProxSparseError(f"{name} is a compact export, which cannot be streamed: load it whole.")
+                raise CannotStreamError(f"{name} is a compact export, which cannot be streamed: load it whole.")
             return load_compact(name, str(device), dtype)
         with quiet_transformers():
             source, is_local = source_of(name)
@@ -136,7 +136,7 @@ def _stream(name: str, model, streaming: Streaming) -> None:
     except ProxSparseError:
         raise
     except Exception as error:  # whatever a model raises that lacks blocks
-        raise ProxSparseError(
+        raise CannotStreamError(
             f"{name} has decoder blocks that do not run without the others ({type(model).__name__}), and cannot be streamed: load it whole."
         ) from error
     take_over(name, model, places, streaming)
