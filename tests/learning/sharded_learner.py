@@ -22,6 +22,7 @@ CONFIGS = {
     "masked": {"precision": "fp32", "distill": 0.5},
     "soft": {"precision": "fp32", "distill": 0.0, "loss_at": "soft", "metric": "weight", "lambda2": 0.1},
     "accumulated": {"precision": "fp32", "distill": 0.0, "accumulation": 2},
+    "recomputed": {"precision": "fp32", "distill": 0.5, "recompute": True},
 }
 
 
@@ -75,13 +76,21 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
         layers = shard_model(model, prunable_layers(model), torch.float32)
         state = load_state(saved) if half == "second half" else None
         learner = MaskLearner(model, random_windows(), config(kind), layers, state=state)
-        numbers, masks = learned(learner, STEPS // 2 if half else STEPS)
+        saved: list[int] = []  # bytes of each tensor that autograd keeps between forward and backward
+
+        def keep(tensor: torch.Tensor, saved: list[int] = saved) -> torch.Tensor:
+            saved.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            numbers, masks = learned(learner, STEPS // 2 if half else STEPS)
         if half == "first half":
             save_state(learner, saved)
         with torch.no_grad(), learner.dense():
             same = torch.equal(model(input_ids=random_windows(1)).logits, before)
         found[name] = numbers | {
             "held whole": sum(layer.whole.parameter.untyped_storage().nbytes() for layer in layers.values()),
+            "saved": sum(saved),
             "dense is as before": same,
             "masks": {key: mask.tolist() for key, mask in masks.items()},
         }
