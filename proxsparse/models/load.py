@@ -12,6 +12,7 @@ import torch
 
 from proxsparse.errors import CannotStreamError, ProxSparseError
 from proxsparse.files import local_path
+from proxsparse.layers.trace import roles_of
 from proxsparse.models.checks import (
     ADAPTER_FILES,
     adapter_error,
@@ -35,7 +36,7 @@ from proxsparse.models.language_model import (
 from proxsparse.models.own_files import check_hub_files
 from proxsparse.models.size import check_size
 from proxsparse.models.streamed import Streaming, begin_streaming, places_of, take_over
-from proxsparse.models.twin import know_roles, twin_of
+from proxsparse.models.twin import twin_of
 from proxsparse.models.weight_files import HUB_SECONDS
 
 
@@ -130,9 +131,8 @@ def _stream(name: str, model, streaming: Streaming) -> None:
     """Let a model whose weights were left on disk read them block by block."""
     places = places_of(name, model)
     try:
-        twin = twin_of(model)
-        check_causal(name, twin.model)
-        know_roles(model, twin)
+        check_causal(name, twin_of(model))
+        roles_of(model)  # before its weights are read whenever it is run
     except ProxSparseError:
         raise
     except Exception as error:  # whatever a model raises that lacks blocks
@@ -140,8 +140,7 @@ def _stream(name: str, model, streaming: Streaming) -> None:
             f"{name} has decoder blocks that do not run without the others ({type(model).__name__}), and cannot be streamed: load it whole."
         ) from error
     take_over(name, model, places, streaming)
-    del twin
-    gc.collect()  # its parts refer to one another
+    gc.collect()  # the parts of the twin refer to one another
 
 
 def source_of(name: str) -> tuple[str, bool]:
