@@ -76,10 +76,10 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
         layers = shard_model(model, prunable_layers(model), torch.float32)
         state = load_state(saved) if half == "second half" else None
         learner = MaskLearner(model, random_windows(), config(kind), layers, state=state)
-        saved: list[int] = []  # bytes of each tensor that autograd keeps between forward and backward
+        kept: list[int] = []  # bytes of each tensor that autograd keeps between forward and backward
 
-        def keep(tensor: torch.Tensor, saved: list[int] = saved) -> torch.Tensor:
-            saved.append(tensor.nbytes)
+        def keep(tensor: torch.Tensor, kept: list[int] = kept) -> torch.Tensor:
+            kept.append(tensor.nbytes)
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -90,7 +90,7 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
             same = torch.equal(model(input_ids=random_windows(1)).logits, before)
         found[name] = numbers | {
             "held whole": sum(layer.whole.parameter.untyped_storage().nbytes() for layer in layers.values()),
-            "saved": sum(saved),
+            "kept": sum(kept),
             "dense is as before": same,
             "masks": {key: mask.tolist() for key, mask in masks.items()},
         }
