@@ -14,7 +14,9 @@ BASIC = ("steps", "lambda1", "metric")
 TEXT = ("length", "context", "bos", "windows", "live_windows", "evaluate_every")
 OPTIMIZER = ("learning_rate", "warmup", "decay", "batch", "accumulation", "clip", "precision", "seed")
 REGULARIZER = ("pattern", "ramp", "loss_at", "distill", "relative", "metric_windows", "lambda2", "epsilon")
-MACHINE = ("checkpoint_every", "history", "history_blocks", "tile_rows", "tile_columns", "device", "memory")
+MACHINE = (
+    "checkpoint_every", "history", "history_blocks", "tile_rows", "tile_columns", "device", "memory", "recompute",
+)  # fmt: skip
 PLACED_ELSEWHERE = ("model", "corpus")
 PATTERNS = ("2:4", "1:2", "1:4", "2:8", "4:8")  # n and m, chosen together; the command line learns any
 

@@ -144,6 +144,11 @@ class LearnConfig:
         "full: 20 bytes a prunable weight of a bf16 model; lean: 8, as bf16 with stochastic rounding, and each block "
         "computed twice; auto: lean where a GPU has no room for full",
     )
+    recompute: bool = setting(
+        False,
+        "compute the activations of each block again in backward in place of keeping them: for long windows, in less memory and with one "
+        "more forward pass a step; memory lean does so anyway",
+    )
     seed: int = setting(0, "seed of the order in which windows are drawn", ge=0, le=MOST_SEED)
     n: int = setting(2, "weights kept in a group", "weights", ge=1, le=254)
     m: int = setting(4, "weights in a group", "weights", ge=2, le=255)  # counted in bytes
@@ -217,7 +222,8 @@ class LearnJob:
             raise ProxSparseError(f"launch is {self.launch}: give from 1 to {MOST_PROCESSES} processes.")
         if self.launch > 1 and self.learn.memory == "lean":
             raise ProxSparseError(
-                "memory lean is for one process: choose full, which several processes share, or launch 1."
+                "memory lean is for one process: choose full, which several processes share, and recompute where activations are large, "
+                "or launch 1."
             )
         if self.track not in (None, *TRACKERS):
             raise ProxSparseError(f"track is {self.track!r}: choose one of {', '.join(TRACKERS)}.")

@@ -9,5 +9,9 @@ class ProxSparseError(Exception):
     """
 
 
+class CannotStreamError(ProxSparseError):
+    """The weights of a model cannot stay in its files; it can be loaded whole."""
+
+
 class DivergedError(ProxSparseError):
     """A loss or a gradient is no longer finite, or the weights run away."""

@@ -11,7 +11,7 @@ from app.views.run import RunSnapshot
 from proxsparse.figures import Course
 
 # What changes how a run is carried out or looked at, but not what it learns.
-ASIDE = ("windows", "live_windows", "evaluate_every", "checkpoint_every", "device", "memory")
+ASIDE = ("windows", "live_windows", "evaluate_every", "checkpoint_every", "device", "memory", "recompute")
 
 
 def learned_beside(id: str, rows: Iterable[Row]) -> list[str]:

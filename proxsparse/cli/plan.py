@@ -14,6 +14,7 @@ COUNTED = (
     "batch",
     "accumulation",
     "distill",
+    "recompute",
     "steps",
     "precision",
     "n",
@@ -26,7 +27,8 @@ COLUMNS = {
 
 NOTES = (
     "B/weight, masks: a prunable weight takes so many bytes, with two masks of one bit a weight",
-    "activations: what a pass keeps, counted by running it on shapes alone: full, of all blocks; lean, inputs of all blocks and one block",
+    "activations: what a pass keeps, counted by running it on shapes alone: full, of all blocks; lean, or with --recompute, inputs of all "
+    "blocks and one block",
     "total: gradients come while activations and logits go, and the most of these at once counts, not their sum",
     "whole blocks: two blocks with their gradients, embedding and head, gathered from all GPUs",
     "not counted: CUDA itself, workspaces of kernels, fragmentation; `barely`: above 90% of the memory",

@@ -3,6 +3,8 @@
 `torch.distributed.fsdp.fully_shard` leaves each rank a slice of every parameter of a block and gathers a whole block while
 it runs. Slices are taken along the output dimension, so that no group is cut: a projection, the proximal operator and a
 count concern the rank's own rows alone. Embeddings, final norm and LM head, which do not learn, are whole on every rank.
+
+Of a model whose weights lie in files, no rank ever holds more than its part and one block.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.layers.find import decoder_blocks, outside_of
 from proxsparse.layers.layer import PrunableLayer, PrunableLayers
 from proxsparse.layers.ranks import Ranks
+from proxsparse.layers.stored import read_for_good
 
 if TYPE_CHECKING:  # these take a second to import, and most learners are alone
     from torch.distributed.tensor import DTensor, Shard
@@ -82,6 +85,15 @@ class ShardedLayers(PrunableLayers):
             part, placed.device_mesh, placed.placements, shape=placed.shape, stride=placed.stride()
         ).full_tensor()
 
+    def _take_own(self, layer: PrunableLayer, original: Tensor, device: torch.device) -> nn.Parameter:
+        """This rank's part of a parameter whose block is sharded, in the dtype of its original values. layer: one that it holds."""
+        module, attribute, _ = self._holders[layer.name]
+        placed = getattr(module, attribute)
+        own = nn.Parameter(original.new_empty(placed.to_local().shape, device=device))
+        self.model_parameters[own] = placed
+        own.data.copy_(self.part_of(own, original))
+        return own
+
     def numel(self, name: str) -> int:
         """See `PrunableLayers.numel`."""
         return self[name].whole_out_features * self[name].in_features
@@ -113,12 +125,14 @@ def shard_model(
 ) -> ShardedLayers:
     """Shard the decoder blocks of a model over all ranks, in place, and return this rank's rows of its layers.
 
-    All ranks call it, with the same model. Only the prunable weights ask for a gradient afterwards.
+    All ranks call it, with the same model. Block after block is read, where its weights lie in files, cut, and let go. Only the prunable
+    weights ask for a gradient afterwards.
 
     Parameters
     ----------
     model : transformers model
-        With its weights, the same on every rank.
+        The same on every rank; its weights are in memory, or in files (`load_model(..., stream=True)`), and nothing of it is streamed
+        afterwards.
     layers : PrunableLayers
         Of `model`; they hold no weights afterwards.
     arithmetic : torch.dtype
@@ -148,32 +162,45 @@ def shard_model(
     blocks = list(
         {id(block): block for *_, block in decoder_blocks(model)}.values()
     )  # one may be run in several places
-    originals = {parameter: parameter.data for parameter in by_parameter}  # in the dtype they came in
+    found = ShardedLayers(ranks)
+    found.skipped, found._holders = layers.skipped, _holders(layers, blocks)
+    shapes = {name: layer.matrix.shape for name, layer in layers.items()}
+    own = dict[nn.Parameter, nn.Parameter]()
     dimensions = {parameter: _dimension(held, ranks) for parameter, held in by_parameter.items()}
-    holders = _holders(layers, blocks)
     model.requires_grad_(False)
+
+    def placement(parameter: nn.Parameter) -> Shard:
+        return Shard(dimensions.get(parameter, 0))
+
+    def cut(block: nn.Module) -> None:
+        read_for_good(block)
+        originals = {parameter: parameter.data for parameter in block.parameters() if parameter in by_parameter}
+        _cast(block.to(device), by_parameter, arithmetic)
+        fully_shard(block, mesh=mesh, shard_placement_fn=placement)
+        for parameter, original in originals.items():
+            own[parameter] = found._take_own(by_parameter[parameter][0], original, torch.device(device))
+            parameter.data = parameter.data.new_empty(
+                0
+            )  # `layers` name it: else every rank would go on holding it whole
+
+    for block in blocks:  # of which one at a time is whole, read from files or on the device
+        cut(block)
+    for name, layer in layers.items():
+        found[name] = _shard(layer, shapes[name], own[layer.parameter], ranks)
+    read_for_good(model)  # what lies outside of the blocks
     outside = set(outside_of(blocks, model))
     for parameter in outside:
         parameter.data = parameter.data.to(device, torch.float32)
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
-
-    def placement(parameter: nn.Parameter) -> Shard:
-        return Shard(dimensions.get(parameter, 0))
-
-    for block in blocks:  # of which one at a time is whole on the device
-        learning = _cast(block.to(device), by_parameter, arithmetic)
-        fully_shard(block, mesh=mesh, shard_placement_fn=placement)
-        for parameter in learning:  # which `layers` still name: else every rank would go on holding them whole
-            parameter.data = parameter.data.new_empty(0)
     # The root, which prefetches the next block, is what both the model and whoever needs hidden states alone run through.
     fully_shard(model.base_model, mesh=mesh, ignored_params=outside)
     for module in model.modules():
         if hasattr(module, "set_gradient_divide_factor"):  # each rank's loss is weighted already: gradients are summed
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
-    return _shards(layers, originals, holders, ranks, torch.device(device))
+    return found
 
 
 def _dimension(held: list[PrunableLayer], ranks: Ranks) -> int:
@@ -205,10 +232,8 @@ def _holders(layers: PrunableLayers, blocks) -> dict[str, tuple[nn.Module, str, 
     return {name: places[layer.parameter] for name, layer in layers.items()}
 
 
-def _cast(
-    block: nn.Module, trained: dict[nn.Parameter, list[PrunableLayer]], arithmetic: torch.dtype
-) -> list[nn.Parameter]:
-    """The parameters of a block that learn, once they and the others have the dtype that they are going to have."""
+def _cast(block: nn.Module, trained: dict[nn.Parameter, list[PrunableLayer]], arithmetic: torch.dtype) -> None:
+    """Give the parameters of a block the dtype that they are going to have, and let those that learn ask for a gradient."""
     block.float()
     maps = {module.weight for module in block.modules() if isinstance(module, nn.Linear | Conv1D)}
     learning = [parameter for parameter in block.parameters() if parameter in trained]
@@ -216,22 +241,6 @@ def _cast(
     for parameter in learning:
         parameter.data = parameter.data.to(dtype).contiguous()
         parameter.requires_grad_(True)
-    return learning
-
-
-def _shards(layers, originals, holders, ranks: Ranks, device: torch.device) -> ShardedLayers:
-    found = ShardedLayers(ranks)
-    found.skipped, found._holders = layers.skipped, holders
-    own = dict[nn.Parameter, nn.Parameter]()
-    for parameter, original in originals.items():
-        module, attribute, _ = holders[next(name for name, layer in layers.items() if layer.parameter is parameter)]
-        placed = getattr(module, attribute)
-        own[parameter] = nn.Parameter(original.new_empty(placed.to_local().shape, device=device))
-        found.model_parameters[own[parameter]] = placed
-        own[parameter].data.copy_(found.part_of(own[parameter], original))
-    for name, layer in layers.items():
-        found[name] = _shard(layer, originals[layer.parameter], own[layer.parameter], ranks)
-    return found
 
 
 def _first(size: int, ranks: Ranks) -> int:
@@ -239,8 +248,8 @@ def _first(size: int, ranks: Ranks) -> int:
     return min(ranks.index * -(-size // ranks.count), size)
 
 
-def _shard(layer: PrunableLayer, original: Tensor, own: nn.Parameter, ranks: Ranks) -> RowShard:
-    rows, columns = layer.matrix_of(original).shape
+def _shard(layer: PrunableLayer, shape: torch.Size, own: nn.Parameter, ranks: Ranks) -> RowShard:
+    rows, columns = shape
     about = {"whole": layer, "whole_out_features": rows}
     if layer.stored is None:
         first = _first(rows, ranks)

@@ -6,6 +6,7 @@ an error and no zeros.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -50,6 +51,35 @@ def in_memory(parameters: Iterable[Tensor]) -> Iterator[None]:
             if stored is not None:
                 held.enter_context(stored.values_in(parameter))
         yield
+
+
+def read_when_called(module: nn.Module, parameters: list[nn.Parameter]) -> None:
+    """Let `parameters` hold their values while `module` computes."""
+    forward = module.forward
+
+    @functools.wraps(forward)
+    def read_and_forward(*args, **kwargs):
+        if any(isinstance(value, Tensor) and value.is_meta for value in (*args, *kwargs.values())):
+            raise RuntimeError(
+                "a tensor without values, on the meta device, enters a module"
+            )  # torch would compute garbage
+        with in_memory(parameters):
+            return forward(*args, **kwargs)
+
+    read_and_forward.reads = True
+    module.forward = read_and_forward
+
+
+def read_for_good(module: nn.Module) -> None:
+    """Let the parameters of `module`, which may be a whole model, hold their values from now on; those that do stay as they are."""
+    for parameter in module.parameters():
+        stored = getattr(parameter, "stored", None)
+        if stored is not None:
+            swap_tensors(parameter, nn.Parameter(stored.read(), requires_grad=False))
+    for part in module.modules():
+        if hasattr(vars(part).get("forward"), "reads"):
+            del part.forward
+    vars(module).pop("streaming", None)  # of a whole model, with what it keeps in a temporary folder
 
 
 def is_stored(model: nn.Module) -> bool:

@@ -45,6 +45,7 @@ def pass_bytes(
     memory: Literal["full", "lean"],
     loss_at: Literal["masked", "soft"],
     arithmetic: torch.dtype,
+    recompute: bool = False,
 ) -> PassBytes:
     """What a pass over `windows`, (count, length), takes beside the weights.
 
@@ -56,6 +57,8 @@ def pass_bytes(
         Its prunable layers.
     arithmetic
         In which matrices are multiplied.
+    recompute
+        Of the full plan; the lean one computes each block again anyway.
     """
     trained = layers.parameters()
     soft = torch.bfloat16 if memory == "lean" else torch.float32
@@ -80,7 +83,8 @@ def pass_bytes(
             held, updates, blocks = nullcontext(), update.updating_at_once(), recomputed(model, learned, loss_weight)
         else:
             held = nullcontext() if loss_weight is None else holding(learned, loss_weight)
-            updates, blocks = summed_gradients({parameter: parameter for parameter in learned}), nullcontext()
+            updates = summed_gradients({parameter: parameter for parameter in learned})
+            blocks = recomputed(model, ()) if recompute else nullcontext()
         cast = torch.autocast("cpu", arithmetic, enabled=arithmetic == torch.bfloat16)
         ids = torch.zeros(windows, dtype=torch.int64)
         with updates, held, blocks, _Counted(ids, *moments, *model.parameters(), *model.buffers()) as counted:

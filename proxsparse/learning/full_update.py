@@ -1,4 +1,5 @@
-"""The full memory plan: all gradients first, then their norm, then one AdamW step in float32."""
+"""The full memory plan: all gradients first, then their norm, then one AdamW step in float32. Activations are kept for backward, or, where
+the configuration says `recompute`, computed again."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from proxsparse.learning.clock import clock
 from proxsparse.learning.frozen_weights import frozen_weight_gradient
 from proxsparse.learning.gradients import summed_gradients
 from proxsparse.learning.originals import LossWeight, holding
+from proxsparse.learning.recomputed import recomputed
 from proxsparse.learning.update import Taken
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -37,7 +39,7 @@ class FullUpdate:
         config: LearnConfig,
         make_optimizer: MakeOptimizer = adamw,
     ):
-        self.originals, self.config = originals, config
+        self.model, self.originals, self.config = model, originals, config
         self._become_soft(model)
         self.device = next(iter(originals)).device
         self.optimizer = make_optimizer(list(originals))
@@ -55,7 +57,8 @@ class FullUpdate:
         """See `Update`."""
         self.optimizer.param_groups[0]["lr"] = learning_rate
         try:
-            with self._gradients_at(loss_weight):
+            again = recomputed(self.model, ()) if self.config.recompute else nullcontext()
+            with self._gradients_at(loss_weight), again:
                 loss = backward()
             norm = self._clip()
             started = clock(self.device)

@@ -289,7 +289,12 @@ class MaskLearner:
     @contextmanager
     def projected(self, masks: MaskSet | None = None):
         """While open, the model holds the original weights under `masks` (default: the projected masks)."""
-        own = self.own_masks() if masks is None else self._own_rows(masks)
+        with self.under(self.own_masks() if masks is None else self._own_rows(masks)):
+            yield self.model
+
+    @contextmanager
+    def under(self, own: MaskSet):
+        """While open, the model holds the original weights under these masks, of the rows that this rank holds."""
         own.check_fits(self.layers)
         with self.originals.holding(lambda parameter: self.originals.under(parameter, own, parameter.dtype)):
             yield self.model

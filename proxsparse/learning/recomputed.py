@@ -2,7 +2,8 @@
 
 Each block is run by `torch.utils.checkpoint`: forward keeps only its inputs, and backward computes the rest again (Chen et
 al. 2016, arXiv 1604.06174). Transformers has a switch for this too, but it works in training mode only, where dropout is
-on, and leaves no place to exchange the weights of a block while it runs.
+on, and leaves no place to exchange the weights of a block while it runs. A block that several ranks share is gathered for its backward
+anyway, and what it computes again runs on the same weights.
 """
 
 from __future__ import annotations

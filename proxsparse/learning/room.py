@@ -34,26 +34,28 @@ def check_room(config: LearnConfig, model: nn.Module, layers: PrunableLayers, le
             f"Learning {weights:,} weights takes {learned / 1e9:.1f} GB beside the model and {free / 1e9:.1f} GB are free: choose "
             f"a smaller model{lean}."
         )
-    kept = least_pass_bytes(layers, plan, length)
+    kept = least_pass_bytes(layers, plan == "lean" or config.recompute, length)
     if config.batch * kept > free - learned:
         most = int((free - learned) // kept)
         way_out = f"set batch to {most} or less" if most else "choose shorter windows or a smaller model"
+        if plan == "full" and not config.recompute:
+            way_out += ", or recompute"
         raise ProxSparseError(
             f"A pass over {config.batch} windows of {length} tokens keeps at least {config.batch * kept / 1e9:.1f} GB for its "
             f"backward half and {(free - learned) / 1e9:.1f} GB are free: {way_out}."
         )
 
 
-def least_pass_bytes(layers: PrunableLayers, plan: str, tokens: int) -> int:
-    """What a pass keeps for its backward half at least: the inputs of the linear maps."""
-    return INPUT_BYTES * tokens * _inputs_of_a_token(layers, plan)
+def least_pass_bytes(layers: PrunableLayers, recompute: bool, tokens: int) -> int:
+    """What a pass keeps for its backward half at least: the inputs of the linear maps; where blocks are computed again, of one block."""
+    return INPUT_BYTES * tokens * _inputs_of_a_token(layers, recompute)
 
 
-def _inputs_of_a_token(layers: PrunableLayers, plan: str) -> int:
+def _inputs_of_a_token(layers: PrunableLayers, recompute: bool) -> int:
     """How many numbers enter the linear maps for each token, at least: of several experts only one's, of maps of one width in
-    a block only one's, since they may share their input. The lean plan keeps those of one block at a time."""
+    a block only one's, since they may share their input."""
     widths: dict[int, set[int]] = {}
     for layer in layers.values():
         widths.setdefault(layer.block, set()).add(layer.in_features)
     blocks = [sum(block) for block in widths.values()]
-    return max(blocks, default=0) if plan == "lean" else sum(blocks)
+    return max(blocks, default=0) if recompute else sum(blocks)

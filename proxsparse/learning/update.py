@@ -7,7 +7,8 @@ What a prunable weight takes, in bytes:
     gradient            4   all of them at once         0   of one parameter at a time: updated inside backward
     AdamW's moments     8   float32                     4   bf16, rounded stochastically
     original weight     2   of a bf16 model             2   of a bf16 model
-    activations         of every block                  of one block at a time: the others are computed again
+    activations         of every block; with            of one block at a time: the others are computed again
+                        `recompute` as in lean
     masked weight       2   bf16, where the loss is     0   made for one block at a time
                             taken there (float32: 4)
 
@@ -94,7 +95,9 @@ def choose_memory(
     lean where several ranks share the model."""
     if isinstance(layers, ShardedLayers):
         if config.memory == "lean":
-            raise ProxSparseError("memory lean is for one process: choose full, which several processes share.")
+            raise ProxSparseError(
+                "memory lean is for one process: choose full, which several processes share, and recompute where activations are large."
+            )
         return "full"
     if config.memory != "auto":
         return config.memory

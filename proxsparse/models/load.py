@@ -10,8 +10,9 @@ from urllib.request import Request, urlopen
 
 import torch
 
-from proxsparse.errors import ProxSparseError
+from proxsparse.errors import CannotStreamError, ProxSparseError
 from proxsparse.files import local_path
+from proxsparse.layers.trace import roles_of
 from proxsparse.models.checks import (
     ADAPTER_FILES,
     adapter_error,
@@ -35,7 +36,7 @@ from proxsparse.models.language_model import (
 from proxsparse.models.own_files import check_hub_files
 from proxsparse.models.size import check_size
 from proxsparse.models.streamed import Streaming, begin_streaming, places_of, take_over
-from proxsparse.models.twin import know_roles, twin_of
+from proxsparse.models.twin import twin_of
 from proxsparse.models.weight_files import HUB_SECONDS
 
 
@@ -86,7 +87,7 @@ def load_model(
     try:
         if is_compact(local_path(name)):
             if stream:
-                raise ProxSparseError(f"{name} is a compact export, which cannot be streamed: load it whole.")
+                raise CannotStreamError(f"{name} is a compact export, which cannot be streamed: load it whole.")
             return load_compact(name, str(device), dtype)
         with quiet_transformers():
             source, is_local = source_of(name)
@@ -130,18 +131,16 @@ def _stream(name: str, model, streaming: Streaming) -> None:
     """Let a model whose weights were left on disk read them block by block."""
     places = places_of(name, model)
     try:
-        twin = twin_of(model)
-        check_causal(name, twin.model)
-        know_roles(model, twin)
+        check_causal(name, twin_of(model))
+        roles_of(model)  # before its weights are read whenever it is run
     except ProxSparseError:
         raise
     except Exception as error:  # whatever a model raises that lacks blocks
-        raise ProxSparseError(
+        raise CannotStreamError(
             f"{name} has decoder blocks that do not run without the others ({type(model).__name__}), and cannot be streamed: load it whole."
         ) from error
     take_over(name, model, places, streaming)
-    del twin
-    gc.collect()  # its parts refer to one another
+    gc.collect()  # the parts of the twin refer to one another
 
 
 def source_of(name: str) -> tuple[str, bool]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from proxsparse.bundled import ROOT
+from proxsparse.config import OWN_TEXT
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import cache_dir, written_whole
 from proxsparse.layers.stored import is_stored
@@ -56,8 +57,9 @@ def own_text_file(lm, weights: str, progress: Progress = no_progress) -> Path:
     if not path.is_file():
         if is_stored(lm.model):
             raise ProxSparseError(
-                f"{lm.name} is streamed, and would be read from disk for every token that it writes itself: give another text, such as "
-                "bundled or a file."
+                f"{lm.name} has not written a text of its own yet, and its weights, left in their files, would be read from disk for every "
+                "token of it: give another text, such as bundled or a file, or let one process that holds it whole write the text: "
+                f"proxsparse learn --model {lm.name} --corpus {OWN_TEXT} --steps 1."
             )
         pieces = list(write_own_text(lm, PIECES, tokens, progress=progress))
         try:

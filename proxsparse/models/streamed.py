@@ -21,9 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from proxsparse.errors import ProxSparseError
+from proxsparse.errors import CannotStreamError, ProxSparseError
 from proxsparse.layers import decoder_blocks
-from proxsparse.layers.stored import Stored, in_memory, is_stored
+from proxsparse.layers.stored import Stored, is_stored, read_when_called
 from proxsparse.memory import available_bytes, give_back_at_once
 
 
@@ -45,7 +45,7 @@ def begin_streaming(device: torch.device, states_bytes: int | None = None) -> tu
     states_bytes: default half of what is free.
     """
     if find_spec("accelerate") is None:
-        raise ProxSparseError("Streaming a model needs the package accelerate: pip install 'proxsparse[stream]'.")
+        raise CannotStreamError("Streaming a model needs the package accelerate: pip install 'proxsparse[stream]'.")
     if states_bytes is None:
         states_bytes = available_bytes(torch.device("cpu")) / 2
     logging.getLogger("accelerate.big_modeling").setLevel(
@@ -81,7 +81,7 @@ def take_over(name: str, model, places: dict[str, dict], streaming: Streaming) -
         for key, buffer in module.named_buffers(recurse=False):
             setattr(module, key, buffer.to(streaming.device))
     for module, parameters in parts_of(model):
-        module.forward = _reading_first(module.forward, parameters)
+        read_when_called(module, parameters)
     model.streaming = streaming
 
 
@@ -119,19 +119,6 @@ def parts_of(model) -> Iterator[tuple[nn.Module, list[nn.Parameter]]]:
         own = list(module.parameters(recurse=False))
         if own and module not in inside:
             yield module, own
-
-
-def _reading_first(forward, parameters: list[nn.Parameter]):
-    @functools.wraps(forward)
-    def read_and_forward(*args, **kwargs):
-        if any(isinstance(value, Tensor) and value.is_meta for value in (*args, *kwargs.values())):
-            raise RuntimeError(
-                "a tensor without values, on the meta device, enters a module"
-            )  # torch would compute garbage
-        with in_memory(parameters):
-            return forward(*args, **kwargs)
-
-    return read_and_forward
 
 
 @contextmanager

@@ -1,42 +1,28 @@
 """A small twin of a model that is not in memory: one decoder block of each kind, with random weights.
 
-What depends on the architecture alone is tried out on it: which weights are linear maps, and whether the model is causal.
+What depends on the architecture alone and takes values is tried out on it: whether the model is causal.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from proxsparse.layers import trace
-
 STANDARD_DEVIATION = 0.02  # of the random matrices
 
 
-@dataclass(frozen=True)
-class Twin:
-    """model: the twin. like: {block of the model: block of the twin that is built as it is}, by their names."""
-
-    model: nn.Module
-    like: dict[str, str]
-
-
-def twin_of(model) -> Twin:
+def twin_of(model) -> nn.Module:
     """The twin of a model whose parameters are on the meta device; on the CPU, in the dtypes of `model`."""
     twin = copy.deepcopy(model)
-    like = {}
     for name, blocks in list(_lists(twin)):
-        kinds: dict[Hashable, int] = {}
-        for index, block in enumerate(blocks):
-            own = kinds.setdefault(_kind(block), len(kinds))
-            like[f"{name}.{index}"] = f"{name}.{own}"
-        first = {like[f"{name}.{index}"]: block for index, block in reversed([*enumerate(blocks)])}
+        kinds: dict[Hashable, nn.Module] = {}
+        for block in blocks:
+            kinds.setdefault(_kind(block), block)
         parent, _, last = name.rpartition(".")
-        setattr(twin.get_submodule(parent), last, nn.ModuleList(first[f"{name}.{own}"] for own in range(len(kinds))))
+        setattr(twin.get_submodule(parent), last, nn.ModuleList(kinds.values()))
     made: dict[nn.Parameter, nn.Parameter] = {}  # tied ones once
     generator = torch.Generator().manual_seed(0)
     for module in twin.modules():
@@ -44,26 +30,7 @@ def twin_of(model) -> Twin:
             if parameter not in made:
                 made[parameter] = nn.Parameter(_random(parameter, generator), requires_grad=False)
             setattr(module, name, made[parameter])
-    return Twin(twin, like)
-
-
-def know_roles(model, twin: Twin) -> None:
-    """Let `prunable_layers` and `decoder_blocks` know of `model` what is seen on its twin, since a pass over tokens needs values."""
-    seen = trace.roles_of(twin.model)
-    names = {name: _in_twin(name, twin.like) for name, _ in model.named_parameters()}
-    uses = {name: seen.uses[own] for name, own in names.items() if own in seen.uses}
-    routers, selectors = (
-        {name for name, own in names.items() if own in found} for found in (seen.routers, seen.selectors)
-    )
-    trace._seen[model] = tuple(names), trace.Roles(uses, routers, selectors, seen.tokens)
-
-
-def _in_twin(name: str, like: dict[str, str]) -> str:
-    """What a parameter of the model is called in the twin."""
-    for end, character in enumerate(name):
-        if character == "." and name[:end] in like:
-            return like[name[:end]] + name[end:]
-    return name
+    return twin
 
 
 def _lists(model) -> Iterator[tuple[str, nn.ModuleList]]:

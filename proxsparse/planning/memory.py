@@ -23,12 +23,13 @@ FLOAT = torch.float32.itemsize
 @dataclass(frozen=True)
 class Load:
     """What one pass works on: `batch` windows of `length` tokens, dealt out to the GPUs. teacher: whether the dense model reads them
-    too."""
+    too. recompute: whether each block is computed again in backward in the full plan, too."""
 
     batch: int
     length: int
     teacher: bool
     arithmetic: torch.dtype = torch.bfloat16
+    recompute: bool = False
     device: Literal["cuda", "cpu"] = "cuda"
 
     def on_each(self, gpus: int) -> Load:
@@ -54,9 +55,10 @@ def row(shapes: Shapes, memory: str, loss_at: str, gpus: int, load: Load, share:
     """What learning takes under one plan. share: of a GPU's tokens of `load`, in proportion to which a pass takes more."""
     load = load.on_each(gpus)
     at = "masked" if gpus > 1 else loss_at  # the sharded parameter has the dtype of the arithmetic: nothing is cast
-    took = shapes.pass_bytes((load.batch, load.length), memory, at, load.arithmetic)
+    how = memory, at, load.arithmetic, load.recompute
+    took = shapes.pass_bytes((load.batch, load.length), *how)
     if share < 1:
-        took = shapes.pass_bytes((1, 2), memory, at, load.arithmetic).towards(took, share)
+        took = shapes.pass_bytes((1, 2), *how).towards(took, share)
     kinds = bytes_by_kind(memory, at, load.arithmetic.itemsize)
     weights = shapes.prunable
     masked = kinds["masked"] and kinds["masked"] * weights + (FLOAT - kinds["masked"]) * _not_linear(shapes)
@@ -74,7 +76,7 @@ def row(shapes: Shapes, memory: str, loss_at: str, gpus: int, load: Load, share:
     whole = 0
     if gpus > 1:
         whole = load.arithmetic.itemsize * 2 * WHOLE_BLOCKS * shapes.largest_block + FLOAT * shapes.outside
-    activations = took.kept if memory == "full" else took.kept + took.further
+    activations = took.kept + (took.further if memory == "lean" or load.recompute else 0)
     parts = each | {"activations": activations, "logits": logits, "whole": whole}
     total = sum(each.values()) - gradients + at_once + whole
     return Row(memory, loss_at, gpus, shapes.item + sum(kinds.values()) + MASKS, parts, total, took.least)
@@ -96,10 +98,15 @@ def logits_bytes(shapes: Shapes, memory: str, load: Load, share: float = 1.0) ->
 def ways_out(shapes: Shapes, found: Row, load: Load, room: float) -> Iterator[str]:
     """What fits where `found` does not, each as what to give in its place; nothing where nothing does."""
 
-    def fits(memory: str, gpus: int, batch: int, length: int) -> bool:
+    def fits(memory: str, gpus: int, batch: int, length: int, recompute: bool = load.recompute) -> bool:
         each, whole = replace(load, batch=batch).on_each(gpus), load.on_each(gpus)
         share = each.batch * length / (whole.batch * whole.length)
-        return row(shapes, memory, found.loss_at, gpus, load, share).total <= room
+        return row(shapes, memory, found.loss_at, gpus, replace(load, recompute=recompute), share).total <= room
+
+    may_recompute = found.memory == "full" and not load.recompute
+    recomputed = may_recompute and fits("full", found.gpus, load.batch, load.length, recompute=True)
+    if recomputed:
+        yield "--recompute"
 
     smaller = [(batch, load.length) for batch in range(load.batch - 1, 0, -1)]
     smaller += [
@@ -113,11 +120,17 @@ def ways_out(shapes: Shapes, found: Row, load: Load, room: float) -> Iterator[st
         yield "--memory-plan lean"
     larger = [(load.batch, load.length), *smaller]
     larger = larger[: larger.index(size)] if size is not None else larger  # what fits here needs no more GPUs
-    size = next((size for size in larger if fits(SHARDED, MOST_GPUS, *size)), None)
-    if size is not None:
-        other = "" if found.memory == SHARDED else f"--memory-plan {SHARDED} "
-        gpus = _smallest(lambda gpus: fits(SHARDED, gpus, *size), found.gpus)
-        yield f"{other}--gpus {gpus}{_flags(load, *size)}"
+    other = "" if found.memory == SHARDED else f"--memory-plan {SHARDED} "
+    best = len(larger), MOST_GPUS
+    for recompute in (load.recompute,) if recomputed or load.recompute else (False, True):
+        size = next((size for size in larger if fits(SHARDED, MOST_GPUS, *size, recompute)), None)
+        if size is None:
+            continue
+        gpus = _smallest(lambda gpus, size=size, recompute=recompute: fits(SHARDED, gpus, *size, recompute), found.gpus)
+        if (larger.index(size), gpus) < best:  # a larger pass, or fewer GPUs
+            best = larger.index(size), gpus
+            again = "--recompute " if recompute and not load.recompute else ""
+            yield f"{other}{again}--gpus {gpus}{_flags(load, *size)}"
 
 
 def _flags(load: Load, batch: int, length: int) -> str:

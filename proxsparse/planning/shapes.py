@@ -86,9 +86,12 @@ class Shapes:
             raise ValueError("the configuration counts its blocks otherwise")
         return Shapes(self.name, model, prunable_layers(model))
 
-    def pass_bytes(self, windows: tuple[int, int], memory: str, loss_at: str, arithmetic: torch.dtype) -> Pass:
-        """What a pass over (count, length) tokens takes. Where blocks are alike, in proportion to those of two shallower models."""
-        how = (windows, memory, loss_at, arithmetic)
+    def pass_bytes(
+        self, windows: tuple[int, int], memory: str, loss_at: str, arithmetic: torch.dtype, recompute: bool = False
+    ) -> Pass:
+        """What a pass over (count, length) tokens takes. Where blocks are alike, in proportion to those of two shallower models.
+        recompute: whether each block is computed again in backward, as it always is in the lean plan."""
+        how = (windows, memory, loss_at, arithmetic, recompute or memory == "lean")
         if how not in self._passes:
             self._passes[how] = self._run(*how)
         return self._passes[how]
@@ -101,7 +104,7 @@ class Shapes:
             blocks = len(list(decoder_blocks(self.model)))
             return few.towards(more, (blocks - FEW[0]) / (FEW[1] - FEW[0]))
         except Exception:  # whatever a kernel without a formula for shapes raises
-            return Pass(least_pass_bytes(self.layers, memory, windows[0] * windows[1]), 0, least=True)
+            return Pass(least_pass_bytes(self.layers, how[-1], windows[0] * windows[1]), 0, least=True)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ EXPERTS_OF_A_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk"
 
 
 def step_flops(shapes: Shapes, memory: str, load: Load, accumulation: int) -> float:
-    """Floating-point operations of a step on one GPU: three times forward, once more where blocks are computed again (lean), and
+    """Floating-point operations of a step on one GPU: three times forward, once more where blocks are computed again, and
     once for the teacher. The products of attention among themselves are left out."""
-    passes = PASSES + (memory == "lean") + load.teacher
+    passes = PASSES + (memory == "lean" or load.recompute) + load.teacher
     return FORWARD * passes * active_parameters(shapes) * load.batch * load.length * accumulation
 
 

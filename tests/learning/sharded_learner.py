@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_models import random_windows, tiny_model
 
-from proxsparse import LearnConfig, MaskLearner, prunable_layers
+from proxsparse import LearnConfig, MaskLearner, load_model, prunable_layers
 from proxsparse.layers import shard_model
 
 STEPS = 20
@@ -22,6 +22,7 @@ CONFIGS = {
     "masked": {"precision": "fp32", "distill": 0.5},
     "soft": {"precision": "fp32", "distill": 0.0, "loss_at": "soft", "metric": "weight", "lambda2": 0.1},
     "accumulated": {"precision": "fp32", "distill": 0.0, "accumulation": 2},
+    "recomputed": {"precision": "fp32", "distill": 0.5, "recompute": True},
 }
 
 
@@ -69,18 +70,27 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
     for name in cases:
         family, kind, half = case(name)
         saved = Path(directory, f"{family}.safetensors")
-        model = tiny_model(family)
+        streamed = name.endswith("streamed")
+        model = load_model(str(Path(directory, family)), "cpu", stream=True).model if streamed else tiny_model(family)
         before = model(input_ids=random_windows(1)).logits
         layers = shard_model(model, prunable_layers(model), torch.float32)
         state = load_state(saved) if half == "second half" else None
         learner = MaskLearner(model, random_windows(), config(kind), layers, state=state)
-        numbers, masks = learned(learner, STEPS // 2 if half else STEPS)
+        kept: list[int] = []  # bytes of each tensor that autograd keeps between forward and backward
+
+        def keep(tensor: torch.Tensor, kept: list[int] = kept) -> torch.Tensor:
+            kept.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            numbers, masks = learned(learner, STEPS // 2 if half else STEPS)
         if half == "first half":
             save_state(learner, saved)
         with torch.no_grad(), learner.dense():
             same = torch.equal(model(input_ids=random_windows(1)).logits, before)
         found[name] = numbers | {
-            "held whole": sum(layer.whole.parameter.numel() for layer in layers.values()),
+            "held whole": sum(layer.whole.parameter.untyped_storage().nbytes() for layer in layers.values()),
+            "kept": sum(kept),
             "dense is as before": same,
             "masks": {key: mask.tolist() for key, mask in masks.items()},
         }

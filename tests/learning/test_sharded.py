@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import sharded_learner
+import sharded_memory
 from sharded_learner import STEPS, config, learned
-from tiny_models import random_windows, tiny_model
+from tiny_models import random_windows, save_tiny_model, tiny_model
 
 import proxsparse
 from proxsparse import MaskLearner
@@ -18,20 +19,27 @@ from proxsparse import MaskLearner
 ROUNDING = 1e-6  # relative; sums over ranks have another order than those of one process
 FOUR_FAMILIES = ("llama", "gpt2", "mixtral", "opt")  # tied and untied heads, Conv1D, experts in one parameter
 HALVED = ("llama", "gpt2", "mixtral")
+STREAMED = (
+    "gpt2 streamed",
+    "mixtral streamed",
+)  # a head tied to the embeddings; experts that lie in files in another form
+RECOMPUTED = ("llama recomputed", "mixtral recomputed")
 CASES = {
     1: ("llama",),
-    2: (*FOUR_FAMILIES, "llama soft", "gpt2 soft", "llama accumulated"),
+    2: (*FOUR_FAMILIES, "llama soft", "gpt2 soft", "llama accumulated", *STREAMED, *RECOMPUTED),
     3: ("llama", "mixtral"),  # uneven rows, and a rank without any expert
     4: (*FOUR_FAMILIES, "llama soft", "mixtral accumulated"),
 }
 
 
-def run_ranks(directory: Path, count: int, *cases: str) -> list[subprocess.CompletedProcess]:
-    """Start sharded_learner.py once a rank, and wait for all."""
+def run_ranks(
+    directory: Path, count: int, *cases: str, script: str = sharded_learner.__file__
+) -> list[subprocess.CompletedProcess]:
+    """Start a script once a rank, and wait for all."""
     tests = Path(__file__).parents[1]
     paths = [str(Path(proxsparse.__file__).parents[1]), str(tests)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, sharded_learner.__file__, str(directory)]
+    command = [sys.executable, script, str(directory)]
     started = [
         subprocess.Popen(
             [*command, str(index), str(count), *cases],
@@ -48,7 +56,11 @@ def run_ranks(directory: Path, count: int, *cases: str) -> list[subprocess.Compl
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    return tmp_path_factory.mktemp("ranks")
+    path = tmp_path_factory.mktemp("ranks")
+    for case in STREAMED:
+        family = sharded_learner.case(case)[0]
+        save_tiny_model(path / family, family)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +84,7 @@ def on_ranks(directory):
 
 @cache
 def alone(case: str) -> tuple[dict, dict]:
-    family, kind, _ = sharded_learner.case(case)
+    family, kind, _ = sharded_learner.case(case.removesuffix(" recomputed"))  # which changes nothing
     with MaskLearner(tiny_model(family), random_windows(), config(kind)) as learner:
         return learned(learner)
 
@@ -97,6 +109,29 @@ def test_the_dense_model_is_as_it_came(on_ranks, count):
 
 def test_no_rank_goes_on_holding_a_layer_whole(on_ranks):
     assert not any(found["held whole"] for rank in on_ranks(2) for found in rank.values())
+
+
+@pytest.mark.parametrize("case", RECOMPUTED)
+def test_blocks_that_are_computed_again_keep_no_activations(on_ranks, case):
+    for rank in on_ranks(2):
+        assert 0 < rank[case]["kept"] < 0.3 * rank[sharded_learner.case(case)[0]]["kept"]
+
+
+def test_a_rank_holds_its_part_and_one_block_of_a_model_that_lies_in_files(tmp_path):
+    save_tiny_model(tmp_path / "model", num_hidden_layers=8)
+    for process in run_ranks(tmp_path, 2, script=sharded_memory.__file__):
+        assert process.returncode == 0, process.stdout[-3000:]
+    for index in range(2):
+        found = json.loads((tmp_path / f"{index}-of-2.json").read_text())
+        block, blocks = found["blocks"][0], sum(found["blocks"])
+        outside = found["whole"] - blocks
+        assert found["loaded"] < block, "of the model only buffers"
+        # A rank's own rows and its shards are half a block each: as much as a block for every one that is shared out.
+        little = block / 10
+        for shared_out, moment in enumerate(found["moments"][:-1]):
+            assert moment <= shared_out * block + block + little, "its part, and one block"
+        assert found["held"] <= blocks + outside + little
+        assert found["rows"] <= blocks / 2
 
 
 @pytest.mark.parametrize("family", HALVED)

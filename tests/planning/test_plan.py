@@ -1,6 +1,7 @@
 """Whether a model fits on GPUs, from its configuration alone."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from proxsparse.learning.update import MASKS, learning_bytes
 from proxsparse.models.without_weights import load_without_weights
 from proxsparse.planning.memory import Load, row, ways_out
 from proxsparse.planning.shapes import Shapes
+from proxsparse.planning.step_time import step_flops
 
 TOKENS = ("--length", "4096", "--batch", "1")
 
@@ -58,8 +60,14 @@ def test_llama_3_1_70b_is_planned_and_told_what_would_fit(tmp_path, capsys):
     assert main(["plan", str(config), "--gpus", "8", "--memory", "80", "--loss-at", "masked", *TOKENS]) == 0
     said = capsys.readouterr().out
     assert "70.55 G parameters, of them 68.45 G prunable in 560 layers" in said
-    assert "does not fit: full, loss at masked, GPUs 8; what would: --gpus" in said
+    assert "does not fit: full, loss at masked, GPUs 8" in said
+    assert "what would: --gpus 49 --length 1024 or --recompute --gpus 23\n" in said
     assert "this is arithmetic, nothing was measured" in said
+    each = ("--gpus", 23, "--memory", 80, "--loss-at", "masked", "--memory-plan", "full", *TOKENS)
+    kept, again = (planned(capsys, config, *each, *more)["rows"][-1] for more in ((), ("--recompute",)))
+    activations = [round(found["parts"]["activations"] / 1e9) for found in (kept, again)]
+    assert activations == [148, 12], "as docs/explain/memory.md says"
+    assert kept["fits"] == "no" and again["fits"] != "no"
 
 
 @pytest.mark.parametrize("memory", ["full", "lean"])
@@ -94,21 +102,37 @@ def test_what_is_proposed_fits_and_one_gpu_fewer_does_not(seven):
     found = row(seven, "full", "masked", 4, load)
     assert found.total > room
     ways = list(ways_out(seven, found, load, room))
-    batch = int(ways[0].removeprefix("--batch "))
+    assert ways[0] == "--recompute"
+    assert row(seven, "full", "masked", 4, Load(16, 4096, teacher=True, recompute=True)).total <= room
+    batch = int(ways[1].removeprefix("--batch "))
     for count, fits in ((batch, True), (batch + 1, False)):
         assert (row(seven, "full", "masked", 4, Load(count, 4096, teacher=True)).total <= room) == fits
-    gpus = int(ways[1].split()[1])
-    rest = ways[1].split()[2:]
+    gpus = int(ways[2].split()[1])
+    rest = ways[2].split()[2:]
     batch = int(rest[rest.index("--batch") + 1]) if "--batch" in rest else 16
     for count, fits in ((gpus, True), (gpus - 1, False)):
         assert (row(seven, "full", "masked", count, Load(batch, 4096, teacher=True)).total <= room) == fits
 
 
+def test_recomputed_blocks_leave_their_inputs_of_the_activations(seven):
+    load = Load(8, 4096, teacher=True)
+    kept, again = (row(seven, "full", "masked", 8, replace(load, recompute=choice)) for choice in (False, True))
+    lean = row(seven, "lean", "masked", 1, Load(1, 4096, teacher=True))
+    inputs = 32 * 4096 * 4096 * 2  # of all blocks, in bf16
+    assert inputs < again.parts["activations"] < 0.2 * kept.parts["activations"]
+    assert again.parts["activations"] == pytest.approx(lean.parts["activations"], rel=0.1)
+    assert {name for name, size in again.parts.items() if size != kept.parts[name]} == {"activations"}
+    assert again.total < kept.total
+    for recompute, passes in ((False, 4), (True, 5)):  # forward, twice that for backward, the teacher's, and once more
+        flops = step_flops(seven, "full", replace(load, recompute=recompute), 1)
+        assert flops == passes * step_flops(seven, "full", replace(load, teacher=False), 1) / 3
+
+
 @pytest.mark.parametrize("loss_at", ["masked", "soft"])
-@pytest.mark.parametrize("memory", ["full", "lean"])
-def test_a_deep_model_follows_from_shallow_ones(memory, loss_at, tmp_path):
+@pytest.mark.parametrize(("memory", "recompute"), [("full", False), ("full", True), ("lean", False)])
+def test_a_deep_model_follows_from_shallow_ones(memory, recompute, loss_at, tmp_path):
     shapes = shapes_of(write_config(tmp_path, MIDDLE | {"num_hidden_layers": 8}))
-    how = ((2, 512), memory, loss_at, torch.bfloat16)
+    how = ((2, 512), memory, loss_at, torch.bfloat16, recompute)
     expected = shapes.pass_bytes(*how)
     shapes._passes.clear()
     shapes._shallow = None  # all blocks are run

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -13,7 +14,9 @@ from waiting import until
 from proxsparse import LearnConfig, Run
 from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
+from proxsparse.layers.stored import is_stored
 from proxsparse.runs.jobs.launched import lost
+from proxsparse.runs.jobs.ranks import LeadingJob, load_to_share
 from proxsparse.runs.launch import set_launch
 
 EXACT = ("flips", "flips_from_start", "nonzeros_4", "nonzeros_2", "learning_rate", "lambda1")
@@ -94,6 +97,24 @@ def test_it_measures_what_one_process_measures(shared, alone):
 def test_it_says_that_it_keeps_no_history_of_masks(shared):
     events = shared.table("events")
     assert "2 processes share the model" in set(events[events["event"] == "no history of masks"]["why"])
+
+
+WHOLE = "every process loads the whole model"
+
+
+def test_weights_stay_in_their_files_until_they_are_shared_out(job, shared):
+    lm, why_whole = load_to_share(job(2))
+    assert is_stored(lm.model) and why_whole is None
+    assert WHOLE not in set(shared.table("events")["event"])
+
+
+def test_a_model_that_cannot_be_streamed_is_loaded_whole_and_the_run_says_so(job, monkeypatch):
+    monkeypatch.setattr("proxsparse.models.streamed.find_spec", lambda name: None)
+    events = []
+    recorder = SimpleNamespace(event=lambda name, **about: events.append((name, about["why"])))
+    lm = LeadingJob.load_model(SimpleNamespace(job=job(2), recorder=recorder))
+    assert not is_stored(lm.model)
+    assert events == [(WHOLE, "Streaming a model needs the package accelerate: pip install 'proxsparse[stream]'.")]
 
 
 def test_stopped_and_gone_on_with_by_one_process(job, alone, tmp_path):

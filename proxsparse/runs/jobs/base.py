@@ -80,7 +80,7 @@ class Job:
         described = {"layers": layers.describe(), "skipped": layers.skipped, "corpus": text.describe()}
         described["weights_sha256"] = weights
         described["extent"] = dataclasses.asdict(extent_of(model, layers))
-        described["given"] = str(sparsity_of(layer.matrix for layer in layers.values()))
+        described["given"] = str(sparsity_of(layer.matrix for layer in layers.in_turn()))
         write_json(self.run.path / "layers.json", described)
         if text.bos and not begun_with:
             self.recorder.event("a BOS token begins every window")

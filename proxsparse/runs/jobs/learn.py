@@ -48,18 +48,16 @@ class LearnJobWorker(Job):
     def load(self) -> None:
         self.recorder.update(doing=f"loading {self.job.model}")
         from proxsparse.layers import prunable_layers
-        from proxsparse.methods import magnitude
-        from proxsparse.models.load import load_model
+        from proxsparse.layers.stored import device_of
 
-        lm = load_model(self.job.model, self.device)
-        self.recorder.update(doing=f"reading {self.job.corpus}", device=describe_device(lm.model.device))
+        lm = self.load_model()
+        self.recorder.update(doing=f"reading {self.job.corpus}", device=describe_device(device_of(lm.model)))
         text = lm.windows(self.job.corpus, self.job.length, self.job.context, self.job.bos, self.progress)
         self.heldout = text.heldout_windows(self.job.windows)
         self.live = self.heldout[: self.job.live_windows]
         self.judged_on = self.further_texts(lm, text)
         layers = prunable_layers(lm.model, self.job.learn.m)
         self.describe(layers, text, lm.model)
-        self.magnitude = magnitude(lm.model, None, self.job.learn.n, self.job.learn.m, layers=layers).masks
         self.model = lm.model
         checkpoint = self.recorder.load_checkpoint()
         self.learner = self.make_learner(text.calibration, layers, checkpoint)
@@ -78,14 +76,17 @@ class LearnJobWorker(Job):
                 "layers that saw no token", count=len(self.learner.unseen), first=self.learner.unseen[0]
             )
 
-    @property
-    def device(self) -> str | None:
-        return self.job.device
+    def load_model(self):
+        from proxsparse.models.load import load_model
+
+        return load_model(self.job.model, self.job.device)
 
     def make_learner(self, windows, layers, checkpoint):
         """The learner, at its first step or where a checkpoint stands."""
         from proxsparse.learning.learner import MaskLearner
+        from proxsparse.methods import magnitude
 
+        self.magnitude = magnitude(self.model, None, self.job.learn.n, self.job.learn.m, layers=layers).masks
         return MaskLearner(self.model, windows, self.job.learn, layers, self.progress, state=checkpoint)
 
     def make_history(self):
@@ -317,7 +318,8 @@ class LearnJobWorker(Job):
 
 
 def under(learner, mask: str, magnitude) -> AbstractContextManager:
-    """The learner's model under a mask, or without one. mask: `dense`, `magnitude` or `learned`. magnitude: the masks of that name."""
+    """The learner's model under a mask, or without one. mask: `dense`, `magnitude` or `learned`. magnitude: the masks of that name, of the
+    rows that this rank holds."""
     if mask == "dense":
         return learner.dense()
-    return learner.projected(magnitude if mask == "magnitude" else None)
+    return learner.under(magnitude if mask == "magnitude" else learner.own_masks())

@@ -18,13 +18,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from proxsparse.config import LearnJob
-from proxsparse.errors import DivergedError, ProxSparseError
+from proxsparse.errors import CannotStreamError, DivergedError, ProxSparseError
 from proxsparse.evaluation.perplexity import window_losses
 from proxsparse.layers import prunable_layers, shard_model
 from proxsparse.learning.learner import MaskLearner
 from proxsparse.masks.mask_set import MaskSet
 from proxsparse.methods import magnitude
 from proxsparse.models.forward import arithmetic
+from proxsparse.models.language_model import LanguageModel
 from proxsparse.models.load import load_model
 from proxsparse.progress import Progress, no_progress
 from proxsparse.runs.jobs.learn import LearnJobWorker, under
@@ -57,8 +58,17 @@ def device_of_rank(job: LearnJob) -> torch.device:
     return torch.device("cuda", local)
 
 
+def load_to_share(job: LearnJob) -> tuple[LanguageModel, str | None]:
+    """(the model, with its weights left in their files, so that a rank reads one block at a time when they are shared out; None), or
+    (the whole model on the CPU, from which blocks go to their ranks; why it had to be loaded)."""
+    try:
+        return load_model(job.model, str(device_of_rank(job)), stream=True), None
+    except CannotStreamError as error:
+        return load_model(job.model, "cpu"), str(error)
+
+
 class RankLearner:
-    """One rank's part of a learner, and what all ranks do with theirs together."""
+    """One rank's part of a learner, and what all ranks do with theirs together. magnitude: the masks of that name, of its own rows."""
 
     def __init__(self, learner: MaskLearner, magnitude: MaskSet):
         self.learner, self.magnitude = learner, magnitude
@@ -141,7 +151,11 @@ class LeadingLearner:
 class LeadingJob(LearnJobWorker):
     """The job of rank 0."""
 
-    device = "cpu"  # from which blocks go to their ranks, one after the other
+    def load_model(self) -> LanguageModel:
+        lm, why_whole = load_to_share(self.job)
+        if why_whole is not None:
+            self.recorder.event("every process loads the whole model", why=why_whole)
+        return lm
 
     def make_learner(self, windows: Tensor, layers, checkpoint) -> LeadingLearner:
         tell("begin", None if checkpoint is None else checkpoint[1]["step"])
@@ -152,7 +166,7 @@ class LeadingJob(LearnJobWorker):
         ) -> None:  # a command must not end what the others are in the middle of
             self.recorder.update(doing=f"{what} {min(done + 1, total)}/{total}")
 
-        return LeadingLearner(make_learner(self.model, windows, self.job, layers, self.magnitude, checkpoint, report))
+        return LeadingLearner(make_learner(self.model, windows, self.job, layers, checkpoint, report))
 
     def make_history(self) -> None:
         """None: what a history records lies on several devices."""
@@ -168,13 +182,12 @@ class LeadingJob(LearnJobWorker):
         return code
 
 
-def make_learner(
-    model, windows: Tensor, job: LearnJob, layers, magnitude_masks: MaskSet, checkpoint, progress: Progress
-) -> RankLearner:
+def make_learner(model, windows: Tensor, job: LearnJob, layers, checkpoint, progress: Progress) -> RankLearner:
     """Shard the model, and make this rank's part of the learner. All ranks call it."""
     device = device_of_rank(job)
     shards = shard_model(model, layers, arithmetic(device, job.learn.precision), device)
-    return RankLearner(MaskLearner(model, windows, job.learn, shards, progress, state=checkpoint), magnitude_masks)
+    masks = magnitude(model, None, job.learn.n, job.learn.m, layers=shards).masks
+    return RankLearner(MaskLearner(model, windows, job.learn, shards, progress, state=checkpoint), masks)
 
 
 def tell(name: str, *arguments) -> None:
@@ -192,10 +205,9 @@ def told() -> tuple[str, tuple]:
 def follow(run: Run) -> None:
     """Do what rank 0 tells, to the end."""
     job = run.job()
-    lm = load_model(job.model, "cpu")
+    lm, _ = load_to_share(job)
     windows = lm.windows(job.corpus, job.length, job.context, job.bos).calibration
     layers = prunable_layers(lm.model, job.learn.m)
-    masks = magnitude(lm.model, None, job.learn.n, job.learn.m, layers=layers).masks
     own: RankLearner | None = None
     while True:
         name, arguments = told()
@@ -203,7 +215,7 @@ def follow(run: Run) -> None:
             return
         if own is None:
             checkpoint = None if arguments[0] is None else stored_state(run.checkpoints()[arguments[0]])
-            own = make_learner(lm.model, windows, job, layers, masks, checkpoint, no_progress)
+            own = make_learner(lm.model, windows, job, layers, checkpoint, no_progress)
         else:
             getattr(own, name)(*arguments)
 
