@@ -61,7 +61,7 @@ class LearnJobWorker(Job):
         self.describe(layers, text, lm.model)
         self.magnitude = magnitude(lm.model, None, self.job.learn.n, self.job.learn.m, layers=layers).masks
         self.model = lm.model
-        checkpoint = self.recorder.load_checkpoint()
+        checkpoint = self.load_checkpoint()
         self.learner = self.make_learner(text.calibration, layers, checkpoint)
         if checkpoint:
             self._take_on_forked_strength()
@@ -81,6 +81,10 @@ class LearnJobWorker(Job):
     @property
     def device(self) -> str | None:
         return self.job.device
+
+    def load_checkpoint(self):
+        """The state to go on from; None at the first step."""
+        return self.recorder.load_checkpoint()
 
     def make_learner(self, windows, layers, checkpoint):
         """The learner, at its first step or where a checkpoint stands."""
