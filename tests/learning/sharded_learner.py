@@ -51,7 +51,7 @@ def learned(learner: MaskLearner, steps: int = STEPS) -> tuple[dict, dict]:
 def case(name: str) -> tuple[str, str, str]:
     """(family, what is learned, which half of the steps)."""
     family, _, kind = name.partition(" ")
-    half = kind if kind.endswith("half") else ""
+    half = kind if "half" in kind else ""
     return family, kind if kind in CONFIGS else "masked", half
 
 
@@ -99,12 +99,12 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
     found = {}
     for name in cases:
         family, kind, half = case(name)
-        saved = Path(directory, f"{family} after half")
+        saved = Path(directory, f"{family} after half{' of one' if half.endswith('of one') else ''}")
         model = tiny_model(family)
         before = model(input_ids=random_windows(1)).logits
         layers = shard_model(model, prunable_layers(model), torch.float32)
-        state = load_state(saved) if half == "second half" else None
         with noting_shares() as shares:
+            state = load_state(saved) if half.startswith("second half") else None
             learner = MaskLearner(model, random_windows(), config(kind), layers, state=state)
         numbers, masks = learned(learner, STEPS // 2 if half else STEPS)
         if half == "first half":

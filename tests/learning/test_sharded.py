@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sharded_learner
+from safetensors.torch import save_file
 from sharded_learner import STEPS, config, learned
 from tiny_models import random_windows, tiny_model
 
@@ -61,7 +62,8 @@ def on_ranks(directory):
         cases = list(CASES[count])
         if count == 2:  # which go on where four ended
             found(4)
-            cases += [f"{family} second half" for family in HALVED]
+            begun_by_one(directory)
+            cases += [*(f"{family} second half" for family in HALVED), "mixtral second half of one"]
         if count == 4:
             cases += [f"{family} first half" for family in HALVED]
         for process in run_ranks(directory, count, *cases):
@@ -69,6 +71,19 @@ def on_ranks(directory):
         return [json.loads((directory / f"{index}-of-{count}.json").read_text()) for index in range(count)]
 
     return found
+
+
+def begun_by_one(directory: Path) -> None:
+    """What a run of one process leaves after half of the steps: a file."""
+    with MaskLearner(tiny_model("mixtral"), random_windows(), config("masked")) as learner:
+        learned(learner, STEPS // 2)
+        tensors, rest = learner.state_dict()
+        about = {"learner": json.dumps(rest)}
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            directory / "mixtral after half of one",
+            about,
+        )
 
 
 @cache
@@ -115,6 +130,14 @@ def test_another_number_of_ranks_goes_on(on_ranks, directory, family):
         found, packed = learned(learner, STEPS // 2)
     assert found["flips"] == numbers["flips"][STEPS // 2 :]
     assert {name: mask.tolist() for name, mask in packed.items()} == wanted
+
+
+def test_ranks_go_on_where_one_process_ended(on_ranks):
+    numbers, masks = alone("mixtral")
+    for rank in on_ranks(2):
+        found = rank["mixtral second half of one"]
+        assert found["flips"] == numbers["flips"][STEPS // 2 :]
+        assert found["masks"] == {name: packed.tolist() for name, packed in masks.items()}
 
 
 def test_ranks_read_no_more_of_what_learns_than_they_hold(on_ranks):

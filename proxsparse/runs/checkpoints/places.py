@@ -38,7 +38,7 @@ def hidden(path: Path) -> Path:
 def put(written: Path, path: Path) -> None:
     """Let a directory that is written take its name, in the place of one that has it."""
     before = hidden(path)
-    if path.exists():  # no system call of Python's exchanges two directories
+    if path.exists():  # whoever is killed between these two renames leaves the checkpoint of an earlier step
         path.rename(before)
     written.rename(path)
     shutil.rmtree(before, ignore_errors=True)
@@ -78,7 +78,7 @@ def share(checkpoint: Path, directory: Path) -> None:
 
 
 def files_of(checkpoint: Path) -> list[Path]:
-    return sorted(checkpoint.iterdir()) if checkpoint.is_dir() else [checkpoint]
+    return sorted(file for file in checkpoint.iterdir() if file.is_file()) if checkpoint.is_dir() else [checkpoint]
 
 
 def _is_one(path: Path, suffix: str | None) -> bool:

@@ -7,6 +7,7 @@ thread writes the copy; else it waits.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 import os
 import shutil
@@ -37,9 +38,16 @@ LONGEST_WRITE = timedelta(days=1)  # by which one process may be later than anot
 
 
 class SharedCheckpoints:
-    """Writes one checkpoint after the other. Each rank has one of these; all make the same calls, but for `wait`."""
+    """Writes one checkpoint after the other. Each rank has one of these; all make the same calls, but for `wait`.
+
+    Raises ProxSparseError where torch is too old to write them.
+    """
 
     def __init__(self, ranks: Ranks):
+        if "save_distributed" not in inspect.signature(HuggingFaceStorageWriter).parameters:
+            raise ProxSparseError(
+                f"torch is {torch.__version__} and several processes need 2.11 or newer for their checkpoints: update torch."
+            )
         self.ranks = ranks
         # What the writing threads tell each other must not get between what the steps tell each other.
         self._group = dist.new_group(backend="gloo", timeout=LONGEST_WRITE)
