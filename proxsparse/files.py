@@ -55,14 +55,15 @@ def local_path(name: str | os.PathLike[str]) -> Path:
         raise ProxSparseError(f"There is no user for {text[:80]!r}: write the whole path.") from None
 
 
-# How files are named while they are written, and for good where the process was killed: by `written_whole`, and by safetensors, which
-# first writes beside the path that it is given.
+# How files and directories are named while they are written, and for good where the process was killed: by `written_whole`, by
+# `proxsparse.runs.checkpoints`, and by safetensors, which first writes beside the path that it is given.
 TEMPORARY = (".*.part", ".tmp??????")
 
 
 def temporaries_in(directory: Path) -> list[Path]:
-    """Files below a directory that are being written, or were when a process was killed."""
-    return sorted(path for pattern in TEMPORARY for path in directory.rglob(pattern) if path.is_file())
+    """Files and directories below a directory that are being written, or were when a process was killed."""
+    found = {path for pattern in TEMPORARY for path in directory.rglob(pattern) if path.is_file() or path.is_dir()}
+    return sorted(path for path in found if found.isdisjoint(path.parents))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from proxsparse.layers.part import Part
 from proxsparse.layers.ranks import ALONE, Ranks
 from proxsparse.layers.stored import in_memory
 
@@ -80,20 +81,24 @@ class PrunableLayers(dict[str, PrunableLayer]):
         return own.shape
 
     def part_of(self, own: nn.Parameter, whole: Tensor) -> Tensor:
-        """Of a tensor that is laid out as the whole parameter is, what this rank holds."""
-        return whole
+        """Of a tensor that is laid out as the whole parameter is, or of anything with slices of that shape, what this rank holds."""
+        return whole[:]
 
-    def whole_of(self, own: nn.Parameter, part: Tensor) -> Tensor:
-        """The inverse of `part_of`. All ranks call it."""
+    def placed(self, own: nn.Parameter, part: Tensor) -> Tensor | Part:
+        """What this rank holds of a tensor that is laid out as the parameter is, with where it lies in the whole."""
         return part
+
+    def placed_rows(self, name: str, rows: Tensor) -> Tensor | Part:
+        """The rows that this rank holds of a tensor of all rows of a layer, with where they lie in the whole."""
+        return rows
 
     def gathered(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         """{layer: tensor of the rows that this rank holds} → {layer: tensor of all rows}, on every rank."""
         return rows
 
     def own_rows(self, name: str, whole: Tensor) -> Tensor:
-        """Of a tensor of all rows of a layer, those that this rank holds."""
-        return whole
+        """Of a tensor of all rows of a layer, or of anything with slices of that shape, those that this rank holds."""
+        return whole[:]
 
     @contextmanager
     def located(self, names: dict[int, str]) -> Iterator[None]:

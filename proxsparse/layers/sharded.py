@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers.find import decoder_blocks, outside_of
 from proxsparse.layers.layer import PrunableLayer, PrunableLayers
+from proxsparse.layers.part import Part
 from proxsparse.layers.ranks import Ranks
 from proxsparse.layers.stored import read_for_good
 
@@ -73,17 +74,23 @@ class ShardedLayers(PrunableLayers):
 
     def part_of(self, own: nn.Parameter, whole: Tensor) -> Tensor:
         """See `PrunableLayers.part_of`."""
+        begin = self._offsets(own)
+        return whole[tuple(slice(first, first + size) for first, size in zip(begin, own.shape, strict=True))]
+
+    def placed(self, own: nn.Parameter, part: Tensor) -> Part:
+        """See `PrunableLayers.placed`."""
+        return Part(part, self._offsets(own), tuple(self.shape_of(own)))
+
+    def placed_rows(self, name: str, rows: Tensor) -> Part:
+        """See `PrunableLayers.placed_rows`."""
+        layer, rest = self[name], rows.shape[1:]
+        return Part(rows, (layer.first, *(0 for _ in rest)), (layer.whole_out_features, *rest))
+
+    def _offsets(self, own: nn.Parameter) -> tuple[int, ...]:
+        """Where this rank's part of a parameter begins."""
         (cut,) = self.model_parameters[own].placements
-        return whole.narrow(cut.dim, _first(whole.shape[cut.dim], self.ranks), own.shape[cut.dim])
-
-    def whole_of(self, own: nn.Parameter, part: Tensor) -> Tensor:
-        """See `PrunableLayers.whole_of`."""
-        from torch.distributed.tensor import DTensor
-
-        placed = self.model_parameters[own]
-        return DTensor.from_local(
-            part, placed.device_mesh, placed.placements, shape=placed.shape, stride=placed.stride()
-        ).full_tensor()
+        shape = self.shape_of(own)
+        return tuple(_first(size, self.ranks) if dim == cut.dim else 0 for dim, size in enumerate(shape))
 
     def _take_own(self, layer: PrunableLayer, original: Tensor, device: torch.device) -> nn.Parameter:
         """This rank's part of a parameter whose block is sharded, in the dtype of its original values. layer: one that it holds."""

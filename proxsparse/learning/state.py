@@ -9,6 +9,7 @@ version, step, lambda1, growth_left, memory, pattern, unseen, updates {parameter
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from proxsparse.masks.mask_set import MaskSet
 
 VERSION = 1
 MOMENTS = ("exp_avg", "exp_avg_sq")
-State = tuple[Mapping[str, Tensor], dict]
+State = tuple[Mapping[str, Any], dict]  # of tensors, or of what has their shape and gives their slices
 
 
 def current(state: State) -> State:
@@ -38,28 +39,22 @@ def current(state: State) -> State:
 
 
 def written(learner: Learner) -> State:
-    """The state of `learner`, which stands between two steps; whole tensors, whoever holds what of them. All ranks call it, and all
-    but the first, which writes it down, get no tensors."""
+    """The state of `learner`, which stands between two steps: its own tensors, not copies of them. Where several ranks learn, each gets
+    the parts that it holds, and what all of them hold alike whole."""
     tensors, updates, layers = {}, {}, learner.layers
-    writes = layers.ranks.index == 0
-
-    def keep(name: str, whole: Tensor) -> None:
-        if writes:  # of several ranks' tensors one at a time is whole on the device
-            tensors[name] = whole.cpu() if layers.ranks.count > 1 else whole
-
     for name, parameter in learner.originals.parameters.items():
-        keep(f"soft.{name}", layers.whole_of(parameter, parameter.data))
+        tensors[f"soft.{name}"] = layers.placed(parameter, parameter.data)
         moments = learner.update.optimizer.state.get(parameter)
         if moments:
             for kind in MOMENTS:
-                keep(f"{kind}.{name}", layers.whole_of(parameter, moments[kind]))
+                tensors[f"{kind}.{name}"] = layers.placed(parameter, moments[kind])
             updates[name] = int(moments["step"].item())
     for kind, masks in (("start", learner.start), ("previous", learner.own_masks())):
-        for name, packed in layers.gathered({name: mask.packed for name, mask in masks.items()}).items():
-            keep(f"{kind}.{name}", packed)
+        for name, mask in masks.items():
+            tensors[f"{kind}.{name}"] = layers.placed_rows(name, mask.packed)
     for name in layers:
         if learner.scales[name] is not None:
-            keep(f"scale.{name}", learner.scales[name])
+            tensors[f"scale.{name}"] = learner.scales[name]
     rest = {
         "version": VERSION, "step": learner.step_index, "lambda1": learner.lambda1, "growth_left": learner.growth_left,
         "memory": learner.memory, "pattern": learner.config.pattern, "unseen": list(learner.unseen), "updates": updates,
@@ -108,7 +103,7 @@ def scales_of(state: State, learner: Learner) -> dict[str, Tensor | None]:
     tensors, found = state[0], {}
     for name in learner.layers:
         scale = tensors.get(f"scale.{name}")
-        found[name] = None if scale is None else scale.to(learner.device, copy=True)
+        found[name] = None if scale is None else scale[:].to(learner.device, copy=True)
     return found
 
 

@@ -8,7 +8,7 @@ layers.jsonl      one line a step, each quantity a list over the layers      (ap
 perplexity.jsonl  one line a measurement                                     (append-only)
 events.jsonl      what happened: started, paused, lambda1 set, checkpoint …  (append-only)
 commands/         one file a command, deleted once handled
-checkpoints/      step-000040.safetensors: everything needed to go on exactly
+checkpoints/      step-000040.safetensors, of several processes step-000040/: everything needed to go on exactly
 masks/            step-000040.safetensors: packed masks
 history/          every change of the masks, tracked tiles, summaries: see `proxsparse.runs.history`  (append-only)
 export/           a run directory of its own (kind "export"); its model/ is the download, its bench/ what was timed of it
@@ -33,6 +33,7 @@ from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
 from proxsparse.export.estimate import ITEM_BYTES, Extent
 from proxsparse.files import check_version, free_bytes, local_path, read_json
+from proxsparse.runs.checkpoints.places import checkpoints_in
 from proxsparse.runs.lock import is_held
 from proxsparse.runs.records import is_number, is_step, tail_of
 
@@ -174,7 +175,7 @@ class RunDirectory:
 
     def checkpoints(self) -> dict[int, Path]:
         """Steps at which the run can be resumed or forked, oldest first."""
-        return _numbered(self.path / "checkpoints")
+        return checkpoints_in(self.path / "checkpoints")
 
     def masks(self) -> dict[int, Path]:
         """Steps whose projected masks are on disk, oldest first."""
@@ -209,7 +210,7 @@ def migrated(header: dict) -> dict:
 
 
 def numbered_file(directory: Path, step: int) -> Path:
-    """Where a checkpoint or the masks of a step lie."""
+    """Where the masks of a step lie, or the checkpoint of one process."""
     return directory / f"step-{step:06d}.safetensors"
 
 

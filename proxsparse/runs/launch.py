@@ -14,6 +14,7 @@ from pathlib import Path
 from proxsparse.config import LearnConfig, LearnJob
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path, why_not_written, write_json
+from proxsparse.runs.checkpoints.places import share
 from proxsparse.runs.commands import refuse_what_is_done, require, waiting
 from proxsparse.runs.directory import VERSION, RunDirectory
 from proxsparse.runs.disk import require_room
@@ -104,12 +105,7 @@ def fork(run: RunDirectory, path: str | Path, step: int | None = None, owner: st
     parent = {"run": run.id, "step": step, "changed": sorted(changes)}
     create(path, "learn", {"job": job.to_dict(), "parent": parent}, owner)
     child = RunDirectory(path)
-    (child.path / "checkpoints").mkdir()
-    target = child.path / "checkpoints" / checkpoints[step].name
-    try:
-        os.link(checkpoints[step], target)  # no second copy of gigabytes where the file system can share
-    except OSError:
-        shutil.copyfile(checkpoints[step], target)
+    share(checkpoints[step], child.path / "checkpoints")
     for name in CARRIED_OVER:
         if (run.path / name).exists():
             shutil.copyfile(run.path / name, child.path / name)

@@ -6,17 +6,16 @@ about to use.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path, temporaries_in, why_not_written
+from proxsparse.runs.checkpoints.places import remove
+from proxsparse.runs.checkpoints.stored import opens
 from proxsparse.runs.lock import held
 from proxsparse.runs.manage import delete, require_unused
 from proxsparse.runs.run import Run, look_at_runs
@@ -99,7 +98,7 @@ def _of_run(run: Run, older: float | None) -> Iterator[Prunable]:
         return
     if state["status"] == "done":
         *earlier, newest = [*run.checkpoints().values()] or [None]
-        if earlier and _opens(newest):
+        if earlier and opens(newest):
             yield from (Prunable(path, "a checkpoint before the last of a run that is done", run) for path in earlier)
     for pattern in UNREADABLE:
         yield from (Prunable(path, "set aside as damaged", run) for path in sorted(run.path.glob(pattern)))
@@ -109,15 +108,6 @@ def _of_run(run: Run, older: float | None) -> Iterator[Prunable]:
     for path in temporaries_in(run.path):
         if _is_old(path) and (export is None or not path.is_relative_to(export.path)):
             yield Prunable(path, "half written by a process that was killed", run)
-
-
-def _opens(checkpoint: Path) -> bool:
-    """Whether it is as long as its header says, so that a fork can begin with it."""
-    try:
-        with safe_open(checkpoint, "np"):
-            return True
-    except (SafetensorError, OSError):
-        return False
 
 
 def _is_old(path: Path, seconds: float = 0.0) -> bool:
@@ -136,7 +126,4 @@ def _remove(each: Prunable) -> None:
                 locks.enter_context(held(each.run.path / "lock"))  # nobody starts it meanwhile
             except BlockingIOError:
                 raise ProxSparseError(f"Run {each.run.id} is being worked on by now, and left as it is.") from None
-        if each.path.is_dir() and not each.path.is_symlink():
-            shutil.rmtree(each.path)
-        else:
-            each.path.unlink(missing_ok=True)
+        remove(each.path)

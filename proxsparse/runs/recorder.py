@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import os
 import time
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-from safetensors import SafetensorError, safe_open
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import append_record, keep_records, write_json, written_whole
+from proxsparse.runs.checkpoints.checksums import checksum
+from proxsparse.runs.checkpoints.places import remove, set_aside, shared_checkpoint
+from proxsparse.runs.checkpoints.stored import DAMAGE, StoredFile, StoredParts, opened
 from proxsparse.runs.directory import numbered_file
 from proxsparse.runs.records import tail_of
 from proxsparse.runs.run import Run
@@ -101,27 +102,41 @@ class Recorder:
         self.require_place()
         path = numbered_file(self.run.path / "checkpoints", rest["step"])
         stored = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        checksums = {name: _checksum(tensor) for name, tensor in stored.items()}
+        checksums = {name: checksum(tensor) for name, tensor in stored.items()}
         with written_whole(path) as temporary:
             save_file(stored, temporary, {"learner": json.dumps(rest), "crc32": json.dumps(checksums)})
-        for step in sorted(self.run.checkpoints())[:-CHECKPOINTS_KEPT]:
-            self.run.checkpoints()[step].unlink()
-        self.event("checkpoint")
+        self.checkpoint_written(rest["step"], path)
 
-    def load_checkpoint(self) -> tuple[dict[str, Tensor], dict] | None:
-        """The newest checkpoint that can be read, or None. One that cannot is set aside, and an event says so."""
+    def checkpoint_written(self, step: int, path: Path) -> None:
+        """Drop what the checkpoint of a step at `path` takes the place of, and the oldest."""
+        directory = self.run.path / "checkpoints"
+        for other in (numbered_file(directory, step), shared_checkpoint(directory, step)):
+            if other != path and other.exists():
+                remove(other)
+        found = self.run.checkpoints()
+        for earlier in list(found)[:-CHECKPOINTS_KEPT]:
+            remove(found[earlier])
+        self.event("checkpoint", step=step)
+
+    def load_checkpoint(
+        self, check: Callable[[Path, StoredFile | StoredParts], None] | None = None
+    ) -> tuple[Mapping, dict] | None:
+        """The newest checkpoint that can be read, or None: its tensors, each read when it is asked for, and the rest. One that cannot is
+        set aside, and an event says so.
+
+        check : callable
+            (path, what it holds): raises one of `DAMAGE` where the values have changed; default: this process looks at all.
+        """
         for step, path in sorted(self.run.checkpoints().items(), reverse=True):
             try:
-                with safe_open(path, "pt") as file:
-                    about = file.metadata() or {}
-                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                rest, checksums = json.loads(about["learner"]), json.loads(about.get("crc32", "{}"))
-                changed = [name for name, sum in checksums.items() if _checksum(tensors[name]) != sum]
-                if changed:
-                    raise ValueError(f"the values of {changed[0]} are not those that were written")
-                return tensors, rest
-            except (SafetensorError, OSError, KeyError, ValueError) as error:
-                path.rename(path.with_suffix(".unreadable"))
+                stored = opened(path)
+                if check is None:
+                    stored.check()
+                else:
+                    check(path, stored)
+                return stored.tensors, stored.rest
+            except DAMAGE as error:
+                set_aside(path)
                 self.event("unreadable checkpoint", checkpoint=step, error=str(error))
         return None
 
@@ -141,12 +156,6 @@ def _place_of(run: Run) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _checksum(tensor: Tensor) -> int:
-    import torch
-
-    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
 def describe_device(device: torch.device) -> str:

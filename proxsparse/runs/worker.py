@@ -11,6 +11,7 @@ from pathlib import Path
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import free_bytes, is_full_disk, temporaries_in
+from proxsparse.runs.checkpoints.places import remove
 from proxsparse.runs.lock import held, inherited
 from proxsparse.runs.queue import device_of, turn
 from proxsparse.runs.recorder import Recorder
@@ -67,7 +68,7 @@ def remove_temporaries(directory: Path) -> None:
     may be writing them."""
     for path in temporaries_in(directory):
         if path.relative_to(directory).parts[0] not in OTHERS:
-            path.unlink(missing_ok=True)
+            remove(path)
 
 
 def tell_why(run: Run, error: Exception) -> None:

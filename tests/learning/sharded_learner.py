@@ -4,17 +4,23 @@ python tests/learning/sharded_learner.py DIRECTORY INDEX COUNT FAMILY …
 """
 
 import json
+import math
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from tiny_models import random_windows, tiny_model
+from torch.distributed.tensor import DTensor
 
 from proxsparse import LearnConfig, MaskLearner, load_model, prunable_layers
-from proxsparse.layers import shard_model
+from proxsparse.layers import ShardedLayers, shard_model
+from proxsparse.runs.checkpoints import shared
+from proxsparse.runs.checkpoints.parts import PartsReader
+from proxsparse.runs.checkpoints.stored import Stored, opened
 
 STEPS = 20
 # Clipping is on, and every step has three windows: with 2 and 4 ranks not all of them have as many, or any.
@@ -46,19 +52,44 @@ def learned(learner: MaskLearner, steps: int = STEPS) -> tuple[dict, dict]:
 def case(name: str) -> tuple[str, str, str]:
     """(family, what is learned, which half of the steps)."""
     family, _, kind = name.partition(" ")
-    half = kind if kind.endswith("half") else ""
+    half = kind if "half" in kind else ""
     return family, kind if kind in CONFIGS else "masked", half
 
 
-def save_state(learner: MaskLearner, path: Path) -> None:
-    tensors, rest = learner.state_dict()
-    if learner.layers.ranks.index == 0:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"rest": json.dumps(rest)})
+def save_state(learner: MaskLearner, path: Path, family: str) -> None:
+    """Save it while the learner goes on; gathering a tensor is an error."""
+    around = {
+        "mixtral": mock.patch.object(shared, "FILE_BYTES", 10_000),  # several files a rank
+        "gpt2": mock.patch.object(shared, "SHARE_OF_MEMORY", 0.0),  # no room for copies
+    }
+    checkpoints = shared.SharedCheckpoints(learner.layers.ranks)
+    never = mock.Mock(side_effect=AssertionError("a tensor is gathered whole"))
+    with around.get(family, nullcontext()), mock.patch.object(DTensor, "full_tensor", never):
+        with mock.patch.object(ShardedLayers, "gathered", never):
+            checkpoints.begin(*learner.state_dict(), path.with_name(f"{path.name} half written"), path)
+        assert (family == "gpt2") == (checkpoints._writing is None), "copied where there is room"
+        learner.step()
+        checkpoints.wait()
 
 
-def load_state(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    with safe_open(path, "pt") as file:
-        return load_file(path), json.loads(file.metadata()["rest"])
+@contextmanager
+def noting_shares() -> Iterator[list[float]]:
+    """What share of each tensor is read, of those that learn."""
+    shares, read = [], PartsReader.read
+
+    def noted(reader, name, offsets, sizes):
+        if name.startswith(("soft", "exp_avg")):
+            shares.append(math.prod(sizes) / math.prod(reader.shapes()[name]))
+        return read(reader, name, offsets, sizes)
+
+    with mock.patch.object(PartsReader, "read", noted):
+        yield shares
+
+
+def load_state(path: Path) -> tuple[Mapping[str, Stored], dict]:
+    stored = opened(path)
+    stored.check()
+    return stored.tensors, stored.rest
 
 
 def main(directory: str, index: str, count: str, *cases: str) -> None:
@@ -69,13 +100,14 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
     found = {}
     for name in cases:
         family, kind, half = case(name)
-        saved = Path(directory, f"{family}.safetensors")
+        saved = Path(directory, f"{family} after half{' of one' if half.endswith('of one') else ''}")
         streamed = name.endswith("streamed")
         model = load_model(str(Path(directory, family)), "cpu", stream=True).model if streamed else tiny_model(family)
         before = model(input_ids=random_windows(1)).logits
         layers = shard_model(model, prunable_layers(model), torch.float32)
-        state = load_state(saved) if half == "second half" else None
-        learner = MaskLearner(model, random_windows(), config(kind), layers, state=state)
+        with noting_shares() as shares:
+            state = load_state(saved) if half.startswith("second half") else None
+            learner = MaskLearner(model, random_windows(), config(kind), layers, state=state)
         kept: list[int] = []  # bytes of each tensor that autograd keeps between forward and backward
 
         def keep(tensor: torch.Tensor, kept: list[int] = kept) -> torch.Tensor:
@@ -85,13 +117,14 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             numbers, masks = learned(learner, STEPS // 2 if half else STEPS)
         if half == "first half":
-            save_state(learner, saved)
+            save_state(learner, saved, family)
         with torch.no_grad(), learner.dense():
             same = torch.equal(model(input_ids=random_windows(1)).logits, before)
         found[name] = numbers | {
             "held whole": sum(layer.whole.parameter.untyped_storage().nbytes() for layer in layers.values()),
             "kept": sum(kept),
             "dense is as before": same,
+            "shares read": sorted(set(shares)),
             "masks": {key: mask.tolist() for key, mask in masks.items()},
         }
         learner.restore()

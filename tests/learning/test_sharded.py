@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
 import pytest
 import sharded_learner
 import sharded_memory
+from safetensors.torch import save_file
 from sharded_learner import STEPS, config, learned
 from tiny_models import random_windows, save_tiny_model, tiny_model
 
@@ -72,7 +74,8 @@ def on_ranks(directory):
         cases = list(CASES[count])
         if count == 2:  # which go on where four ended
             found(4)
-            cases += [f"{family} second half" for family in HALVED]
+            begun_by_one(directory)
+            cases += [*(f"{family} second half" for family in HALVED), "mixtral second half of one"]
         if count == 4:
             cases += [f"{family} first half" for family in HALVED]
         for process in run_ranks(directory, count, *cases):
@@ -80,6 +83,19 @@ def on_ranks(directory):
         return [json.loads((directory / f"{index}-of-{count}.json").read_text()) for index in range(count)]
 
     return found
+
+
+def begun_by_one(directory: Path) -> None:
+    """What a run of one process leaves after half of the steps: a file."""
+    with MaskLearner(tiny_model("mixtral"), random_windows(), config("masked")) as learner:
+        learned(learner, STEPS // 2)
+        tensors, rest = learner.state_dict()
+        about = {"learner": json.dumps(rest)}
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            directory / "mixtral after half of one",
+            about,
+        )
 
 
 @cache
@@ -144,11 +160,36 @@ def test_another_number_of_ranks_goes_on(on_ranks, directory, family):
     assert first["flips"] + second["flips"] == numbers["flips"]
     wanted = {name: packed.tolist() for name, packed in masks.items()}
     assert second["masks"] == wanted
-    state = sharded_learner.load_state(directory / f"{family}.safetensors")
+    state = sharded_learner.load_state(directory / f"{family} after half")
     with MaskLearner(tiny_model(family), random_windows(), config("masked"), state=state) as learner:
         found, packed = learned(learner, STEPS // 2)
     assert found["flips"] == numbers["flips"][STEPS // 2 :]
     assert {name: mask.tolist() for name, mask in packed.items()} == wanted
+
+
+def test_ranks_go_on_where_one_process_ended(on_ranks):
+    numbers, masks = alone("mixtral")
+    for rank in on_ranks(2):
+        found = rank["mixtral second half of one"]
+        assert found["flips"] == numbers["flips"][STEPS // 2 :]
+        assert found["masks"] == {name: packed.tolist() for name, packed in masks.items()}
+
+
+def test_ranks_read_no_more_of_what_learns_than_they_hold(on_ranks):
+    for rank in on_ranks(2):
+        assert [rank[f"{family} second half"]["shares read"] for family in HALVED] == [[0.5]] * len(HALVED)
+
+
+def test_each_rank_writes_what_it_holds(on_ranks, directory):
+    """The four parts of a checkpoint are as large as each other, to a tenth; a rank's may lie in several files."""
+    on_ranks(4)
+    for family in HALVED:
+        files = (directory / f"{family} after half").glob("*.safetensors")
+        sizes = Counter()
+        for file in files:
+            sizes[file.name.split("-")[1]] += file.stat().st_size
+        assert len(sizes) == 4 and max(sizes.values()) < 1.1 * min(sizes.values()), family
+    assert len(list((directory / "mixtral after half").glob("shard-00001-*"))) > 1
 
 
 def test_columns_that_cannot_be_shared_evenly_are_refused_in_one_sentence(tmp_path):

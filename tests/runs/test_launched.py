@@ -1,9 +1,12 @@
 """A run that several processes share: its records, commands, checkpoints, and what becomes of it when one is lost."""
 
 import os
+import pickle
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -14,10 +17,14 @@ from waiting import until
 from proxsparse import LearnConfig, Run
 from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
+from proxsparse.files import read_json, temporaries_in, write_json
 from proxsparse.layers.stored import is_stored
 from proxsparse.runs.jobs.launched import lost
 from proxsparse.runs.jobs.ranks import LeadingJob, load_to_share
 from proxsparse.runs.launch import set_launch
+from proxsparse.runs.manage import size_on_disk
+from proxsparse.runs.prune import bytes_freed, prunable, prune
+from proxsparse.runs.recorder import Recorder
 
 EXACT = ("flips", "flips_from_start", "nonzeros_4", "nonzeros_2", "learning_rate", "lambda1")
 ROUNDED = ("loss", "gradient_norm", "regularizer", "drift")
@@ -117,39 +124,175 @@ def test_a_model_that_cannot_be_streamed_is_loaded_whole_and_the_run_says_so(job
     assert events == [(WHOLE, "Streaming a model needs the package accelerate: pip install 'proxsparse[stream]'.")]
 
 
-def test_stopped_and_gone_on_with_by_one_process(job, alone, tmp_path):
-    run = Run.create(job(2), tmp_path / "run")
+def stopped_after(run: Run, step: int) -> Run:
     run.start()
     run.send("pause")
     until(lambda: run.state()["status"] == "paused", SECONDS)
-    for _ in range(5):
-        before = run.state()["step"]
+    while (before := run.state()["step"]) < step:
         run.send("step")
         until(lambda before=before: run.state()["step"] > before, SECONDS)
     run.send("stop")
     until(lambda: run.state()["status"] == "stopped", SECONDS)
     until(lambda: not run.is_alive(), SECONDS)
-    assert max(run.checkpoints()) == 5, "stopped between two checkpoints, it leaves one"
+    return run
+
+
+def test_four_begin_two_go_on_and_one_ends_it(job, alone, tmp_path):
+    run = stopped_after(Run.create(job(4), tmp_path / "run"), 5)
+    assert list(run.checkpoints()) == [4, 5], "stopped between two checkpoints, it leaves one"
+    with_another_value(shutil.copytree(run.checkpoints()[5], run.path / "checkpoints" / "step-000006"))
+    set_launch(run, 2)
+    stopped_after(run, 7)
+    (unreadable,) = told(run, "unreadable checkpoint")
+    assert unreadable["checkpoint"] == 6 and "are not those that were written" in unreadable["error"]
+    assert [told(run, "resumed")[0]["step"], *run.checkpoints()] == [5, 5, 7]
     set_launch(run, 1)
     worked_on(run)
     assert_same_steps(run, alone)
     assert same_masks(run, alone, 12)
+    assert [path.name for path in run.checkpoints().values()] == ["step-000008.safetensors", "step-000012.safetensors"]
 
 
-def test_a_process_that_is_killed_ends_the_run_with_one_sentence_and_resume_goes_on(job, alone, tmp_path):
-    run = Run.create(job(2), tmp_path / "run")
+def told(run: Run, event: str) -> list[dict]:
+    events = run.table("events")
+    return events[events["event"] == event].to_dict("records")
+
+
+FAULTY_DISK = """
+import os, time
+
+fsync = os.fsync
+
+def faulty(descriptor):
+    at_fault = os.path.join(os.path.dirname(__file__), "fault")
+    if "/checkpoints/.step-000008." in os.readlink(f"/proc/self/fd/{descriptor}") and os.path.exists(at_fault):
+        if open(at_fault).read() == "full" and os.environ["RANK"] == "1":
+            raise OSError(28, "No space left on device")
+        while open(at_fault).read() == "slow":
+            time.sleep(0.01)
+    fsync(descriptor)
+
+os.fsync = faulty
+"""  # which every process of the run imports when it starts
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks up what a file descriptor is")
+def test_a_checkpoint_that_cannot_be_written_whole_leaves_the_one_before_and_resume_goes_on(
+    job, alone, tmp_path, monkeypatch
+):
+    """Once a process has no room for its part, once one is killed while it writes."""
+    (tmp_path / "sitecustomize.py").write_text(FAULTY_DISK)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "fault").write_text("full")
+    run = worked_on(Run.create(job(2), tmp_path / "run"), "failed")
+    assert "Process 1 of 2 (from 0) cannot write its part of a checkpoint (the disk is full)" in run.state()["error"]
+    assert list(run.checkpoints()) == [4]
+    until(lambda: not run.is_alive(), SECONDS)
+
+    (tmp_path / "fault").write_text("slow")
     run.start()
-    run.send("pause")
-    until(lambda: run.state()["status"] == "paused", SECONDS)
-    run.send("delay", seconds=0.3)
-    run.send("resume")
-    until(lambda: run.state()["step"] >= 5, SECONDS)
+    until(lambda: run.state()["step"] == 12, SECONDS)  # steps go on, up to the next checkpoint, which waits
+    assert list(run.checkpoints()) == [4] and temporaries_in(run.path / "checkpoints")
     os.kill(follower_of(run.state()["pid"]), signal.SIGKILL)
+    (tmp_path / "fault").write_text("none")
     until(lambda: run.state()["status"] == "failed", SECONDS)
     assert "Process 1 of 2 (from 0) was killed (SIGKILL)" in run.state()["error"]
     assert "resume goes on from the last checkpoint" in run.state()["error"]
     until(lambda: not run.is_alive(), SECONDS)
+    assert list(run.checkpoints()) == [4]
+
     assert_same_steps(worked_on(run), alone)
+    assert same_masks(run, alone, 12)
+    assert [event["step"] for event in told(run, "checkpoint")] == [4, 8, 12]
+    assert [path.name for path in sorted((run.path / "checkpoints").iterdir())] == ["step-000008", "step-000012"]
+
+
+def with_another_value(checkpoint: Path) -> None:
+    with open(sorted(checkpoint.glob("*.safetensors"))[-1], "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        (last,) = file.read()
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last ^ 1]))
+
+
+def cut_off(checkpoint: Path) -> None:
+    file = min(checkpoint.glob("*.safetensors"))
+    os.truncate(file, file.stat().st_size - 1)
+
+
+def with_rows_elsewhere(checkpoint: Path) -> None:
+    """Both files read well, and lie about whose rows they hold."""
+    first, second = sorted(checkpoint.glob("*.safetensors"))
+    first.rename(checkpoint / "moved")
+    second.rename(first)
+    (checkpoint / "moved").rename(second)
+
+
+def with_other_numbers(checkpoint: Path) -> None:
+    index = read_json(checkpoint / "checkpoint.json")
+    index["learner"]["lambda1"] += 1
+    write_json(checkpoint / "checkpoint.json", index)
+
+
+def without_a_part(checkpoint: Path) -> None:
+    min(checkpoint.glob("*.safetensors")).unlink()
+
+
+def with_another_part(checkpoint: Path) -> None:
+    shutil.copy(min(checkpoint.glob("*.safetensors")), checkpoint / "shard-00003-model-00001-of-00001.safetensors")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [with_another_value, cut_off, with_rows_elsewhere, with_other_numbers, without_a_part, with_another_part],
+)
+def test_a_damaged_part_is_found_and_the_checkpoint_before_is_taken(shared, tmp_path, damage):
+    run = Run(shutil.copytree(shared.path, tmp_path / "run"))
+    damage(run.checkpoints()[12])
+    assert Recorder(run).load_checkpoint()[1]["step"] == 8
+    assert [event["checkpoint"] for event in told(run, "unreadable checkpoint")] == [12]
+    assert [path.name for path in sorted((run.path / "checkpoints").iterdir())] == [
+        "step-000008", "step-000012.unreadable"
+    ]  # fmt: skip
+
+
+def test_a_part_of_a_newer_format_is_refused(shared, tmp_path):
+    run = Run(shutil.copytree(shared.path, tmp_path / "run"))
+    index = run.checkpoints()[12] / "checkpoint.json"
+    write_json(index, read_json(index) | {"version": 2})
+    with pytest.raises(ProxSparseError, match="step-000012 has the format version 2"):
+        Recorder(run).load_checkpoint()
+
+
+class Trap:
+    def __reduce__(self):
+        return pytest.fail, ("unpickled",)
+
+
+def test_no_pickle_is_written_or_read(shared, tmp_path):
+    """torch's own layout of such a directory has its metadata in a pickle of this name."""
+    run = Run(shutil.copytree(shared.path, tmp_path / "run"))
+    checkpoint = run.checkpoints()[12]
+    assert {path.suffix for path in checkpoint.iterdir()} == {".safetensors", ".json"}
+    (checkpoint / ".metadata").write_bytes(pickle.dumps(Trap()))
+    tensors, _ = Recorder(run).load_checkpoint()
+    assert all(tensors[name][:].shape == tensors[name].shape for name in tensors)
+
+
+def test_a_fork_shares_the_parts_and_prune_removes_them(shared, tmp_path):
+    run = Run(shutil.copytree(shared.path, tmp_path / "run"))
+    fork = run.fork(tmp_path / "fork", 8, steps=20, launch=1)
+    parts = sorted(run.checkpoints()[8].iterdir())
+    assert all(os.path.samefile(part, fork.checkpoints()[8] / part.name) for part in parts)
+    assert Recorder(fork).load_checkpoint()[1]["step"] == 8
+    found = prunable(tmp_path)
+    assert [each.path for each in found] == [run.checkpoints()[8]] and bytes_freed(found) == 0
+    shutil.rmtree(fork.path)
+    size = sum(part.stat().st_size for part in parts)
+    assert size_on_disk(run) > 2 * size and prune(found) == (size, [])
+    without_a_part(run.checkpoints()[12])
+    shutil.copytree(run.checkpoints()[12], run.path / "checkpoints" / "step-000010")
+    assert prunable(tmp_path) == [], "the last one is damaged"
 
 
 def test_torchrun_starts_the_processes_as_well(job, alone, tmp_path):

@@ -59,7 +59,7 @@ class LearnJobWorker(Job):
         layers = prunable_layers(lm.model, self.job.learn.m)
         self.describe(layers, text, lm.model)
         self.model = lm.model
-        checkpoint = self.recorder.load_checkpoint()
+        checkpoint = self.load_checkpoint()
         self.learner = self.make_learner(text.calibration, layers, checkpoint)
         if checkpoint:
             self._take_on_forked_strength()
@@ -80,6 +80,10 @@ class LearnJobWorker(Job):
         from proxsparse.models.load import load_model
 
         return load_model(self.job.model, self.job.device)
+
+    def load_checkpoint(self):
+        """The state to go on from; None at the first step."""
+        return self.recorder.load_checkpoint()
 
     def make_learner(self, windows, layers, checkpoint):
         """The learner, at its first step or where a checkpoint stands."""

@@ -6,21 +6,20 @@ rank 0 alone, and all ranks make the same calls in the same order, between which
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
 from torch import Tensor
 
 from proxsparse.config import LearnJob
 from proxsparse.errors import CannotStreamError, DivergedError, ProxSparseError
 from proxsparse.evaluation.perplexity import window_losses
 from proxsparse.layers import prunable_layers, shard_model
+from proxsparse.layers.ranks import Ranks
 from proxsparse.learning.learner import MaskLearner
 from proxsparse.masks.mask_set import MaskSet
 from proxsparse.methods import magnitude
@@ -28,12 +27,15 @@ from proxsparse.models.forward import arithmetic
 from proxsparse.models.language_model import LanguageModel
 from proxsparse.models.load import load_model
 from proxsparse.progress import Progress, no_progress
+from proxsparse.runs.checkpoints.places import hidden, shared_checkpoint
+from proxsparse.runs.checkpoints.shared import SharedCheckpoints
+from proxsparse.runs.checkpoints.stored import DAMAGE, Stored, StoredFile, StoredParts, opened
 from proxsparse.runs.jobs.learn import LearnJobWorker, under
 from proxsparse.runs.recorder import describe_device
 from proxsparse.runs.run import Run
 
 LONGEST_PAUSE = timedelta(days=365)  # for which the others may wait to be told
-END = "end"
+CHECK, END = "check", "end"
 
 
 def join() -> None:
@@ -72,6 +74,7 @@ class RankLearner:
 
     def __init__(self, learner: MaskLearner, magnitude: MaskSet):
         self.learner, self.magnitude = learner, magnitude
+        self.checkpoints = SharedCheckpoints(learner.layers.ranks)
 
     def gradient_step(self) -> float:
         return self.learner.gradient_step()
@@ -82,8 +85,8 @@ class RankLearner:
     def masks(self) -> MaskSet:
         return self.learner.masks()
 
-    def state_dict(self):
-        return self.learner.state_dict()
+    def begin_checkpoint(self, written: str, path: str) -> None:
+        self.checkpoints.begin(*self.learner.state_dict(), Path(written), Path(path))
 
     def set(self, name: str, value: float) -> None:
         """Set λ1, or what is left of its ramp."""
@@ -132,8 +135,13 @@ class LeadingLearner:
     def masks(self) -> MaskSet:
         return self._all("masks")
 
-    def state_dict(self):
-        return self._all("state_dict")
+    def begin_checkpoint(self, path: Path) -> None:
+        """See `SharedCheckpoints.begin`."""
+        self._all("begin_checkpoint", str(hidden(path)), str(path))
+
+    @property
+    def checkpoints(self) -> SharedCheckpoints:
+        return self._own.checkpoints
 
     def window_losses(self, mask: str, windows: Tensor, progress: Progress) -> Tensor:
         """See `RankLearner.window_losses`; between two passes of all ranks, `progress` is told."""
@@ -151,11 +159,17 @@ class LeadingLearner:
 class LeadingJob(LearnJobWorker):
     """The job of rank 0."""
 
+    being_written: tuple[int, Path] | None = None  # the step of a checkpoint, and where it is going to lie
+
     def load_model(self) -> LanguageModel:
         lm, why_whole = load_to_share(self.job)
         if why_whole is not None:
             self.recorder.event("every process loads the whole model", why=why_whole)
         return lm
+
+    def load_checkpoint(self):
+        """Its parts are shared out among the ranks, to look whether they are what was written."""
+        return self.recorder.load_checkpoint(check_together)
 
     def make_learner(self, windows: Tensor, layers, checkpoint) -> LeadingLearner:
         tell("begin", None if checkpoint is None else checkpoint[1]["step"])
@@ -175,6 +189,37 @@ class LeadingJob(LearnJobWorker):
 
     def window_losses(self, mask: str, windows: Tensor, progress: Progress) -> Tensor:
         return self.learner.window_losses(mask, windows, progress)
+
+    def checkpoint(self) -> None:
+        self.end_checkpoint()
+        self.recorder.update(doing="writing a checkpoint")
+        self.recorder.require_place()
+        step = self.learner.step_index
+        self.being_written = step, shared_checkpoint(self.run.path / "checkpoints", step)
+        self.learner.begin_checkpoint(self.being_written[1])
+        self.recorder.save_masks(step, self.learner.masks())
+
+    def end_checkpoint(self) -> None:
+        """Wait until the checkpoint that is being written, if any, is whole."""
+        if self.being_written is not None:
+            if self.learner.checkpoints.is_writing:
+                self.recorder.update(doing="writing a checkpoint")
+            self.learner.checkpoints.wait()
+            self.recorder.checkpoint_written(*self.being_written)
+            self.being_written = None
+
+    def handle_commands(self) -> None:
+        if self.being_written is not None and not self.learner.checkpoints.is_writing:
+            self.end_checkpoint()
+        super().handle_commands()
+
+    def finish(self) -> None:
+        super().finish()
+        self.end_checkpoint()
+
+    def stop(self) -> None:
+        super().stop()
+        self.end_checkpoint()
 
     def run_to_the_end(self) -> int:
         code = super().run_to_the_end()
@@ -213,36 +258,33 @@ def follow(run: Run) -> None:
         name, arguments = told()
         if name == END:
             return
-        if own is None:
+        if name == CHECK:
+            check_together(Path(arguments[0]))
+        elif own is None:
             checkpoint = None if arguments[0] is None else stored_state(run.checkpoints()[arguments[0]])
             own = make_learner(lm.model, windows, job, layers, checkpoint, no_progress)
         else:
             getattr(own, name)(*arguments)
 
 
-def stored_state(path: Path) -> tuple[Mapping[str, Tensor], dict]:
-    """The state in a checkpoint, which rank 0 has read and found whole; each tensor is read when it is asked for."""
-    with safe_open(path, "pt") as file:
-        return StoredTensors(path), json.loads(file.metadata()["learner"])
+def stored_state(path: Path) -> tuple[Mapping[str, Stored], dict]:
+    """The state in a checkpoint, which all ranks have found whole; a rank reads its part of each tensor."""
+    stored = opened(path)
+    return stored.tensors, stored.rest
 
 
-class StoredTensors(Mapping[str, Tensor]):
-    """The tensors of a safetensors file, none of which is kept: a rank wants its part of each."""
-
-    def __init__(self, path: Path):
-        self._file = safe_open(path, "pt")
-        self._names = frozenset(self._file.keys())
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._file.get_tensor(name)
-
-    def __contains__(self, name) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+def check_together(path: Path, stored: StoredFile | StoredParts | None = None) -> None:
+    """Look whether a checkpoint is what was written, each rank at its share. All ranks call it, rank 0 with what it has opened; it
+    raises ValueError there where it is not."""
+    ranks = Ranks.started()
+    if stored is not None:
+        tell(CHECK, str(path))
+    try:
+        (stored or opened(path)).check(ranks.index, ranks.count)
+        wrong = ""
+    except DAMAGE as error:
+        wrong = str(error) or type(error).__name__
+    found = [""] * ranks.count
+    dist.all_gather_object(found, wrong)
+    if stored is not None and any(found):
+        raise ValueError(next(filter(None, found)))
