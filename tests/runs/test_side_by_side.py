@@ -192,11 +192,13 @@ def test_a_comparison_gives_what_one_process_gives_though_a_process_is_killed_an
 
 def test_what_ends_one_process_ends_the_run_with_its_sentence(comparison, tmp_path):
     run = comparison(tmp_path / "run", 2)
-    (run.path / "results").mkdir()
-    (run.path / "results" / "dense").write_text("in the way")
+    header = run.header()
+    header["compare"]["methods"] = ["magnitude"]
+    write_json(run.path / "run.json", header)
+    (run.path / "results" / "magnitude" / "masks.safetensors" / "in the way").mkdir(parents=True)
     run.start()
-    ended(run, "failed")
-    assert "dense of run run cannot be read or written" in run.state()["error"]
+    error = ended(run, "failed").state()["error"]
+    assert "masks.safetensors" in error and "of run run cannot be read or written (Is a directory)" in error
 
 
 def test_a_work_is_its_calls_and_is_sent_what_each_returned():
