@@ -13,7 +13,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.files import temporaries_in
 from proxsparse.runs.explain import explain
 from proxsparse.runs.lock import held, inherited
-from proxsparse.runs.queue import device_of, turn
+from proxsparse.runs.queue import devices_of, turn
 from proxsparse.runs.recorder import Recorder
 from proxsparse.runs.run import Run
 
@@ -60,7 +60,7 @@ def _wait(run: Run, recorder: Recorder, ahead: list[str]) -> None:
             path.unlink()
             raise Withdrawn
     first, place = ahead[0] if ahead else "another run", len(ahead)
-    recorder.update(status="waiting", doing=f"waits for {device_of(run)}: {place} before it, first {first}")
+    recorder.update(status="waiting", doing=f"waits for {', '.join(devices_of(run))}: {place} before it, first {first}")
 
 
 def remove_temporaries(directory: Path) -> None:
