@@ -77,6 +77,16 @@ def checked_texts(corpus: str, evaluate_on: tuple[str, ...] | None) -> tuple[str
     return texts
 
 
+def check_launch(launch: int, device: str | None = None) -> None:
+    """Raise ProxSparseError for a number of processes that cannot be, or that are all to work on one GPU."""
+    if not 1 <= launch <= MOST_PROCESSES:
+        raise ProxSparseError(f"launch is {launch}: give from 1 to {MOST_PROCESSES} processes.")
+    if launch > 1 and device is not None and device.startswith("cuda:"):
+        raise ProxSparseError(
+            f"launch is {launch} and device {device}, a single one: give cuda, of which each process takes one, or launch 1."
+        )
+
+
 def text_name(corpus: str) -> str:
     """What tables call a text: its name, or that of its file."""
     return corpus.rstrip("/").rsplit("/", 1)[-1]
@@ -218,8 +228,7 @@ class LearnJob:
 
     def __post_init__(self):
         object.__setattr__(self, "evaluate_on", checked_texts(self.corpus, self.evaluate_on))
-        if not 1 <= self.launch <= MOST_PROCESSES:
-            raise ProxSparseError(f"launch is {self.launch}: give from 1 to {MOST_PROCESSES} processes.")
+        check_launch(self.launch, self.device)
         if self.launch > 1 and self.learn.memory == "lean":
             raise ProxSparseError(
                 "memory lean is for one process: choose full, which several processes share, and recompute where activations are large, "
@@ -356,8 +365,12 @@ class CompareJob:
     prompts: tuple[str, ...] = PROMPTS
     tasks: tuple[str, ...] = ()  # of EleutherAI's lm-eval, by name or as the path of a .yaml file
     evaluate_on: tuple[str, ...] | None = None  # EVALUATE_ON; None: the default of the calibration text
+    launch: pydantic.StrictInt = (
+        1  # processes that measure, each with the whole model, one a GPU; not on the page's form
+    )
 
     def __post_init__(self):
+        check_launch(self.launch, self.device)
         object.__setattr__(self, "evaluate_on", checked_texts(self.corpus, self.evaluate_on))
         for name in ("methods", "runs", "masks", "prompts", "tasks"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
@@ -424,8 +437,12 @@ class SweepPlan:
     )
     lambdas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    launch: pydantic.StrictInt = (
+        1  # processes that try settings, each with the whole model, one a GPU; not on the page's form
+    )
 
     def __post_init__(self):
+        check_launch(self.launch)
         for name, field_name in (("lambdas", "lambda1"), ("learning_rates", "learning_rate")):
             values = tuple(dict.fromkeys(map(float, getattr(self, name))))
             if not values:

@@ -64,7 +64,7 @@ class Compared:
 
     def stages(self, status: str) -> dict[str, str]:
         """As `Comparison.progress`, while the comparison has that status; nothing is read."""
-        return stages(self.comparison.names(), self.ended, status)
+        return stages(self.comparison.names(), self.ended, status, self.job.launch)
 
     @property
     def compared(self) -> list[str]:

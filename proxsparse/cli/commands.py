@@ -69,6 +69,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def _add(arguments: argparse.Namespace, values: dict) -> int:
     """Add to a comparison, whose settings stay what they are."""
+    launch = values.pop("launch", None)
     fixed = [f"--{name.replace('_', '-')}" for name in values if name not in ADDED]
     fixed += ["--out"] if arguments.out is not None else []
     if fixed:
@@ -77,6 +78,8 @@ def _add(arguments: argparse.Namespace, values: dict) -> int:
         )
     run = Run(arguments.add_to)
     add_to_comparison(run, **values)
+    if launch is not None:
+        set_launch(run, launch)
     return start(run, arguments)
 
 

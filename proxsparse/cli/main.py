@@ -170,6 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
         "(pip install 'proxsparse[eval]')",
     )  # fmt: skip
     add_further_texts(compare, f"{EVALUATE_ON} ({DEFAULT_TEXTS})")
+    add_launch(compare, "so many processes measure, each with the whole model on a GPU of its own (default 1)")
     add_worker(compare)
     add_json(compare)
     add_settings(compare, CompareJob, "the comparison")
@@ -204,6 +205,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="work on a sweep that another worker began, here or on another machine: its directory, or its storage; --model and "
         "--corpus say where they lie on this machine",
     )  # fmt: skip
+    add_launch(sweep, "so many processes try settings, each with the whole model on a GPU of its own (default 1)")
     add_preset(sweep)
     add_worker(sweep)
     add_json(sweep)

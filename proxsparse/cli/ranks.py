@@ -34,6 +34,11 @@ def work_as_rank(made: Callable[[], Run], as_json: bool) -> int:
             return 2
         return 0
     run = made()
+    if run.kind != "learn":
+        raise ProxSparseError(
+            f"Run {run.id} is of the kind {run.kind!r}, and torchrun's processes share one model that learns: resume it without torchrun, "
+            "with --launch."
+        )
     set_launch(run, int(os.environ["WORLD_SIZE"]))
     tell("run", str(run.path.resolve()))
     work(run.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from proxsparse.cli import commands
 from proxsparse.cli.settings import job_from
@@ -13,7 +14,8 @@ from proxsparse.runs import Run, Sweep, new_run_path
 from proxsparse.runs.readers.sweep import check_plan, require_optuna
 from proxsparse.settings import given_settings
 
-HERE = ("model", "corpus", "device")  # what may be another on every machine
+PLACES = ("model", "corpus")
+HERE = (*PLACES, "device", "launch")  # what may be another on every machine
 
 
 def sweep(arguments: argparse.Namespace) -> int:
@@ -24,11 +26,12 @@ def sweep(arguments: argparse.Namespace) -> int:
 
 def begun(arguments: argparse.Namespace, name: str) -> dict:
     """What run.json of a new sweep holds."""
-    given = vars(arguments)
+    given = dict(vars(arguments))
     values = given_settings(SweepPlan, given)
     values.pop("windows", None)  # the held-out ones, of the job
     values |= {"windows": arguments.set_apart} if "set_apart" in arguments else {}
-    plan, job = SweepPlan(**values), job_from(arguments)
+    given.pop("launch", None)  # of the plan: one process works on a trial
+    plan, job = SweepPlan(**values), job_from(argparse.Namespace(**given))
     check_plan(plan, job)
     study = {"name": arguments.study or name, "storage": arguments.storage and _place(arguments.storage)}
     return {"sweep": job.to_dict(), "plan": plan.to_dict(), "study": study}
@@ -52,8 +55,9 @@ def joined(arguments: argparse.Namespace) -> dict:
     else:
         place, name = _place(arguments.join), arguments.study
     name, job, plan = asked_of(place, name)
-    here = {each: value if each == "device" else absolute(value) for each, value in given.items() if each in HERE}
-    job = LearnJob.from_dict(job.to_dict() | {"device": None} | here)
+    here = {"device": given.get("device")} | {each: absolute(given[each]) for each in PLACES if each in given}
+    job, plan = LearnJob.from_dict(job.to_dict() | here), dataclasses.replace(plan, launch=given.get("launch", 1))
+    check_plan(plan, job)
     return {
         "sweep": job.to_dict(), "plan": plan.to_dict(), "study": {"name": name, "storage": place, "joined": True},
     }  # fmt: skip

@@ -11,7 +11,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from proxsparse.config import LearnConfig, LearnJob
+from proxsparse.config import LearnConfig, LearnJob, check_launch
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path, why_not_written, write_json
 from proxsparse.runs.checkpoints.places import share
@@ -35,6 +35,7 @@ FIXED = (
     "model", "corpus", "length", "context", "bos", "live_windows", "history_blocks", "tile_rows", "tile_columns", "n", "m", "metric",
     "metric_windows", "memory",
 )  # fmt: skip
+LAUNCHED = ("job", "compare", "plan")  # where run.json says how many processes work
 CARRIED_OVER = ("layers.json", "steps.jsonl", "layers.jsonl", "perplexity.jsonl")
 
 
@@ -80,12 +81,18 @@ def start(run: RunDirectory) -> subprocess.Popen:
 
 
 def set_launch(run: RunDirectory, count: int) -> None:
-    """Let so many processes share the model of a run that learns, from the next start on. Raises ProxSparseError for a number that
-    cannot be, and for another kind of run."""
+    """Let so many processes work on a run from the next start on: share the model of one that learns; each with the whole model, measure
+    methods, or try settings. Raises ProxSparseError for a number that cannot be, and for another kind of run."""
     header = run.header()
-    if "job" not in header:
-        raise ProxSparseError(f"Run {run.id} does not learn, and one process works on it: leave --launch out.")
-    header["job"] = LearnJob.from_dict(header["job"] | {"launch": count}).to_dict()
+    asked = next((header[name] for name in LAUNCHED if name in header), None)
+    if asked is None:
+        raise ProxSparseError(
+            f"One process works on run {run.id}, which is of the kind {run.kind!r}: leave --launch out."
+        )
+    asked["launch"] = count
+    check_launch(count, (run.asked() or {}).get("device"))
+    if "job" in header:
+        LearnJob.from_dict(header["job"])  # not every memory plan is shared
     write_json(run.path / "run.json", header)
 
 

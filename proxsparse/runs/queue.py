@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from proxsparse.config import MOST_PROCESSES
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs.directory import RunDirectory
 from proxsparse.runs.lock import held, is_held
@@ -58,29 +59,34 @@ def device_of(run: RunDirectory) -> str | None:
     return "cuda-0" if name == "cuda" else name
 
 
+def devices_of(run: RunDirectory) -> list[str]:
+    """All devices that a run works on, in their order: a GPU for each of its processes, or the one of `device_of`; none for kinds that do
+    not wait."""
+    first = device_of(run)
+    if first is None:
+        return []
+    launch = (run.header().get("plan") or run.asked() or {}).get("launch")
+    several = first.startswith("cuda") and isinstance(launch, int) and 1 < launch <= MOST_PROCESSES
+    return [f"cuda-{number}" for number in range(launch)] if several else [first]
+
+
 @contextmanager
 def turn(run: RunDirectory, wait: Wait) -> Iterator[None]:
-    """Hold a place on the run's device while open; first wait until one is free and nobody who came earlier waits."""
-    device = device_of(run)
-    if device is None:
-        yield
-        return
-    folder, slots = _folder(run, device), range(workers_at_a_time())
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as place:
-        with _ticket(folder, run.id) as ticket:
-            while not (
-                (ahead := _waiting(folder, before=ticket.name)) == [] and _take_a_slot(folder, slots, run.id, place)
-            ):
-                wait(_working(folder) + ahead)
-                time.sleep(POLL_SECONDS)
+    """Hold a place on each of the run's devices while open; first wait until one is free there and nobody who came earlier waits."""
+    with ExitStack() as places:
+        for device in devices_of(run):  # all runs in the same order, so that no two wait for each other
+            folder = _folder(run, device)
+            folder.mkdir(parents=True, exist_ok=True)
+            with _ticket(folder, run.id) as ticket:
+                while (ahead := _waiting(folder, before=ticket.name)) or not _take_a_slot(folder, run.id, places):
+                    wait(_working(folder) + ahead)
+                    time.sleep(POLL_SECONDS)
         yield
 
 
 def waiting_behind(run: RunDirectory) -> list[str]:
-    """The runs that wait for the device which `run` works on, in their order."""
-    device = device_of(run)
-    return [] if device is None else _waiting(_folder(run, device))
+    """The runs that wait for the devices which `run` works on, in their order."""
+    return [each for device in devices_of(run) for each in _waiting(_folder(run, device))]
 
 
 def _folder(run: RunDirectory, device: str) -> Path:
@@ -119,11 +125,11 @@ def _working(folder: Path) -> list[str]:
     return [_name_in(path) for path in sorted(folder.glob("slot-*")) if is_held(path)]
 
 
-def _take_a_slot(folder: Path, slots: range, id: str, place: ExitStack) -> bool:
-    for number in slots:
+def _take_a_slot(folder: Path, id: str, places: ExitStack) -> bool:
+    for number in range(workers_at_a_time()):
         slot = folder / f"slot-{number}"
         try:
-            place.enter_context(held(slot))
+            places.enter_context(held(slot))
         except BlockingIOError:
             continue
         slot.write_text(id, encoding="utf-8")

@@ -10,8 +10,9 @@ from made_runs import made_run
 from test_workers import new_run, one_thread, stop  # noqa: F401
 from waiting import until
 
-from proxsparse import LearnJob, ProxSparseError, Run
+from proxsparse import CompareJob, LearnJob, ProxSparseError, Run
 from proxsparse.cli.main import main
+from proxsparse.config import SweepPlan
 from proxsparse.runs import queue
 
 
@@ -94,6 +95,25 @@ def test_another_device_is_another_queue(runs, tmp_path):
         queue.device_of(Run.create_kind("sweep", {"sweep": LearnJob(device="cuda").to_dict()}, tmp_path / "sweep"))
         == "cuda-0"
     )
+
+
+def test_a_run_of_several_processes_holds_all_their_gpus(tmp_path):
+    second, third = (made_run(tmp_path / device, device=device) for device in ("cuda:1", "cuda:2"))
+    compared = Run.create_kind(
+        "compare", {"compare": CompareJob(launch=2, device="cuda").to_dict()}, tmp_path / "compared"
+    )
+    job, plan = LearnJob(device="cuda"), SweepPlan(launch=2)
+    swept = Run.create_kind("sweep", {"sweep": job.to_dict(), "plan": plan.to_dict()}, tmp_path / "swept")
+    for run in (made_run(tmp_path / "shared", device="cuda", launch=2), compared, swept):
+        assert queue.devices_of(run) == ["cuda-0", "cuda-1"]
+        with queue.turn(run, gives_up), queue.turn(third, gives_up), pytest.raises(Enough, match=run.id):
+            queue.turn(second, gives_up).__enter__()
+        with queue.turn(second, gives_up):
+            with pytest.raises(Enough, match="cuda:1"):
+                queue.turn(run, gives_up).__enter__()
+            assert queue.waiting_behind(second) == [], "who gave up has let go of the first, too"
+    on_cpu = Run.create_kind("compare", {"compare": CompareJob(launch=2, device="cpu").to_dict()}, tmp_path / "on-cpu")
+    assert queue.devices_of(on_cpu) == ["cpu"]
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "", "9" * 30, "²"])

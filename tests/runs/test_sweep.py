@@ -187,7 +187,7 @@ def test_a_sampler_stays_within_the_ranges_and_a_resumed_one_chooses_the_same(
     take, count = SweepJobWorker.take, itertools.count()
 
     def take_then(self, trial):
-        take(self, trial)
+        yield from take(self, trial)
         if next(count) % 5 == 4:
             other.send("stop")
 

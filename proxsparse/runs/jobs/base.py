@@ -39,9 +39,11 @@ def require_same_text(run: Run, text) -> None:
 
 class Job:
     """A job that can be paused, resumed and stopped. A kind of run gives `work`, and `stop` where there is something to
-    save; both happen in the worker's process. label: what of several things is worked on, said with the progress."""
+    save; both happen in the worker's process. label: what of several things is worked on, said with the progress. own_device: of one
+    of several processes, in place of the job's."""
 
     label = ""
+    own_device: str | None = None
 
     def __init__(self, run: Run, recorder: Recorder):
         self.run, self.recorder = run, recorder

@@ -1,5 +1,5 @@
-"""Comparing methods, runs and sparse checkpoints, in a process of its own: each in turn on one model, then what needs
-them all.
+"""Comparing methods, runs and sparse checkpoints, in a process of its own: each in turn on one model, or several at a time on as many,
+then what needs them all.
 
 What a method has given is kept in `results/<name>/` as soon as it is whole, so that a comparison that was stopped, or
 lost its worker, goes on with the next method.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from proxsparse.errors import DivergedError, ProxSparseError
 from proxsparse.files import read_json, write_json, written_whole
 from proxsparse.memory import begin_peak, peak_bytes
 from proxsparse.runs.jobs.base import Job
+from proxsparse.runs.jobs.side_by_side import Work, devices_of, one, processes
 from proxsparse.runs.readers.comparison import JUDGED_FILE, Comparison, check_masks, check_runs
 from proxsparse.runs.readers.zero_shot import TASKS_FILE
 from proxsparse.runs.recorder import describe_device
@@ -33,8 +34,12 @@ ERROR_WINDOWS = 8  # held-out windows on which the layers' output errors are mea
 class CompareJobWorker(Job):
     """Dense first, then every method and run: its masks, its losses on the held-out windows, its completions."""
 
+    @cached_property
+    def job(self) -> CompareJob:
+        return CompareJob(**self.run.header()["compare"])
+
     def work(self) -> None:
-        self.job = CompareJob(**self.run.header()["compare"])
+        devices_of(self, self.job.launch)  # that there are so many
         waiting = [path for name, path in self.job.run_names().items() if not self.is_measured(name)]
         check_runs(self.job, waiting)  # before anything that takes time
         self.recorder.update(doing=f"loading {self.job.model}", step=0)
@@ -47,27 +52,35 @@ class CompareJobWorker(Job):
 
             self.recorder.update(doing="loading the tasks")
             check_data(self.job.tasks)
-        together = [self.compare_masks]
-        together += [self.judge] if self.judged_on else []
-        together += [self.ask_tasks] if self.job.tasks else []
-        steps = len(self.entries) + len(together)
-        self.recorder.update(status="running", steps=steps)
-        for index, (name, make) in enumerate(self.entries.items()):
-            self.recorder.update(step=index)
-            if not self.is_measured(name):
-                self.try_to_measure(name, make)
-        for index, take in enumerate(together, start=len(self.entries)):
-            self.recorder.update(step=index)
-            take()
+        each = ["judge"] if self.judged_on else []
+        each += ["ask_tasks"] if self.job.tasks else []
+        steps = len(self.entries) + 1 + len(each)
+        self.recorder.update(status="running", step=self.measured(), steps=steps)
+        with processes(self, self.job.launch) as do:
+            do(self.measuring(name) for name in self.entries if not self.is_measured(name))
+            self.recorder.update(step=len(self.entries))
+            do(iter([one("compare_masks")]))
             Comparison(self.run).write_files()
+            for index, take in enumerate(each, start=len(self.entries) + 1):
+                self.recorder.update(step=index)
+                do(one(take, name) for name in Comparison(self.run).results())
+                Comparison(self.run).write_files()
         self.recorder.update(step=steps)
+
+    def measuring(self, name: str) -> Work:
+        yield "try_to_measure", name
+        self.recorder.update(step=self.measured())
+
+    def measured(self) -> int:
+        """How many are measured, or gave no result."""
+        return sum(map(self.is_measured, self.entries))
 
     def load(self) -> None:
         from proxsparse.layers import prunable_layers
         from proxsparse.models.load import load_model
 
         job = self.job
-        self.lm = load_model(job.model, job.device)
+        self.lm = load_model(job.model, self.own_device or job.device)
         self.device = self.lm.model.device
         self.recorder.update(doing=f"reading {job.corpus}", device=describe_device(self.device))
         text = self.lm.windows(job.corpus, job.length, job.context, job.bos, self.progress)
@@ -113,10 +126,10 @@ class CompareJobWorker(Job):
 
     # One method
 
-    def try_to_measure(self, name: str, make: Callable[[], Pruned | None]) -> None:
+    def try_to_measure(self, name: str) -> None:
         """What one method cannot do is kept as its result, and the others go on."""
         try:
-            self.measure(name, make)
+            self.measure(name, self.entries[name])
         except ProxSparseError as error:
             if name == "dense":
                 raise
@@ -227,7 +240,7 @@ class CompareJobWorker(Job):
         """The model under the kept result of a method."""
         return nullcontext() if name == "dense" else self.kept(name).placed_in(self.layers)
 
-    # All of them
+    # When all are there
 
     def compare_masks(self) -> None:
         """What each pair of masks keeps in common, and how far each layer's output is off."""
@@ -253,35 +266,32 @@ class CompareJobWorker(Job):
         found = {"overlap": known["overlap"] | overlaps, "output_error": known["output_error"] | errors}
         write_json(target, found | {"windows": len(windows)})
 
-    def judge(self) -> None:
-        """The losses of every method on every window of the further texts."""
+    def judge(self, name: str) -> None:
+        """The losses of a method on every window of the further texts."""
         from proxsparse.evaluation.perplexity import window_losses
 
-        for name in Comparison(self.run).results():
-            self.label, target = name, self.directory(name) / JUDGED_FILE
-            found = read_json(target, default=[])
-            for text in self.judged_on:
-                if text.sha256 in {entry["sha256"] for entry in found}:
-                    continue
-                entry = {"text": text.name, "sha256": text.sha256, "context": self.job.context}
-                with self.placed(name):
-                    try:
-                        entry["losses"] = window_losses(
-                            self.lm.model, text.windows, progress=partial(self.judging_progress, text.name)
-                        ).tolist()
-                    except DivergedError as error:  # under this mask, on this text: the others go on
-                        entry["error"] = str(error)
-                        self.recorder.event("gave no result", method=name, text=text.name, error=str(error))
-                found.append(entry)
-                write_json(target, found)
+        self.label, target = name, self.directory(name) / JUDGED_FILE
+        found = read_json(target, default=[])
+        for text in self.judged_on:
+            if text.sha256 in {entry["sha256"] for entry in found}:
+                continue
+            entry = {"text": text.name, "sha256": text.sha256, "context": self.job.context}
+            with self.placed(name):
+                try:
+                    entry["losses"] = window_losses(
+                        self.lm.model, text.windows, progress=partial(self.judging_progress, text.name)
+                    ).tolist()
+                except DivergedError as error:  # under this mask, on this text: the others go on
+                    entry["error"] = str(error)
+                    self.recorder.event("gave no result", method=name, text=text.name, error=str(error))
+            found.append(entry)
+            write_json(target, found)
 
-    def ask_tasks(self) -> None:
+    def ask_tasks(self, name: str) -> None:
         from proxsparse.evaluation.zero_shot import accuracies
 
-        for name in Comparison(self.run).results():
-            self.label, target = name, self.directory(name) / TASKS_FILE
-            if target.is_file():
-                continue
+        self.label, target = name, self.directory(name) / TASKS_FILE
+        if not target.is_file():
             with self.placed(name):
                 write_json(target, accuracies(self.lm, self.job.tasks, progress=self.progress))
 

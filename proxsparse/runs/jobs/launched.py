@@ -56,11 +56,15 @@ def lost(count: int, exit_codes: dict[int, int]) -> str:
     }  # so the launcher ends the others
     killed = {rank: code for rank, code in first.items() if code < 0}
     rank, code = min((killed or first or exit_codes).items())
-    how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
     return (
-        f"Process {rank} of {count} (from 0) {how}, and the others with it: see worker.log, and the memory of its device; resume goes on "
-        "from the last checkpoint."
+        f"Process {rank} of {count} (from 0) {how_it_ended(code)}, and the others with it: see worker.log, and the memory of its device; "
+        "resume goes on from the last checkpoint."
     )
+
+
+def how_it_ended(code: int) -> str:
+    """What an exit code says, negative for a signal."""
+    return f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
 
 
 def work_as_rank(path: str, explain_to) -> int:

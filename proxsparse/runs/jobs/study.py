@@ -29,6 +29,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Collection
 from contextlib import contextmanager
 from typing import Any
 
@@ -138,6 +139,7 @@ class Study:
     def _begin(self) -> None:
         """Say what the study is of, and enqueue its trials, as far as that has not been done."""
         plan, job = self.sweep.plan.to_dict(), self.sweep.base.to_dict()
+        del plan["launch"]  # of a machine, not of the study
         asked = {"version": VERSION, "creator": self.me, "job": job, "plan": plan}
         known = self.study.user_attrs.get(ASKED)
         if (known or {}).get("creator", self.me) != self.me or (known is None and self.trials()):
@@ -167,9 +169,12 @@ class Study:
         """How many trials have ended."""
         return sum(trial.state.is_finished() for trial in self.trials())
 
-    def next(self) -> Trial | None:
-        """A trial to work on: one that was cut off, else one that waits. None where there is none; others may be working."""
-        running = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
+    def next(self, in_hand: Collection[int] = ()) -> Trial | None:
+        """A trial to work on: one that was cut off, else one that waits. None where there is none; others may be working. in_hand: the
+        trials on which this worker works already."""
+        running = [
+            trial for trial in self.trials() if trial.state == TrialState.RUNNING and trial.number not in in_hand
+        ]
         for trial in running:
             if trial.user_attrs.get(WORKER) in (self.me, "") or self._is_dead(trial):
                 return self._claimed(Trial(self.study, trial._trial_id))

@@ -6,12 +6,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from proxsparse.config import LearnConfig
 from proxsparse.errors import DivergedError, ProxSparseError
 from proxsparse.files import write_json
 from proxsparse.runs.jobs.base import Job
+from proxsparse.runs.jobs.side_by_side import Work, devices_of, processes
 from proxsparse.runs.readers.judged import with_stderr
 from proxsparse.runs.readers.sweep import TRIALS_FILE, Sweep, require_optuna
 from proxsparse.runs.recorder import describe_device
@@ -24,13 +27,17 @@ DIGITS = 6  # after the point, of a window's loss: less than any error, and a da
 
 
 class SweepJobWorker(Job):
-    """Trial after trial, until all have ended: those of other workers are waited for, and taken over where these die. A sweep that was
-    stopped goes on with the trial that was cut off, at the rung where it was."""
+    """Trial after trial, or several at a time, until all have ended: those of other workers are waited for, and taken over where these
+    die. A sweep that was stopped goes on with the trials that were cut off, at the rung where each was."""
 
-    trial: Trial | None = None
+    in_hand: dict[int, Trial]  # by number: those that are being tried
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        return Sweep(self.run)
 
     def work(self) -> None:
-        self.sweep = Sweep(self.run)
+        self.in_hand = {}
         if self.sweep.is_former:
             raise ProxSparseError(
                 f"Sweep {self.run.id} began with an earlier proxsparse, which halved by rounds and not by Optuna's rungs: read it, and "
@@ -42,7 +49,10 @@ class SweepJobWorker(Job):
 
         try:
             self.study = Study(self.sweep)
+            self.recorder.update(step=self.study.finished(), steps=self.sweep.plan.count)
+            devices_of(self, self.sweep.plan.launch)  # that there are so many
             self.load()
+            self.study.require_same(model=self.run.weights_sha256(), corpus=self.run.corpus()["sha256"])
             self.recorder.update(status="running")
             self.try_all()
         except OptunaError as error:
@@ -58,8 +68,8 @@ class SweepJobWorker(Job):
         from proxsparse.models.load import load_model
 
         base, plan = self.sweep.base, self.sweep.plan
-        self.recorder.update(doing=f"loading {base.model}", step=self.study.finished(), steps=plan.count)
-        self.lm = load_model(base.model, base.device)
+        self.recorder.update(doing=f"loading {base.model}")
+        self.lm = load_model(base.model, self.own_device or base.device)
         self.recorder.update(doing=f"reading {base.corpus}", device=describe_device(self.lm.model.device))
         text = self.lm.windows(base.corpus, base.length, base.context, base.bos, self.progress)
         if len(text.calibration) < plan.windows + base.learn.batch:
@@ -68,32 +78,40 @@ class SweepJobWorker(Job):
                 "text or set fewer apart."
             )
         self.describe(prunable_layers(self.lm.model, base.learn.m), text, self.lm.model)
-        self.study.require_same(model=self.run.weights_sha256(), corpus=text.sha256)
         self.learn_from, self.judge_on = text.calibration[: -plan.windows], text.calibration[-plan.windows :]
 
     def try_all(self) -> None:
         count = self.sweep.plan.count
-        while True:
-            self.write_down()
-            self.trial = self.study.next()
-            if self.trial is not None:
-                with self.study.heard_of(self.trial):
-                    self.take(self.trial)
-                self.trial = None
-                continue
-            finished = self.study.finished()
-            if finished >= count:
-                break
-            self.label = ""
-            self.progress(finished, count, "other workers still try: waiting for trial")
-            time.sleep(LOOK_SECONDS)
+        self.write_down()
+        with processes(self, self.sweep.plan.launch) as do:
+            while True:
+                do(self.claimed())
+                finished = self.study.finished()
+                if finished >= count:
+                    break
+                self.label = ""
+                self.write_down()
+                self.progress(finished, count, "other workers still try: waiting for trial")
+                time.sleep(LOOK_SECONDS)
         if self.sweep.best() is None:
             raise ProxSparseError(
                 f"The loss of every setting ceased to be finite, the lowest learning rate being "
                 f"{min(self.sweep.plan.learning_rates):g}: give lower learning rates."
             )
 
-    def take(self, trial: Trial) -> None:
+    def claimed(self) -> Iterator[Work]:
+        """The trials that there are to take, each claimed when it is asked for."""
+        while (trial := self.study.next(self.in_hand)) is not None:
+            self.in_hand[trial.number] = trial
+            yield self.taken(trial)
+
+    def taken(self, trial: Trial) -> Work:
+        with self.study.heard_of(trial):
+            yield from self.take(trial)
+        del self.in_hand[trial.number]
+        self.write_down()
+
+    def take(self, trial: Trial) -> Work:
         """A run of each rung that it has not reached yet, as long as it is not pruned."""
         lambda1, learning_rate = self.study.values_of(trial)
         known, rungs = self.study.known(trial), self.sweep.steps()
@@ -103,17 +121,12 @@ class SweepJobWorker(Job):
                 config = dataclasses.replace(
                     self.sweep.base.learn, steps=steps, lambda1=lambda1, learning_rate=learning_rate
                 )
-                self.label = (
-                    f"trial {trial.number} ({trial.number + 1} of {self.sweep.plan.count}), λ1 {lambda1:g}, "
-                    f"learning rate {learning_rate:g}, {steps} steps"
-                )
-                began = self.working_seconds
-                losses = self.losses_of(config)
+                losses, seconds = yield "tried", trial.number, config
                 if not self.study.is_mine(trial):
                     self.recorder.event("trial taken over by another worker", trial=trial.number)
                     return
                 known[steps], stderr = with_stderr(losses) if losses else (math.inf, None)
-                about = {"stderr": stderr, "seconds": self.working_seconds - began}
+                about = {"stderr": stderr, "seconds": seconds}
                 about |= {"losses": [round(loss, DIGITS) for loss in losses]} if losses else {}
                 self.study.report(trial, steps, known[steps], about)
                 self.write_down()
@@ -122,6 +135,14 @@ class SweepJobWorker(Job):
             elif known[steps] == math.inf or (following not in known and self.study.is_worse(trial, steps in before)):
                 self.study.end(trial, None)
                 return
+
+    def tried(self, trial: int, config: LearnConfig) -> tuple[list[float] | None, float]:
+        """What `losses_of` finds, and the seconds that it takes."""
+        plan = self.sweep.plan
+        what = f" ({trial + 1} of {plan.count}), λ1 {config.lambda1:g}, learning rate {config.learning_rate:g}"
+        self.label = f"trial {trial}{what if plan.launch == 1 else ''}, {config.steps} steps"
+        began = self.working_seconds
+        return self.losses_of(config), self.working_seconds - began
 
     def losses_of(self, config: LearnConfig) -> list[float] | None:
         """Of every window set apart, under the masks that `config` learns; None when one is not finite."""
@@ -150,5 +171,5 @@ class SweepJobWorker(Job):
         self.recorder.update(step=self.study.finished(), steps=self.sweep.plan.count)
 
     def stop(self) -> None:
-        if self.trial is not None:
-            self.study.release(self.trial)
+        for trial in self.in_hand.values():
+            self.study.release(trial)

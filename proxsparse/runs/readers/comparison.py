@@ -59,7 +59,7 @@ class Comparison:
     def progress(self) -> dict[str, str]:
         """{dense, method, run or checkpoint: measured, failed, working or waiting}, in the order in which they are measured."""
         ended = {name: "failed" if "error" in result else "measured" for name, result in self._found().items()}
-        return stages(self.names(), ended, self.run.state()["status"])
+        return stages(self.names(), ended, self.run.state()["status"], self.job.launch)
 
     def other_texts(self) -> dict[str, str]:
         """{run that learned on another text than this comparison's: that text's name}."""
@@ -244,15 +244,15 @@ class Comparison:
         return in_terminal(self)
 
 
-def stages(names: Iterable[str], ended: Mapping[str, str], status: str) -> dict[str, str]:
-    """{name: measured, failed, working or waiting}: of what has not ended, a comparison at work is at the first.
+def stages(names: Iterable[str], ended: Mapping[str, str], status: str, launch: int = 1) -> dict[str, str]:
+    """{name: measured, failed, working or waiting}: of what has not ended, a comparison at work is at the first, or the first few.
 
-    ended: {name: measured or failed}; status: of the comparison.
+    ended: {name: measured or failed}; status, launch: of the comparison.
     """
-    found, working = {}, status in ("running", "paused")
+    found, free = {}, launch if status in ("running", "paused") else 0
     for name in names:
-        found[name] = ended.get(name) or ("working" if working else "waiting")
-        working = working and name in ended
+        found[name] = ended.get(name) or ("working" if free else "waiting")
+        free -= found[name] == "working"
     return found
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from proxsparse.config import LearnJob, SweepPlan
+from proxsparse.config import LearnJob, SweepPlan, check_launch
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import Tail, read_json, written_whole
 from proxsparse.runs.presets import PRESET_FILE, write_preset
@@ -220,7 +220,9 @@ def _fits(row: Any, steps: tuple[str, ...] = ("trial", "rung", "steps")) -> bool
 
 
 def check_plan(plan: SweepPlan, job: LearnJob) -> None:
-    """Raise ProxSparseError where a sweep cannot be done: there are more halvings than steps to halve, or no Optuna."""
+    """Raise ProxSparseError where a sweep cannot be done: there are more halvings than steps to halve, several processes for one GPU,
+    or no Optuna."""
+    check_launch(plan.launch, job.device)
     least = 2 ** (plan.rungs - 1)
     if job.learn.steps < least:
         raise ProxSparseError(
