@@ -96,10 +96,11 @@ def _nbgrader(name: str, solution: bool) -> NotebookNode:
 
 
 def _slide(cell: NotebookNode) -> str:
-    """A heading begins a slide, one of the third rank a slide below; the rest stands on the slide of its heading."""
+    """A heading begins a slide, one of the third rank a slide below; the rest stands on the slide of its heading. Solutions and
+    their checks stand on none: the class is to find them."""
     if cell.cell_type == "markdown" and (heading := re.match(r"#{1,3} ", cell.source)):
         return "subslide" if heading[0] == "### " else "slide"
-    return "skip" if "setup" in cell.metadata.get("tags", []) else "-"
+    return "skip" if "setup" in cell.metadata.get("tags", []) or "nbgrader" in cell.metadata else "-"
 
 
 def _install_cell(folder: str) -> NotebookNode:

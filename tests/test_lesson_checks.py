@@ -105,6 +105,14 @@ def gain(inside, rest, tokens, balance, multiplies=0.5, reads=9 / 16, together=m
     return (time(inside) + time(rest)) / (time(inside, multiplies, reads) + time(rest))
 
 
+def upwards(x, k):
+    """What comes of updating e_1 before e_2: an entry is taken more than once."""
+    e = [1.0] + [0.0] * k
+    for entry, degree in itertools.product(x.tolist(), range(1, k + 1)):
+        e[degree] += entry * e[degree - 1]
+    return e[k]
+
+
 def lost(before, after):
     return (before & ~after).reshape(len(before), -1, 4).sum(2)
 
@@ -146,6 +154,7 @@ WRONG = [
     (check_02.support_of_three, lambda p: p * math.nan, "a division went wrong"),
     (check_02.symmetric, lambda x, k: x.sum() ** k, "no entry may be taken twice"),
     (check_02.symmetric, lambda x, k: check_02.products(x, k) * math.factorial(k), "counts once"),
+    (check_02.symmetric, lambda x, k: upwards(x, k), "update from e_k down to e_1"),
     (check_02.symmetric, lambda x, k: k, "it is the sum of 4 products of 1 different entries"),
     (check_03.masked_weights, lambda soft, scale, w: under(soft, soft, scale), "not the soft ones"),
     (check_03.masked_weights, lambda soft, scale, w: under(w, w, scale), "the soft weights choose"),

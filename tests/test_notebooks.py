@@ -151,6 +151,7 @@ def test_slides_come_from_the_same_cells(source):
     columns = sum(not cell.source.startswith("###") for cell in headings)
     assert slides.count(first) == len(headings) + columns and len(headings) >= 5
     assert "google.colab" not in slides, "cells that set something up are no slides"
+    assert "SOLUTION" not in slides, "and solutions are for the class to find"
 
 
 def test_every_link_opens_a_notebook_that_is_there():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, combinations_with_replacement
 
 import torch
 from torch import Tensor
@@ -143,6 +143,8 @@ def symmetric(function: Callable) -> None:
             hint = f"it is the sum of {math.comb(len(x), k)} products of {k} different entries each"
             if math.isclose(found, float(x.sum() ** k), rel_tol=1e-4):
                 hint = "no entry may be taken twice in a product"
+            elif math.isclose(found, _with_repetitions(x, k), rel_tol=1e-4):
+                hint = "an entry was taken more than once: update from e_k down to e_1, so that e_(k-1) does not know of it yet"
             elif math.isclose(found, wanted * math.factorial(k), rel_tol=1e-4):
                 hint = "each set of entries counts once, whatever the order"
             raise Wrong(f"e_{k}{numbers(x)} is {wanted:g}, and you have {found:g}: {hint}.")
@@ -150,3 +152,8 @@ def symmetric(function: Callable) -> None:
     if not math.isclose(number(function, ones, 20), math.comb(40, 20), rel_tol=1e-3):
         raise Wrong("On 40 ones e_20 is the number of ways to choose 20 of 40, and you have something else.")
     right("the sum of all products of k entries; seen up to 40 entries, which nobody can list.")
+
+
+def _with_repetitions(x: Tensor, k: int) -> float:
+    """The complete homogeneous symmetric polynomial, in which an entry may be taken again."""
+    return float(sum(math.prod(chosen) for chosen in combinations_with_replacement(x.tolist(), k)))

@@ -49,6 +49,7 @@ figures.mask_tile(
     "soft weight",
     weights=weight.numpy(),
     title="Two rows of eight weights: each group of four keeps two",
+    called="weight",
 )
 
 # %%
@@ -123,6 +124,7 @@ figures.mask_tile(
     "soft weight",
     weights=W[:8, :32].numpy(),
     title=f"A corner of {name}, {W.shape[0]} × {W.shape[1]} weights",
+    called="weight",
 )
 
 # %% [markdown]
@@ -244,7 +246,7 @@ sizes
 # The tensor core never builds the dense row again. For each stored value it picks the input that the position names, multiplies, and adds.
 
 # %% [markdown]
-# ## Exercise 4: multiply without the zeros
+# ## Exercise 4, if there is time: multiply without the zeros
 #
 # Compute $y = Wx$ from `values` and `positions` alone: half as many products as in the dense row. Column $c$ of `values` belongs to group
 # $\lfloor c/2 \rfloor$, whose inputs are $x_{4g} \dots x_{4g+3}$.

@@ -193,7 +193,7 @@ check_02.best_coordinate(best_coordinate)
 # From there Newton's method, $a \leftarrow a - g(a)/g'(a)$, comes down to the root without ever stepping over it, because $g$ is convex in between.
 
 # %% [markdown]
-# ## Exercise 3: three nonzeros
+# ## Exercise 3, if there is time: three nonzeros
 #
 # `p` holds three magnitudes, the largest first, with λ = 1 absorbed. Return the three $x_i$ of the minimum. It exists for all groups that the check
 # asks about.
@@ -420,7 +420,7 @@ pd.DataFrame(composition).T.rename_axis(columns="nonzeros in a group").style.for
 # $$e_k(\text{set and } x) = e_k(\text{set}) + x \, e_{k-1}(\text{set}), \qquad e_0 = 1.$$
 
 # %% [markdown]
-# ## Exercise 5: elementary symmetric polynomials
+# ## Exercise 5, if there is time: elementary symmetric polynomials
 #
 # Return $e_k$ of a tensor of numbers, in about $k$ times as many operations as it has entries.
 #

@@ -299,7 +299,7 @@ figures.flips(example_steps, sum(layer.numel for layer in layers.values()))
 # The result differs from the start in a few groups only. Which ones?
 
 # %% [markdown]
-# ## Exercise 3: group by group
+# ## Exercise 3, if there is time: group by group
 #
 # Two masks of one layer, boolean (rows, columns), each with two of every four kept. How many weights did each group exchange: 0, 1 or 2? Return whole
 # numbers (rows, columns / 4).

@@ -237,7 +237,7 @@ def pack(weight, kept):
 check_06.pack(pack)
 
 # %% [markdown]
-# ## Exercise 3: unpack
+# ## Exercise 3, if there is time: unpack
 #
 # And back: from `values` (rows, columns / 2) and `bits` (rows, columns / 8) the weights (rows, columns), with their zeros.
 #

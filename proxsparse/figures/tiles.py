@@ -41,6 +41,7 @@ def mask_tile(
     corner: tuple[int, int] = (0, 0),
     chosen: tuple[int, int] | None = None,
     title: str = "",
+    called: str = "soft weight",
 ) -> go.Figure:
     """A piece of a layer weight by weight, with the borders of the groups.
 
@@ -53,7 +54,7 @@ def mask_tile(
     coloring : str
         One of `COLORINGS`.
     weights : ndarray, optional
-        (rows, columns), the soft weights in the metric: needed to colour by them, shown under the pointer.
+        (rows, columns), such as the soft weights in the metric: needed to colour by them, shown under the pointer.
     other : ndarray, optional
         Bool (rows, columns), the mask to compare with; needed for that colouring.
     corner : (int, int)
@@ -62,6 +63,8 @@ def mask_tile(
         Row in the layer and group in that row: framed.
     title : str
         What is shown, and when.
+    called : str
+        What `weights` are, beside the scale of colours and under the pointer.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def mask_tile(
     groups = np.broadcast_to(x // m, kept.shape)
     text = np.where(kept, "kept", "dropped").astype(object)
     if weights is not None:
-        text = text + np.array([[f", soft weight {value:+.3g}" for value in line] for line in weights], dtype=object)
+        text = text + np.array([[f", {called} {value:+.3g}" for value in line] for line in weights], dtype=object)
     cells = {
         "type": "heatmap", "x": x, "y": y, "customdata": groups, "text": text, "xgap": 1, "ygap": 1,
         "hovertemplate": "row %{y}, column %{x} (group %{customdata})<br>%{text}<extra></extra>",
@@ -81,7 +84,7 @@ def mask_tile(
     if coloring == "soft weight" and weights is not None:
         most = float(np.abs(weights).max()) or 1.0
         scale = [(0, RED), (0.5, "rgba(128,128,128,0.12)"), (1, BLUE)]
-        cells |= {"z": weights, "zmin": -most, "zmax": most, "colorscale": scale, "colorbar": color_bar("soft weight")}
+        cells |= {"z": weights, "zmin": -most, "zmax": most, "colorscale": scale, "colorbar": color_bar(called)}
         dropped_rows, dropped_columns = np.nonzero(~kept)
         named = [{
             "type": "scatter", "x": x[dropped_columns], "y": y[dropped_rows], "mode": "markers", "name": "dropped",
