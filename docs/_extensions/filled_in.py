@@ -1,5 +1,5 @@
 """Fills `<!-- commands -->`, `<!-- settings of NAME -->`, `<!-- presets -->` and `<!-- lessons -->` in a page with what the program, or
-the list of the lessons, says itself."""
+the list of the lessons, says itself. Leaves out what concerns the file alone: notes that begin with "> Read as a file", links to notebooks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from proxsparse.cli.main import build_parser
 from proxsparse.settings import Setting, settings_of
 
 MARK = re.compile(r"<!-- (commands|presets|lessons|settings of (\w+)) -->")
+ONLY_IN_THE_FILE = re.compile(
+    r"^> Read as a file .*\n(?:> .*\n)*\n", re.MULTILINE
+)  # what a code host shows, and the site need not say
+NOTEBOOKS = re.compile(r"\[([^\]]+)\]\((?:\.\./)*notebooks\b[^)]*\)")  # links to what is no page of the site
 LESSONS = Path(__file__).parents[2] / "notebooks" / "README.md"
 CONFIGURATIONS = {
     "Limits": Limits,
@@ -23,6 +27,7 @@ CONFIGURATIONS = {
 
 
 def fill(app, page: str, source: list[str]) -> None:
+    source[0] = NOTEBOOKS.sub(r"\1", ONLY_IN_THE_FILE.sub("", source[0]))
     makers = {"commands": commands, "presets": presets, "lessons": lessons}
     source[0] = MARK.sub(lambda mark: settings(CONFIGURATIONS[mark[2]]) if mark[2] else makers[mark[1]](), source[0])
 
