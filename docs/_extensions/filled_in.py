@@ -1,5 +1,5 @@
 """Fills `<!-- commands -->`, `<!-- settings of NAME -->`, `<!-- presets -->` and `<!-- lessons -->` in a page with what the program, or
-the list of the lessons, says itself. Leaves out what concerns the file alone: notes that begin with "> Read as a file", links to notebooks."""
+the list of the lessons, says itself. Notes that begin with "> Read as a file", and links to notebooks, are for code hosts and left out."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _plainly(value) -> str:
 def _row(setting: Setting) -> str:
     cells = (
         f"`--{setting.flag}`",
-        "" if setting.default is None else f"{_plainly(setting.default)} {setting.unit}",
+        "" if setting.default is None else setting.with_unit(_plainly(setting.default)),
         ", ".join(f"`{choice}`" for choice in setting.choices)
         or {"switch": "on or off"}.get(setting.kind, setting.kind),
         setting.help,
