@@ -5,7 +5,7 @@ import re
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
 
-BAR = re.compile(r"<mo\b([^>]*)>(&#x0007C;|&#x02016;)</mo>")  # of a magnitude or a norm, written \lvert … \rvert
+BAR = re.compile(r"<mo\b[^>]*>(&#x0007C;|&#x02016;)</mo>")  # of a magnitude or a norm, written \lvert … \rvert
 
 
 def write_inline(writer, node):
@@ -19,8 +19,8 @@ def write_block(writer, node):
 
 
 def _formula(latex: str, display: str) -> str:
-    """With no space at either side of a bar: a browser cannot know which one opens."""
-    return BAR.sub(r'<mo\1 lspace="0" rspace="0">\2</mo>', convert(latex, display=display))
+    """With bars as high as a letter and no space at either side: a browser cannot know which one opens."""
+    return BAR.sub(r'<mo stretchy="false" lspace="0" rspace="0">\1</mo>', convert(latex, display=display))
 
 
 def setup(app):
