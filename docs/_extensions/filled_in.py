@@ -15,9 +15,8 @@ from proxsparse.cli.main import build_parser
 from proxsparse.settings import Setting, settings_of
 
 MARK = re.compile(r"<!-- (commands|presets|lessons|settings of (\w+)) -->")
-ONLY_IN_THE_FILE = re.compile(
-    r"^> Read as a file .*\n(?:> .*\n)*\n", re.MULTILINE
-)  # what a code host shows, and the site need not say
+# What a code host shows, and the site need not say.
+ONLY_IN_THE_FILE = re.compile(r"^> Read as a file .*\n(?:> .*\n)*\n", re.MULTILINE)
 NOTEBOOKS = re.compile(r"\[([^\]]+)\]\((?:\.\./)*notebooks\b[^)]*\)")  # links to what is no page of the site
 LESSONS = Path(__file__).parents[2] / "notebooks" / "README.md"
 CONFIGURATIONS = {
