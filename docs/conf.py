@@ -17,6 +17,7 @@ extensions = [
     "docstrings",
     "filled_in",
     "mathml",
+    "pictures",
     "table_columns",
     "table_numbers",
 ]

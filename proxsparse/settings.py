@@ -57,6 +57,10 @@ class Setting:
         """As messages and the command line call it: `learning-rate`."""
         return self.name.replace("_", "-")
 
+    def with_unit(self, shown: str) -> str:
+        """A value, as it is shown, with its unit, which is in the plural and left out beside 1."""
+        return f"{shown} {self.unit}" if self.unit and shown != "1" else shown
+
 
 def setting(default: Any, help: str, unit: str = "", **bounds: float) -> Any:
     """A field of a configuration. bounds: `gt`, `ge`, `le` of pydantic's Field."""

@@ -1,5 +1,5 @@
 """Fills `<!-- commands -->`, `<!-- settings of NAME -->`, `<!-- presets -->` and `<!-- lessons -->` in a page with what the program, or
-the list of the lessons, says itself."""
+the list of the lessons, says itself. Notes that begin with "> Read as a file", and links to notebooks, are for code hosts and left out."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from proxsparse.cli.main import build_parser
 from proxsparse.settings import Setting, settings_of
 
 MARK = re.compile(r"<!-- (commands|presets|lessons|settings of (\w+)) -->")
+# What a code host shows, and the site need not say.
+ONLY_IN_THE_FILE = re.compile(r"^> Read as a file .*\n(?:> .*\n)*\n", re.MULTILINE)
+NOTEBOOKS = re.compile(r"\[([^\]]+)\]\((?:\.\./)*notebooks\b[^)]*\)")  # links to what is no page of the site
 LESSONS = Path(__file__).parents[2] / "notebooks" / "README.md"
 CONFIGURATIONS = {
     "Limits": Limits,
@@ -23,6 +26,7 @@ CONFIGURATIONS = {
 
 
 def fill(app, page: str, source: list[str]) -> None:
+    source[0] = NOTEBOOKS.sub(r"\1", ONLY_IN_THE_FILE.sub("", source[0]))
     makers = {"commands": commands, "presets": presets, "lessons": lessons}
     source[0] = MARK.sub(lambda mark: settings(CONFIGURATIONS[mark[2]]) if mark[2] else makers[mark[1]](), source[0])
 
@@ -64,7 +68,7 @@ def _plainly(value) -> str:
 def _row(setting: Setting) -> str:
     cells = (
         f"`--{setting.flag}`",
-        "" if setting.default is None else f"{_plainly(setting.default)} {setting.unit}",
+        "" if setting.default is None else setting.with_unit(_plainly(setting.default)),
         ", ".join(f"`{choice}`" for choice in setting.choices)
         or {"switch": "on or off"}.get(setting.kind, setting.kind),
         setting.help,

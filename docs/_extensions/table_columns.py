@@ -1,4 +1,5 @@
-"""Columns of sentences keep a readable width beside long names; tables of many columns are set closer (`_static/site.css`)."""
+"""Columns of sentences keep a readable width beside long names; tables of many columns are set closer, and those of settings
+are stacked on a phone (`_static/site.css`)."""
 
 import re
 
@@ -12,6 +13,8 @@ def mark(app, tree):
         rows = [list(row.findall(nodes.entry)) for row in table.findall(nodes.row)]
         if max(map(len, rows)) > MANY:
             table["classes"].append("many-columns")
+        if rows[0][0].astext() == "setting":
+            table["classes"].append("settings")
         for column in zip(*rows, strict=True):
             longest = max(len(entry.astext()) for entry in column)
             if longest > SENTENCE:

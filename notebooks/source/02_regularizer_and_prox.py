@@ -92,7 +92,7 @@ figures.regularizer_slice(side.tolist(), side.tolist(), values.numpy(), v.tolist
 # Gradient descent on $\text{loss} + \lambda R$ would jump to and fro over the kinks, and never rest on zero. The **proximal operator** takes the step of
 # $R$ as a small problem of its own, and solves it:
 #
-# $$\operatorname{prox}_{\lambda R}(v) = \arg\min_w \; \tfrac12 \lVert w - v \rVert^2 + \lambda R(w).$$
+# $$\mathrm{prox}_{\lambda R}(v) = \arg\min_w \; \tfrac12 \lVert w - v \rVert^2 + \lambda R(w).$$
 #
 # Stay close to $v$, and have a small $R$; $\lambda$ weighs one against the other. A learning step is then a gradient step of the loss, followed by
 # this. $R$ is a sum over groups, so each group is solved by itself: four unknowns, and at every step a

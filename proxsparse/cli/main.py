@@ -49,8 +49,8 @@ Learn which two of every four weights of a language model to keep, or any n of m
   proxsparse app                             see, tune and do all this in the browser
 """
 DEFAULT_TEXTS = (
-    "default: " + "; ".join(f"{' '.join(texts)} where the corpus is {corpus}" for corpus, texts in JUDGED_BY_DEFAULT.items())
-    + "; else none; without a text: none"
+    "without this flag: " + ", ".join(f"{' and '.join(texts)} for the corpus {corpus}" for corpus, texts in JUDGED_BY_DEFAULT.items())
+    + ", and none for any other; none as well with the flag and no text after it"
 )  # fmt: skip
 EXIT_CODES = (
     "Exit codes: 0 done; 1 not proven (verify), or not equal (bench); 2 bad input or a failed run, with one sentence; "

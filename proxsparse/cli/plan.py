@@ -25,6 +25,11 @@ COLUMNS = {
     "other": "other", "activations": "activations", "logits": "logits", "whole": "whole blocks",
 }  # fmt: skip
 
+IN_LEARN = {
+    "--memory-plan": "--memory-plan lean or full is `--memory lean` or `--memory full` of `proxsparse learn`",
+    "--gpus": "--gpus N is `--launch N` of `proxsparse learn`",
+}  # flags that are proposed, and are called otherwise where one learns
+
 NOTES = (
     "B/weight, masks: a prunable weight takes so many bytes, with two masks of one bit a weight",
     "activations: what a pass keeps, counted by running it on shapes alone: full, of all blocks; lean, or with --recompute, inputs of all "
@@ -44,7 +49,7 @@ def add_plan(add, add_json) -> None:
         "model", metavar="MODEL", help="embedded, a Hub id, a directory, or a config.json; no weights are read"
     )
     verb.add_argument("--gpus", type=int, default=1, metavar="N", help="how many GPUs there are (default 1)")
-    verb.add_argument("--memory", type=float, required=True, metavar="GB", help="of each, in GB (10⁹ bytes)")
+    verb.add_argument("--memory", type=float, required=True, metavar="GB", help="of each GPU, in GB (10⁹ bytes)")
     verb.add_argument(
         "--memory-plan", choices=("full", "lean"), help="what --memory is for `learn` (default: a row for each)"
     )
@@ -100,8 +105,17 @@ def _show(found: dict) -> None:
         if row["fits"] == "no":
             ways = " or ".join(row["instead"]) or "nothing that was tried, up to 256 GPUs: choose a smaller model"
             print(f"does not fit: {row['memory']}, loss at {row['loss_at']}, GPUs {row['gpus']}; what would: {ways}")
+    _in_learn(rows)
     _speed(found["step"])
     _kernels(found["kernels"])
+
+
+def _in_learn(rows: list[dict]) -> None:
+    """What `learn` calls the flags that were proposed."""
+    proposed = " ".join(way for row in rows for way in row["instead"]).split()
+    names = [name for flag, name in IN_LEARN.items() if flag in proposed]
+    if names:
+        print("; ".join(names))
 
 
 def _model(model: dict) -> None:

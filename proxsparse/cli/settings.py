@@ -28,8 +28,9 @@ def add_settings(parser: argparse.ArgumentParser, config: type, title: str, with
     for name, setting in settings_of(config).items():
         if name in without:
             continue
-        unit = f" {setting.unit}" if setting.unit else ""
-        default = "" if setting.default is None else f" (default {setting.default}{unit})"  # where None, the help tells
+        default = (
+            "" if setting.default is None else f" (default {setting.with_unit(str(setting.default))})"
+        )  # where None, the help tells
         common = {"dest": name, "default": argparse.SUPPRESS, "help": f"{setting.help}{default}".replace("%", "%%")}
         if setting.kind == "switch":
             group.add_argument(f"--{setting.flag}", action=argparse.BooleanOptionalAction, **common)

@@ -77,8 +77,7 @@ def changed_settings(run: Run) -> dict[str, str]:
             value = getattr(given, name)
             if name not in NAMED_APART and value != getattr(usual, name):
                 plain = f"{value:g}" if isinstance(value, float) else str(value)
-                unit = "" if value == 1 else about.unit  # which is in the plural
-                found[name.replace("_", " ")] = f"{plain} {unit}".strip()
+                found[name.replace("_", " ")] = about.with_unit(plain)
     return found
 
 

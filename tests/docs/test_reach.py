@@ -33,6 +33,30 @@ def test_every_page_is_two_clicks_away_and_the_questions_one(start):
     assert away[FAQ] == 1
 
 
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them: punctuation goes, spaces become hyphens."""
+    headings = re.findall(
+        r"^#+ (.*)$",
+        re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE),
+        re.MULTILINE,
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_can_be_read_on_a_code_host(page):
+    """Links to headings lead to one, formulas have no command that GitHub refuses, and what the site's build fills in is announced."""
+    text = page.read_text(encoding="utf-8")
+    for path, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)", text):
+        assert anchor in anchors(page.parent / path if path else page), f"{path}#{anchor}"
+    assert r"\operatorname" not in text
+    if re.search(r"^<!-- \w|^```\{(?:eval-rst|toctree)", text, re.MULTILINE):
+        assert re.search(r"^> Read as a file ", text, re.MULTILINE)
+
+
 def test_every_answer_is_a_short_one_that_leads_on():
     answers = re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", FAQ.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert len(answers) >= 12

@@ -81,8 +81,12 @@ def page(found: dict[str, Family]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _percent(share: float) -> str:
+    return "below 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
+
+
 def _row(family: Family) -> str:
-    left = [f"{reason} ({share:.1%})" for reason, share in sorted(family.left.items(), key=lambda item: -item[1])]
+    left = [f"{reason} ({_percent(share)})" for reason, share in sorted(family.left.items(), key=lambda item: -item[1])]
     if family.unseen:
         left.append(f"pruned by magnitude alone: {family.unseen} layers of experts that no token chose")
     return f"| {family.name} | {family.model} | {family.layers} | {family.pruned:.1%} | {'; '.join(left)} |"

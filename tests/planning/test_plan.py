@@ -47,6 +47,7 @@ def test_llama_2_7b_fits_one_card_of_80_gb_in_the_lean_plan_and_eight_in_the_ful
         rows["full", "masked", 8]["fits"],
     ] == ["no", "yes", "yes"]
     assert "--memory-plan lean" in rows["full", "masked", 1]["instead"]
+    assert f"{rows['lean', 'masked', 1]['total'] / 1e9:.1f}" == "59.1", "as docs/explain/memory.md says"
     full, lean = found["step"]
     tokens, passes = 4096, 4  # forward, twice that for backward, and the teacher's
     matrices = found["model"]["parameters"] - 32000 * 4096
@@ -68,6 +69,18 @@ def test_llama_3_1_70b_is_planned_and_told_what_would_fit(tmp_path, capsys):
     activations = [round(found["parts"]["activations"] / 1e9) for found in (kept, again)]
     assert activations == [148, 12], "as docs/explain/memory.md says"
     assert kept["fits"] == "no" and again["fits"] != "no"
+
+
+def test_flags_that_are_proposed_are_named_as_learn_names_them(capsys):
+    from proxsparse.cli.main import build_parser
+    from proxsparse.cli.plan import IN_LEARN, _in_learn
+
+    _in_learn([{"instead": ["--batch 1", "--recompute"]}, {"instead": []}])
+    assert capsys.readouterr().out == ""
+    _in_learn([{"instead": ["--memory-plan lean"]}, {"instead": ["--memory-plan full --gpus 2"]}])
+    assert capsys.readouterr().out == "; ".join(IN_LEARN.values()) + "\n"
+    learned = build_parser().parse_args(["learn", "--memory", "lean", "--launch", "2"])
+    assert (learned.memory, learned.launch) == ("lean", 2)
 
 
 @pytest.mark.parametrize("memory", ["full", "lean"])
