@@ -28,9 +28,8 @@ def add_settings(parser: argparse.ArgumentParser, config: type, title: str, with
     for name, setting in settings_of(config).items():
         if name in without:
             continue
-        default = (
-            "" if setting.default is None else f" (default {setting.with_unit(str(setting.default))})"
-        )  # where None, the help tells
+        # Where it is None, the help tells what is chosen.
+        default = "" if setting.default is None else f" (default {setting.with_unit(str(setting.default))})"
         common = {"dest": name, "default": argparse.SUPPRESS, "help": f"{setting.help}{default}".replace("%", "%%")}
         if setting.kind == "switch":
             group.add_argument(f"--{setting.flag}", action=argparse.BooleanOptionalAction, **common)

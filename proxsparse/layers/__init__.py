@@ -2,7 +2,8 @@
 
 from proxsparse.layers.find import decoder_blocks, outside_of, prunable_layers
 from proxsparse.layers.layer import PrunableLayer, PrunableLayers, only_these_learn
-from proxsparse.layers.sharded import ShardedLayers, shard_model
+from proxsparse.layers.sharded import ShardedLayers
+from proxsparse.layers.sharding import shard_model
 
 __all__ = [
     "PrunableLayer",

@@ -60,9 +60,8 @@ def read_when_called(module: nn.Module, parameters: list[nn.Parameter]) -> None:
     @functools.wraps(forward)
     def read_and_forward(*args, **kwargs):
         if any(isinstance(value, Tensor) and value.is_meta for value in (*args, *kwargs.values())):
-            raise RuntimeError(
-                "a tensor without values, on the meta device, enters a module"
-            )  # torch would compute garbage
+            # torch would compute garbage
+            raise RuntimeError("a tensor without values, on the meta device, enters a module")
         with in_memory(parameters):
             return forward(*args, **kwargs)
 

@@ -172,9 +172,8 @@ class _Trace(TorchDispatchMode):
     # Tensors
 
     def _node(self, tensor: Tensor) -> Hashable:
-        node = StorageWeakRef(
-            tensor.untyped_storage()
-        )  # its address is not given to another one while this one is kept
+        # Its address is not given to another one while this one is kept.
+        node = StorageWeakRef(tensor.untyped_storage())
         if not tensor.is_floating_point() and not tensor.is_complex():
             self.integers.add(node)
         return node

@@ -48,9 +48,8 @@ def begin_streaming(device: torch.device, states_bytes: int | None = None) -> tu
         raise CannotStreamError("Streaming a model needs the package accelerate: pip install 'proxsparse[stream]'.")
     if states_bytes is None:
         states_bytes = available_bytes(torch.device("cpu")) / 2
-    logging.getLogger("accelerate.big_modeling").setLevel(
-        logging.ERROR
-    )  # that weights stay on disk is what was asked for
+    # That weights stay on disk, of which it warns, is what was asked for.
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
     give_back_at_once()
     streaming = Streaming(device, states_bytes)
     return streaming, {"device_map": {"": "disk"}, "offload_folder": streaming.folder.name}

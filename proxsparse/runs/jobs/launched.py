@@ -51,9 +51,8 @@ def lead(run: Run, recorder: Recorder) -> int:
 
 def lost(count: int, exit_codes: dict[int, int]) -> str:
     """The sentence about processes that ended before their work; exit_codes: of those that did, negative for a signal."""
-    first = {
-        rank: code for rank, code in exit_codes.items() if code != -signal.SIGTERM
-    }  # so the launcher ends the others
+    # By SIGTERM the launcher ends the others.
+    first = {rank: code for rank, code in exit_codes.items() if code != -signal.SIGTERM}
     killed = {rank: code for rank, code in first.items() if code < 0}
     rank, code = min((killed or first or exit_codes).items())
     return (
