@@ -87,10 +87,10 @@ class SweepJobWorker(Job):
             while True:
                 do(self.claimed())
                 finished = self.study.finished()
+                self.write_down()  # what others have found meanwhile, too: the last trial may be theirs
                 if finished >= count:
                     break
                 self.label = ""
-                self.write_down()
                 self.progress(finished, count, "other workers still try: waiting for trial")
                 time.sleep(LOOK_SECONDS)
         if self.sweep.best() is None:
