@@ -1,5 +1,6 @@
 """A run that several processes share: its records, commands, checkpoints, and what becomes of it when one is lost."""
 
+import dataclasses
 import os
 import pickle
 import shutil
@@ -20,7 +21,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.files import read_json, temporaries_in, write_json
 from proxsparse.layers.stored import is_stored
 from proxsparse.runs.jobs.launched import lost
-from proxsparse.runs.jobs.ranks import LeadingJob, load_to_share
+from proxsparse.runs.jobs.ranks import LeadingJob, device_of_rank, load_to_share
 from proxsparse.runs.launch import set_launch
 from proxsparse.runs.manage import size_on_disk
 from proxsparse.runs.prune import bytes_freed, prunable, prune
@@ -104,6 +105,16 @@ def test_it_measures_what_one_process_measures(shared, alone):
 def test_it_says_that_it_keeps_no_history_of_masks(shared):
     events = shared.table("events")
     assert "2 processes share the model" in set(events[events["event"] == "no history of masks"]["why"])
+
+
+def test_every_rank_says_that_there_are_fewer_gpus(job, monkeypatch):
+    """Rank 0 too, whose sentence is the run's."""
+    asked = dataclasses.replace(job(4), device=None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(ProxSparseError, match="launch is 4 and this machine has 2 GPUs: resume with --launch 2"):
+        device_of_rank(asked)
 
 
 WHOLE = "every process loads the whole model"

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from proxsparse.config import LearnJob
-from proxsparse.errors import CannotStreamError, DivergedError, ProxSparseError
+from proxsparse.errors import CannotStreamError, DivergedError
 from proxsparse.evaluation.perplexity import window_losses
 from proxsparse.layers import prunable_layers, shard_model
 from proxsparse.layers.ranks import Ranks
@@ -30,6 +30,7 @@ from proxsparse.progress import Progress, no_progress
 from proxsparse.runs.checkpoints.places import hidden, shared_checkpoint
 from proxsparse.runs.checkpoints.shared import SharedCheckpoints
 from proxsparse.runs.checkpoints.stored import DAMAGE, Stored, StoredFile, StoredParts, opened
+from proxsparse.runs.jobs.devices import devices_of_processes
 from proxsparse.runs.jobs.learn import LearnJobWorker, under
 from proxsparse.runs.recorder import describe_device
 from proxsparse.runs.run import Run
@@ -45,19 +46,12 @@ def join() -> None:
 
 
 def device_of_rank(job: LearnJob) -> torch.device:
-    """Each rank of a machine has a GPU of its own; without GPUs, or where the job asks for the CPU, they share that.
-
-    Raises ProxSparseError where there are fewer GPUs than ranks.
-    """
-    if job.device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    if local >= there:
-        raise ProxSparseError(
-            f"launch is {job.launch} and this machine has {there} GPUs: launch as many processes, or fewer."
-        )
-    torch.cuda.set_device(local)
-    return torch.device("cuda", local)
+    """That of this rank: see `devices_of_processes`. All ranks of a machine raise ProxSparseError where one of them would have none."""
+    devices = devices_of_processes(job.device, int(os.environ.get("LOCAL_WORLD_SIZE", job.launch)))
+    device = torch.device(devices[int(os.environ.get("LOCAL_RANK", 0))])
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def load_to_share(job: LearnJob) -> tuple[LanguageModel, str | None]:
@@ -175,9 +169,8 @@ class LeadingJob(LearnJobWorker):
         tell("begin", None if checkpoint is None else checkpoint[1]["step"])
         self.recorder.update(device=f"{dist.get_world_size()} × {describe_device(device_of_rank(self.job))}")
 
-        def report(
-            done: int, total: int, what: str
-        ) -> None:  # a command must not end what the others are in the middle of
+        def report(done: int, total: int, what: str) -> None:
+            # Commands are not looked at: none must end what the others are in the middle of.
             self.recorder.update(doing=f"{what} {min(done + 1, total)}/{total}")
 
         return LeadingLearner(make_learner(self.model, windows, self.job, layers, checkpoint, report))

@@ -66,19 +66,10 @@ def do_here(job: Job, works: Iterator[Work]) -> None:
 
 
 def devices_of(job: Job, count: int) -> list[str]:
-    """The device of each of `count` processes: a GPU of its own; the CPU for all where there is none, or it was asked for. Raises
-    ProxSparseError where there are fewer GPUs."""
-    import torch
+    """See `devices_of_processes`."""
+    from proxsparse.runs.jobs.devices import devices_of_processes
 
-    asked = job.run.asked()
-    if (asked and asked.get("device") == "cpu") or not torch.cuda.is_available():
-        return ["cpu"] * count
-    there = torch.cuda.device_count()
-    if count > there:
-        raise ProxSparseError(
-            f"launch is {count} and this machine has {there} GPUs: resume with --launch {there}, or fewer."
-        )
-    return [f"cuda:{number}" for number in range(count)]
+    return devices_of_processes((job.run.asked() or {}).get("device"), count)
 
 
 class Helper:
