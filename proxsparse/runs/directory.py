@@ -182,6 +182,11 @@ class RunDirectory:
         return _numbered(self.path / "masks")
 
 
+def launched(header: dict) -> dict | None:
+    """The part of run.json that says, as `launch`, how many processes work on a run; None for kinds on which always one does."""
+    return next((header[name] for name in ("job", "compare", "plan") if name in header), None)
+
+
 def migrated(header: dict) -> dict:
     """`run.json` of an earlier format as version 1 would have written it.
 

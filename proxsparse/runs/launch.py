@@ -16,7 +16,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path, why_not_written, write_json
 from proxsparse.runs.checkpoints.places import share
 from proxsparse.runs.commands import refuse_what_is_done, require, waiting
-from proxsparse.runs.directory import VERSION, RunDirectory
+from proxsparse.runs.directory import VERSION, RunDirectory, launched
 from proxsparse.runs.disk import require_room
 from proxsparse.runs.history.reader import carry_over
 from proxsparse.runs.lock import held
@@ -35,7 +35,6 @@ FIXED = (
     "model", "corpus", "length", "context", "bos", "live_windows", "history_blocks", "tile_rows", "tile_columns", "n", "m", "metric",
     "metric_windows", "memory",
 )  # fmt: skip
-LAUNCHED = ("job", "compare", "plan")  # where run.json says how many processes work
 CARRIED_OVER = ("layers.json", "steps.jsonl", "layers.jsonl", "perplexity.jsonl")
 
 
@@ -84,7 +83,7 @@ def set_launch(run: RunDirectory, count: int) -> None:
     """Let so many processes work on a run from the next start on: share the model of one that learns; each with the whole model, measure
     methods, or try settings. Raises ProxSparseError for a number that cannot be, and for another kind of run."""
     header = run.header()
-    asked = next((header[name] for name in LAUNCHED if name in header), None)
+    asked = launched(header)
     if asked is None:
         raise ProxSparseError(
             f"One process works on run {run.id}, which is of the kind {run.kind!r}: leave --launch out."

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from proxsparse.config import MOST_PROCESSES
 from proxsparse.errors import ProxSparseError
-from proxsparse.runs.directory import RunDirectory
+from proxsparse.runs.directory import RunDirectory, launched
 from proxsparse.runs.lock import held, is_held
 
 WORKERS = "PROXSPARSE_WORKERS"  # how many at a time, in the environment of every worker
@@ -65,7 +65,7 @@ def devices_of(run: RunDirectory) -> list[str]:
     first = device_of(run)
     if first is None:
         return []
-    launch = (run.header().get("plan") or run.asked() or {}).get("launch")
+    launch = (launched(run.header()) or {}).get("launch")
     several = first.startswith("cuda") and isinstance(launch, int) and 1 < launch <= MOST_PROCESSES
     return [f"cuda-{number}" for number in range(launch)] if several else [first]
 
