@@ -15,8 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-from nbclient import NotebookClient
-
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))  # editions.py is a script of that folder, not a package
 import editions  # noqa: E402
@@ -25,9 +23,7 @@ import editions  # noqa: E402
 def seconds(source: Path, fast: bool) -> float:
     """Of all cells of a lesson's instructor edition, solutions included."""
     notebook = editions.instructor_edition(source)
-    client = NotebookClient(
-        notebook, timeout=3600, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOKS)}}
-    )
+    client = editions.client(notebook)
     os.environ["FAST"] = "1" if fast else ""
     with client.setup_kernel():
         started = time.perf_counter()

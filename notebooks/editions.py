@@ -119,14 +119,18 @@ def _badges(notebook: str) -> str:
     return f"{links} ({UNPUBLISHED})" if PLACEHOLDER in place else links
 
 
-def run(notebook: NotebookNode) -> None:
-    """Run all cells, in place, and keep what can be read without running: texts, tables, and figures as pictures."""
+def client(notebook: NotebookNode, timeout: int = 1800, **options):
+    """What runs a lesson's cells, in a kernel of its own and in the lessons' folder. timeout: of a
+    cell, in seconds. options: of `nbclient.NotebookClient`."""
     from nbclient import NotebookClient
 
-    NotebookClient(
-        notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(HERE)}},
-        coalesce_streams=True, store_widget_state=False,
-    ).execute()  # fmt: skip
+    place = {"metadata": {"path": str(HERE)}}
+    return NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=place, **options)
+
+
+def run(notebook: NotebookNode) -> None:
+    """Run all cells, in place, and keep what can be read without running: texts, tables, and figures as pictures."""
+    client(notebook, coalesce_streams=True, store_widget_state=False).execute()
     with _browser():
         _freeze(notebook)
 

@@ -11,7 +11,6 @@ import editions
 import jupytext
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from nbconvert import SlidesExporter
 
 import proxsparse
@@ -58,7 +57,7 @@ def test_a_lesson_runs_every_gap_fails_and_every_solution_passes(source, monkeyp
     monkeypatch.setenv("FAST", "1")
     notebook = editions.instructor_edition(source)
     gaps = {cell.id: cell for cell in editions.student_edition(notebook).cells}
-    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}})
+    client = editions.client(notebook, timeout=600)
     said = []
     with client.setup_kernel():
         for index, cell in enumerate(notebook.cells):
