@@ -365,9 +365,8 @@ class CompareJob:
     prompts: tuple[str, ...] = PROMPTS
     tasks: tuple[str, ...] = ()  # of EleutherAI's lm-eval, by name or as the path of a .yaml file
     evaluate_on: tuple[str, ...] | None = None  # EVALUATE_ON; None: the default of the calibration text
-    launch: pydantic.StrictInt = (
-        1  # processes that measure, each with the whole model, one a GPU; not on the page's form
-    )
+    # Processes that measure, each with the whole model, one a GPU; not on the page's form.
+    launch: pydantic.StrictInt = 1
 
     def __post_init__(self):
         check_launch(self.launch, self.device)
@@ -437,9 +436,8 @@ class SweepPlan:
     )
     lambdas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
-    launch: pydantic.StrictInt = (
-        1  # processes that try settings, each with the whole model, one a GPU; not on the page's form
-    )
+    # Processes that try settings, each with the whole model, one a GPU; not on the page's form.
+    launch: pydantic.StrictInt = 1
 
     def __post_init__(self):
         check_launch(self.launch)
