@@ -114,7 +114,7 @@ class LearnScreen:
                     )  # fmt: skip
                     parts["delay"] = gr.Dropdown(
                         [(label, seconds) for seconds, label in PACES.items()], value=0.0, label="Slow motion", interactive=False,
-                        info="the run rests between two halves, whoever looks", min_width=180, elem_id="delay",
+                        info="the run rests between two halves, for all who watch it", min_width=180, elem_id="delay",
                     )  # fmt: skip
                 parts["tiles"] = gr.HTML(elem_id="tiles")
                 parts["result"] = gr.HTML(elem_id="result")
