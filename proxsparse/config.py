@@ -151,8 +151,8 @@ class LearnConfig:
     )
     memory: Literal["auto", "full", "lean"] = setting(
         "auto",
-        "full: 20 bytes a prunable weight of a bf16 model; lean: 8, as bf16 with stochastic rounding, and each block "
-        "computed twice; auto: lean where a GPU has no room for full",
+        "full: 20 bytes a prunable weight of a bf16 model; lean: 8, or 12 on several GPUs together, as bf16 with stochastic rounding, and "
+        "each block computed twice; auto: lean where a GPU has no room for full",
     )
     recompute: bool = setting(
         False,
@@ -229,11 +229,6 @@ class LearnJob:
     def __post_init__(self):
         object.__setattr__(self, "evaluate_on", checked_texts(self.corpus, self.evaluate_on))
         check_launch(self.launch, self.device)
-        if self.launch > 1 and self.learn.memory == "lean":
-            raise ProxSparseError(
-                "memory lean is for one process: choose full, which several processes share, and recompute where activations are large, "
-                "or launch 1."
-            )
         if self.track not in (None, *TRACKERS):
             raise ProxSparseError(f"track is {self.track!r}: choose one of {', '.join(TRACKERS)}.")
 

@@ -40,6 +40,10 @@ class Ranks:
         own = items[self.index :: self.count]
         return (own, len(own) / len(items)) if len(own) else (items[:1], 0.0)
 
+    def own_seed(self, seed: int) -> int:
+        """A seed that no other rank has, and none for another `seed`; `seed` itself where this process is alone."""
+        return seed * self.count + self.index
+
     def first_of(self, size: int) -> int:
         """Where this rank's part of a dimension begins, as torch.chunk cuts it: the last parts may be shorter, or empty."""
         return min(self.index * -(-size // self.count), size)

@@ -31,6 +31,7 @@ class FullUpdate:
     """See `proxsparse.learning.update.Update`. make_optimizer: takes the place of AdamW."""
 
     memory = "full"
+    recompute = False  # whether blocks are computed again whatever the configuration says
 
     def __init__(
         self,
@@ -57,16 +58,19 @@ class FullUpdate:
         """See `Update`."""
         self.optimizer.param_groups[0]["lr"] = learning_rate
         try:
-            again = recomputed(self.model, ()) if self.config.recompute else nullcontext()
+            again = recomputed(self.model, ()) if self.recompute or self.config.recompute else nullcontext()
             with self._gradients_at(loss_weight), again:
                 loss = backward()
             norm = self._clip()
             started = clock(self.device)
             if math.isfinite(loss) and math.isfinite(norm):
-                self.optimizer.step()
+                self._take_step(index)
             return Taken(loss, norm, clock(self.device) - started)
         finally:
             self.optimizer.zero_grad()
+
+    def _take_step(self, index: int) -> None:
+        self.optimizer.step()
 
     @contextmanager
     def _gradients_at(self, loss_weight: LossWeight | None) -> Iterator[None]:
@@ -83,8 +87,13 @@ class FullUpdate:
         """Add the frozen-weight penalty's gradient, and clip. Returns the norm before clipping."""
         if self.config.lambda2 > 0:
             for parameter, original in self.originals.items():
-                penalty = frozen_weight_gradient(parameter, original, self.config.epsilon).mul_(self.config.lambda2)
-                parameter.grad = penalty if parameter.grad is None else parameter.grad.add_(penalty)
+                penalty = frozen_weight_gradient(parameter.float(), original, self.config.epsilon).mul_(
+                    self.config.lambda2
+                )
+                if parameter.grad is None:
+                    parameter.grad = penalty.to(parameter.dtype)
+                else:
+                    parameter.grad.add_(penalty)
         trained = [parameter for parameter in self.originals if parameter.grad is not None]  # an idle expert has none
         norm = self._norm([parameter.grad for parameter in trained])
         if self.config.clip > 0:

@@ -1,16 +1,17 @@
-"""Gradients of several passes, summed in float32."""
+"""Gradients of several passes, summed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 
 @contextmanager
-def summed_gradients(owners: Mapping[nn.Parameter, nn.Parameter]) -> Iterator[None]:
-    """While open, the gradients that arrive are summed in float32 beside the parameters; on leaving they are their owners'.
+def summed_gradients(owners: Mapping[nn.Parameter, nn.Parameter], dtype: torch.dtype = torch.float32) -> Iterator[None]:
+    """While open, the gradients that arrive are summed in `dtype` beside the parameters; on leaving they are their owners'.
 
     owners: {parameter at which a gradient arrives: parameter that it is for}. Both may be one, which may then hold other values in another
     dtype while its gradients arrive. Of a parameter that several ranks share, each has the gradient of its own part.
@@ -24,7 +25,7 @@ def summed_gradients(owners: Mapping[nn.Parameter, nn.Parameter]) -> Iterator[No
         if parameter in sums:
             sums[parameter].add_(gradient)
         else:
-            sums[parameter] = gradient.float()
+            sums[parameter] = gradient.to(dtype)
 
     hooks = [parameter.register_post_accumulate_grad_hook(add) for parameter in owners]
     try:

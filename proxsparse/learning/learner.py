@@ -33,6 +33,7 @@ from proxsparse.learning.ramp import growth_factor
 from proxsparse.learning.report import LayerRow, StepReport, total
 from proxsparse.learning.room import check_room
 from proxsparse.learning.schedule import learning_rate_at, passes_at, seed_at
+from proxsparse.learning.sharded_lean_update import ShardedLeanUpdate
 from proxsparse.learning.sharded_originals import ShardedOriginals
 from proxsparse.learning.sharded_update import ShardedUpdate
 from proxsparse.learning.state import State
@@ -46,6 +47,7 @@ from proxsparse.proximal.counts import Sums, read_sums
 from proxsparse.proximal.operator import prox_and_count_
 
 UPDATES: dict[str, UpdateFactory] = {"full": FullUpdate, "lean": LeanUpdate}
+SHARDED_UPDATES = {"full": ShardedUpdate, "lean": ShardedLeanUpdate}
 MOST_DRIFT = 1e3  # how far weights may move on average, in units of the RMS of all prunable weights
 
 
@@ -146,7 +148,8 @@ class MaskLearner:
             self._read(state)
         try:
             self._take_model(
-                update or (partial(ShardedUpdate, self.originals) if self.sharded else UPDATES[self.memory])
+                update
+                or (partial(SHARDED_UPDATES[self.memory], self.originals) if self.sharded else UPDATES[self.memory])
             )
             if state is not None:
                 saved.check_memory(state, self.memory)
@@ -392,7 +395,8 @@ class MaskLearner:
         """Depends on the position alone, so that a resumed run rounds alike; None where weights are float32."""
         if self.memory == "full":
             return None
-        return (seed_at(self.step_index, self.config) * len(self.layers) + layer) % 2**31
+        seed = seed_at(self.step_index, self.config) * len(self.layers) + layer
+        return self.layers.ranks.own_seed(seed) % 2**31
 
     def _row(self, name: str, sums: Sums) -> LayerRow:
         n, m = self.config.n, self.config.m

@@ -7,6 +7,7 @@ from torch import nn
 from proxsparse.config import LearnConfig
 from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayers
+from proxsparse.layers.sharded import ShardedLayers
 from proxsparse.learning.update import choose_memory, learning_bytes
 from proxsparse.memory import available_bytes
 
@@ -27,7 +28,7 @@ def check_room(config: LearnConfig, model: nn.Module, layers: PrunableLayers, le
     device = next(model.parameters()).device
     plan, free = choose_memory(config, model, layers, device), available_bytes(device)
     weights = sum(parameter.numel() for parameter in layers.parameters())
-    learned = learning_bytes(plan, config.loss_at) * weights
+    learned = learning_bytes(plan, config.loss_at, shared=isinstance(layers, ShardedLayers)) * weights
     if learned > free:
         lean = ", or memory lean" if plan == "full" and config.accumulation == 1 else ""
         raise ProxSparseError(

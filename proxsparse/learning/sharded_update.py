@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from proxsparse.config import LearnConfig
-from proxsparse.learning.full_update import FullUpdate
+from proxsparse.learning.full_update import FullUpdate, MakeOptimizer, adamw
 from proxsparse.learning.gradients import summed_gradients
 from proxsparse.learning.originals import LossWeight
 from proxsparse.learning.sharded_originals import ShardedOriginals
@@ -22,24 +22,31 @@ from proxsparse.learning.sharded_originals import ShardedOriginals
 class ShardedUpdate(FullUpdate):
     """See `proxsparse.learning.update.Update`."""
 
+    learned_in = torch.float32
+
     def __init__(
-        self, held: ShardedOriginals, model: nn.Module, originals: dict[nn.Parameter, Tensor], config: LearnConfig
+        self,
+        held: ShardedOriginals,
+        model: nn.Module,
+        originals: dict[nn.Parameter, Tensor],
+        config: LearnConfig,
+        make_optimizer: MakeOptimizer = adamw,
     ):
         self.held, self.ranks = held, held.layers.ranks
-        super().__init__(model, originals, config)
+        super().__init__(model, originals, config, make_optimizer)
 
     def _become_soft(self, model: nn.Module) -> None:
         for parameter, original in self.originals.items():
-            parameter.data = original.to(torch.float32, copy=True)
+            parameter.data = original.to(self.learned_in, copy=True)
 
     @contextmanager
     def _gradients_at(self, loss_weight: LossWeight | None) -> Iterator[None]:
         owners = {placed: own for own, placed in self.held.layers.model_parameters.items()}
-        with self.held.holding(loss_weight or _soft), summed_gradients(owners):
+        with self.held.holding(loss_weight or _soft), summed_gradients(owners, self.learned_in):
             yield
 
     def _norm(self, gradients: list[Tensor]) -> Tensor:
-        squares = [gradient.square().sum() for gradient in gradients] or [torch.zeros((), device=self.device)]
+        squares = [gradient.float().square().sum() for gradient in gradients] or [torch.zeros((), device=self.device)]
         return self.ranks.sum_(torch.stack(squares).sum()).sqrt()
 
 

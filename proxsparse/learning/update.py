@@ -17,6 +17,9 @@ A masked weight has the dtype in which matrices are multiplied, see `Originals.u
 So a bf16 model takes 20 bytes a prunable weight (18 with the loss at the soft weights), or 8. For Llama-2-7B (6.5 G
 prunable weights) that is 130 GB, or 52 GB, which with 1.1 GB of checkpointed activations at context 4096 leaves room on
 a card of 80 GB.
+
+Several GPUs share every part of this out. They hold masked weights in both plans, because that is what they gather to compute a block, and
+of the lean plan gradients as well, in bf16: 12 bytes a weight, on all of them together.
 """
 
 from __future__ import annotations
@@ -28,7 +31,6 @@ import torch
 from torch import Tensor, nn
 
 from proxsparse.config import LearnConfig
-from proxsparse.errors import ProxSparseError
 from proxsparse.layers import PrunableLayers
 from proxsparse.layers.sharded import ShardedLayers
 from proxsparse.learning.originals import LossWeight
@@ -41,9 +43,9 @@ BYTES = {
 }
 # Of a parameter that is not learned, beside its original, unless that is float32 already.
 OTHERS = {"full": 4, "lean": 0}
-# Of the full plan shared out over several GPUs: every part above is divided by their number. Besides, a GPU holds so many
-# blocks whole, one that computes and one that is fetched ahead, with their gradients, in the dtype of the arithmetic, and
-# everything outside the blocks in float32.
+# On several GPUs, in place of those of one. Besides, a GPU holds so many blocks whole, one that computes and one that is fetched ahead,
+# with their gradients, in the dtype of the arithmetic, and everything outside the blocks in float32.
+SHARED = {"full": {}, "lean": {"gradient": 2, "masked": 2}}
 WHOLE_BLOCKS = 2
 MASKS = 2 / 8  # a prunable weight: the masks at the start and of the last step, one bit each
 ROOM = 0.8  # share of the free memory that weights and state may take; activations need the rest
@@ -91,36 +93,35 @@ weights in the dtype they are learned in."""
 def choose_memory(
     config: LearnConfig, model: nn.Module, layers: PrunableLayers, device: torch.device
 ) -> Literal["full", "lean"]:
-    """`full` or `lean`: what the configuration says, or for `auto` lean where a GPU has no room for full. Raises ProxSparseError for
-    lean where several ranks share the model."""
-    if isinstance(layers, ShardedLayers):
-        if config.memory == "lean":
-            raise ProxSparseError(
-                "memory lean is for one process: choose full, which several processes share, and recompute where activations are large."
-            )
-        return "full"
+    """`full` or `lean`: what the configuration says, or for `auto` lean where a GPU has no room for full. Where several ranks share the
+    model, all of them call it."""
     if config.memory != "auto":
         return config.memory
     if device.type != "cuda" or config.accumulation > 1 or config.precision == "fp32":
         return "full"
     prunable = sum(parameter.numel() for parameter in layers.parameters())
-    everything = sum(parameter.numel() for parameter in model.parameters())
-    others = OTHERS["full"] * (everything - prunable)
-    needed = learning_bytes("full", config.loss_at) * prunable + others
-    return "full" if needed < ROOM * available_bytes(device) else "lean"
+    shared, needed = isinstance(layers, ShardedLayers), 0
+    if not shared:
+        needed += OTHERS["full"] * (sum(parameter.numel() for parameter in model.parameters()) - prunable)
+    needed += learning_bytes("full", config.loss_at, shared=shared) * prunable
+    too_much = torch.tensor(float(needed > ROOM * available_bytes(device)), device=device)
+    return "lean" if layers.ranks.sum_(too_much) else "full"
 
 
-def learning_bytes(memory: str, loss_at: str, arithmetic: int = 2) -> int:
-    """Bytes that a prunable weight takes while it is learned, beside its original; arithmetic: bytes of a number that is
-    multiplied.
+def learning_bytes(memory: str, loss_at: str, arithmetic: int = 2, shared: bool = False) -> int:
+    """Bytes that a prunable weight takes while it is learned, beside its original; see `bytes_by_kind`.
 
     >>> learning_bytes("full", "masked"), learning_bytes("full", "soft"), learning_bytes("lean", "masked")
     (18, 16, 6)
+    >>> learning_bytes("full", "soft", shared=True), learning_bytes("lean", "soft", shared=True)
+    (18, 10)
     """
-    return sum(bytes_by_kind(memory, loss_at, arithmetic).values())
+    return sum(bytes_by_kind(memory, loss_at, arithmetic, shared).values())
 
 
-def bytes_by_kind(memory: str, loss_at: str, arithmetic: int = 2) -> dict[str, int]:
-    """BYTES of a plan, as the loss and the arithmetic have it."""
-    masked = BYTES[memory]["masked"] and (arithmetic if loss_at == "masked" else 0)
-    return BYTES[memory] | {"masked": masked}
+def bytes_by_kind(memory: str, loss_at: str, arithmetic: int = 2, shared: bool = False) -> dict[str, int]:
+    """BYTES of a plan, as the loss and the arithmetic have it. arithmetic: bytes of a number that is multiplied. shared: whether several
+    GPUs share the weights, on all of which together a weight takes so many bytes."""
+    found = BYTES[memory] | (SHARED[memory] if shared else {})
+    masked = found["masked"] and (arithmetic if shared or loss_at == "masked" else 0)
+    return found | {"masked": masked}

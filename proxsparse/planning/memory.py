@@ -14,7 +14,6 @@ from proxsparse.learning.update import MASKS, OTHERS, WHOLE_BLOCKS, bytes_by_kin
 from proxsparse.models.forward import MOST_LOGITS
 from proxsparse.planning.shapes import Shapes
 
-SHARDED = "full"  # the plan that several GPUs can share
 MOST_GPUS = 256  # looked through for the smallest number that fits
 SHORT = 64  # tokens of a window; shorter ones are not proposed
 FLOAT = torch.float32.itemsize
@@ -54,12 +53,14 @@ class Row:
 def row(shapes: Shapes, memory: str, loss_at: str, gpus: int, load: Load, share: float = 1.0) -> Row:
     """What learning takes under one plan. share: of a GPU's tokens of `load`, in proportion to which a pass takes more."""
     load = load.on_each(gpus)
-    at = "masked" if gpus > 1 else loss_at  # the sharded parameter has the dtype of the arithmetic: nothing is cast
-    how = memory, at, load.arithmetic, load.recompute
+    shared, again = gpus > 1, load.recompute or memory == "lean"
+    at = "masked" if shared else loss_at  # the sharded parameter has the dtype of the arithmetic: nothing is cast
+    passed = "full" if shared else memory  # weights stay as they are until the pass is over
+    how = passed, at, load.arithmetic, again
     took = shapes.pass_bytes((load.batch, load.length), *how)
     if share < 1:
         took = shapes.pass_bytes((1, 2), *how).towards(took, share)
-    kinds = bytes_by_kind(memory, at, load.arithmetic.itemsize)
+    kinds = bytes_by_kind(memory, at, load.arithmetic.itemsize, shared)
     weights = shapes.prunable
     masked = kinds["masked"] and kinds["masked"] * weights + (FLOAT - kinds["masked"]) * _not_linear(shapes)
     beside = OTHERS[memory] if shapes.item < FLOAT else 0
@@ -71,12 +72,12 @@ def row(shapes: Shapes, memory: str, loss_at: str, gpus: int, load: Load, share:
         "other": other,
     }  # fmt: skip
     each = {name: size // gpus for name, size in held.items()}
-    gradients, logits = each["gradients"], logits_bytes(shapes, memory, load, share)
+    gradients, logits = each["gradients"], logits_bytes(shapes, passed, load, share)
     at_once = max(took.kept + logits, max(took.kept, gradients) + took.further)
     whole = 0
     if gpus > 1:
         whole = load.arithmetic.itemsize * 2 * WHOLE_BLOCKS * shapes.largest_block + FLOAT * shapes.outside
-    activations = took.kept + (took.further if memory == "lean" or load.recompute else 0)
+    activations = took.kept + (took.further if again else 0)
     parts = each | {"activations": activations, "logits": logits, "whole": whole}
     total = sum(each.values()) - gradients + at_once + whole
     return Row(memory, loss_at, gpus, shapes.item + sum(kinds.values()) + MASKS, parts, total, took.least)
@@ -98,39 +99,37 @@ def logits_bytes(shapes: Shapes, memory: str, load: Load, share: float = 1.0) ->
 def ways_out(shapes: Shapes, found: Row, load: Load, room: float) -> Iterator[str]:
     """What fits where `found` does not, each as what to give in its place; nothing where nothing does."""
 
-    def fits(memory: str, gpus: int, batch: int, length: int, recompute: bool = load.recompute) -> bool:
+    def fits(memory: str, recompute: bool, gpus: int, batch: int, length: int) -> bool:
         each, whole = replace(load, batch=batch).on_each(gpus), load.on_each(gpus)
         share = each.batch * length / (whole.batch * whole.length)
         return row(shapes, memory, found.loss_at, gpus, replace(load, recompute=recompute), share).total <= room
 
-    may_recompute = found.memory == "full" and not load.recompute
-    recomputed = may_recompute and fits("full", found.gpus, load.batch, load.length, recompute=True)
-    if recomputed:
-        yield "--recompute"
-
+    as_it_is = "", found.memory, load.recompute
+    cheaper = []  # other ways of doing the same, the faster one first
+    if found.memory == "full" and not load.recompute:
+        cheaper.append(("--recompute", "full", True))
+    if found.memory == "full" and load.arithmetic != torch.float32:
+        cheaper.append(("--memory-plan lean", "lean", load.recompute))
+    enough = [way for way in cheaper if fits(*way[1:], found.gpus, load.batch, load.length)]
+    yield from (flag for flag, *_ in enough)
     smaller = [(batch, load.length) for batch in range(load.batch - 1, 0, -1)]
     smaller += [
         (1, load.length >> halved) for halved in range(1, load.length.bit_length()) if load.length >> halved >= SHORT
     ]
-    size = next((size for size in smaller if fits(found.memory, found.gpus, *size)), None)
+    size = next((size for size in smaller if fits(*as_it_is[1:], found.gpus, *size)), None)
     if size is not None:
         yield _flags(load, *size).lstrip()
-    may_be_lean = found.memory == "full" and found.gpus == 1 and load.arithmetic != torch.float32
-    if may_be_lean and fits("lean", 1, load.batch, load.length):
-        yield "--memory-plan lean"
     larger = [(load.batch, load.length), *smaller]
     larger = larger[: larger.index(size)] if size is not None else larger  # what fits here needs no more GPUs
-    other = "" if found.memory == SHARDED else f"--memory-plan {SHARDED} "
     best = len(larger), MOST_GPUS
-    for recompute in (load.recompute,) if recomputed or load.recompute else (False, True):
-        size = next((size for size in larger if fits(SHARDED, MOST_GPUS, *size, recompute)), None)
+    for flag, *way in [as_it_is] if enough else [as_it_is, *cheaper]:
+        size = next((size for size in larger if fits(*way, MOST_GPUS, *size)), None)
         if size is None:
             continue
-        gpus = _smallest(lambda gpus, size=size, recompute=recompute: fits(SHARDED, gpus, *size, recompute), found.gpus)
+        gpus = _smallest(lambda gpus, way=way, size=size: fits(*way, gpus, *size), found.gpus)
         if (larger.index(size), gpus) < best:  # a larger pass, or fewer GPUs
             best = larger.index(size), gpus
-            again = "--recompute " if recompute and not load.recompute else ""
-            yield f"{other}{again}--gpus {gpus}{_flags(load, *size)}"
+            yield f"{flag} --gpus {gpus}{_flags(load, *size)}".lstrip()
 
 
 def _flags(load: Load, batch: int, length: int) -> str:

@@ -18,7 +18,7 @@ from proxsparse.export.write import multiply_adds_outside
 from proxsparse.layers import prunable_layers
 from proxsparse.models.language_model import dtype_name
 from proxsparse.models.without_weights import load_without_weights
-from proxsparse.planning.memory import SHARDED, Load, Row, row, ways_out
+from proxsparse.planning.memory import Load, Row, row, ways_out
 from proxsparse.planning.shapes import Shapes
 from proxsparse.planning.step_time import step_flops
 
@@ -37,7 +37,7 @@ def plan_learning(
     name : str
         What `load_model` takes, or a config.json; no weights are read.
     gpus : int
-        How many there are. Several share the full plan, and the windows of a pass.
+        How many there are. Several share the weights, and the windows of a pass.
     memory : float
         Of each, in GB (10⁹ bytes).
     config : LearnConfig
@@ -76,7 +76,7 @@ def plan_learning(
     shapes = Shapes(name, model, prunable_layers(model, config.m))
     load = Load(config.batch, length, config.distill > 0, arithmetic, config.recompute)
     wanted = [(each, at, 1) for each in plans for at in losses]
-    wanted += [(each, at, gpus) for each in plans for at in losses if gpus > 1 and each == SHARDED]
+    wanted += [(each, at, gpus) for each in plans for at in losses if gpus > 1]
     rows = [_told(shapes, row(shapes, *each, load), load, memory * GIGABYTE) for each in wanted]
     return {
         "model": _about(shapes), "gpus": gpus, "memory_gb": memory, "batch": config.batch, "length": length,

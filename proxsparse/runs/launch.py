@@ -90,8 +90,6 @@ def set_launch(run: RunDirectory, count: int) -> None:
         )
     asked["launch"] = count
     check_launch(count, (run.asked() or {}).get("device"))
-    if "job" in header:
-        LearnJob.from_dict(header["job"])  # not every memory plan is shared
     write_json(run.path / "run.json", header)
 
 

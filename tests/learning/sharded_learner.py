@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from proxsparse import LearnConfig, MaskLearner, load_model, prunable_layers
 from proxsparse.layers import ShardedLayers, shard_model
+from proxsparse.models.forward import arithmetic, autocast
 from proxsparse.runs.checkpoints import shared
 from proxsparse.runs.checkpoints.parts import PartsReader
 from proxsparse.runs.checkpoints.stored import Stored, opened
@@ -29,11 +30,14 @@ CONFIGS = {
     "soft": {"precision": "fp32", "distill": 0.0, "loss_at": "soft", "metric": "weight", "lambda2": 0.1},
     "accumulated": {"precision": "fp32", "distill": 0.0, "accumulation": 2},
     "recomputed": {"precision": "fp32", "distill": 0.5, "recompute": True},
+    "in bf16": {"precision": "bf16", "distill": 0.5, "lambda2": 0.1},
+    "lean": {"precision": "bf16", "distill": 0.5, "lambda2": 0.1, "memory": "lean"},
 }
 
 
 def config(kind: str) -> LearnConfig:
-    return LearnConfig(steps=STEPS, batch=3, learning_rate=3e-3, metric_windows=5, memory="full", **CONFIGS[kind])
+    every = {"steps": STEPS, "batch": 3, "learning_rate": 3e-3, "metric_windows": 5, "memory": "full"}
+    return LearnConfig(**every | CONFIGS[kind])
 
 
 def learned(learner: MaskLearner, steps: int = STEPS) -> tuple[dict, dict]:
@@ -51,9 +55,38 @@ def learned(learner: MaskLearner, steps: int = STEPS) -> tuple[dict, dict]:
 
 def case(name: str) -> tuple[str, str, str]:
     """(family, what is learned, which half of the steps)."""
-    family, _, kind = name.partition(" ")
-    half = kind if "half" in kind else ""
-    return family, kind if kind in CONFIGS else "masked", half
+    family, _, rest = name.partition(" ")
+    kind = next((kind for kind in CONFIGS if rest.startswith(kind)), "masked")
+    half = rest.removeprefix(kind).strip() if "half" in rest else ""
+    return family, kind, half
+
+
+def after_half(directory: str | Path, name: str) -> Path:
+    """Where the state lies that is saved after half of the steps."""
+    family, kind, half = case(name)
+    by = " of one" if half.endswith("of one") else ""
+    return Path(directory, f"{family}{' lean' if kind == 'lean' else ''} after half{by}")
+
+
+def first_step(model, layers: ShardedLayers, kind: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """({layer: this rank's soft weights after the gradient's half of the first step}, the bytes of what is learned and its moments)."""
+    with MaskLearner(model, random_windows(), config(kind), layers) as learner:
+        learner.gradient_step()
+        soft = {name: layer.matrix.float().clone() for name, layer in layers.items()}
+        state = learner.update.optimizer.state
+        held = [
+            (own, state[own]["exp_avg"], state[own]["exp_avg_sq"]) for own in layers.model_parameters if own in state
+        ]
+        return soft, sum(tensor.nbytes for tensors in held for tensor in tensors)
+
+
+def rounding(wanted: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> dict[str, float]:
+    """How numbers in bf16 differ from those in float32, in units of the distance between two neighbours in bf16."""
+    exact, rounded = (torch.cat([each[name].flatten() for name in wanted]) for each in (wanted, found))
+    distance = 2.0 ** (exact.frexp().exponent - 8)
+    error, nearest = (rounded - exact) / distance, (exact / distance - (exact / distance).round()).abs()
+    found = {"most": error.abs().max(), "mean": error.mean(), "above half": (error.abs() > 0.5).float().mean()}
+    return {name: value.item() for name, value in (found | {"chance of above half": nearest.mean()}).items()}
 
 
 def save_state(learner: MaskLearner, path: Path, family: str) -> None:
@@ -100,11 +133,20 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
     found = {}
     for name in cases:
         family, kind, half = case(name)
-        saved = Path(directory, f"{family} after half{' of one' if half.endswith('of one') else ''}")
+        saved = after_half(directory, name)
         streamed = name.endswith("streamed")
         model = load_model(str(Path(directory, family)), "cpu", stream=True).model if streamed else tiny_model(family)
-        before = model(input_ids=random_windows(1)).logits
-        layers = shard_model(model, prunable_layers(model), torch.float32)
+        cpu, precision = torch.device("cpu"), config(kind).precision
+        if kind == "lean":  # a model as they come
+            model.bfloat16().float()
+        with torch.no_grad(), autocast(cpu, precision):
+            before = model(input_ids=random_windows(1)).logits
+        layers = shard_model(model, prunable_layers(model), arithmetic(cpu, precision))
+        about = {}
+        if kind == "lean" and not half:
+            exact, held = first_step(model, layers, "in bf16")
+            lean, half_held = first_step(model, layers, "lean")
+            about = {"rounding": rounding(exact, lean), "share held": half_held / held}
         with noting_shares() as shares:
             state = load_state(saved) if half.startswith("second half") else None
             learner = MaskLearner(model, random_windows(), config(kind), layers, state=state)
@@ -118,15 +160,19 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
             numbers, masks = learned(learner, STEPS // 2 if half else STEPS)
         if half == "first half":
             save_state(learner, saved, family)
-        with torch.no_grad(), learner.dense():
+        with torch.no_grad(), autocast(cpu, precision), learner.dense():
             same = torch.equal(model(input_ids=random_windows(1)).logits, before)
-        found[name] = numbers | {
-            "held whole": sum(layer.whole.parameter.untyped_storage().nbytes() for layer in layers.values()),
-            "kept": sum(kept),
-            "dense is as before": same,
-            "shares read": sorted(set(shares)),
-            "masks": {key: mask.tolist() for key, mask in masks.items()},
-        }
+        found[name] = (
+            numbers
+            | about
+            | {
+                "held whole": sum(layer.whole.parameter.untyped_storage().nbytes() for layer in layers.values()),
+                "kept": sum(kept),
+                "dense is as before": same,
+                "shares read": sorted(set(shares)),
+                "masks": {key: mask.tolist() for key, mask in masks.items()},
+            }
+        )
         learner.restore()
     Path(directory, f"{index}-of-{count}.json").write_text(json.dumps(found))
     dist.destroy_process_group()

@@ -8,6 +8,7 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sharded_learner
 import sharded_memory
@@ -17,6 +18,7 @@ from tiny_models import random_windows, save_tiny_model, tiny_model
 
 import proxsparse
 from proxsparse import MaskLearner
+from proxsparse.layers.ranks import Ranks
 
 ROUNDING = 1e-6  # relative; sums over ranks have another order than those of one process
 FOUR_FAMILIES = ("llama", "gpt2", "mixtral", "opt")  # tied and untied heads, Conv1D, experts in one parameter
@@ -31,6 +33,10 @@ CASES = {
     2: (*FOUR_FAMILIES, "llama soft", "gpt2 soft", "llama accumulated", *STREAMED, *RECOMPUTED),
     3: ("llama", "mixtral"),  # uneven rows, and a rank without any expert
     4: (*FOUR_FAMILIES, "llama soft", "mixtral accumulated"),
+}
+IN_BF16 = {
+    2: ("llama in bf16", "llama lean", "llama lean first half", "llama lean second half", "mixtral lean"),
+    4: ("llama lean",),
 }
 
 
@@ -71,7 +77,7 @@ def on_ranks(directory):
 
     @cache
     def found(count: int) -> list[dict]:
-        cases = list(CASES[count])
+        cases = [*CASES[count], *IN_BF16.get(count, ())]
         if count == 2:  # which go on where four ended
             found(4)
             begun_by_one(directory)
@@ -190,6 +196,46 @@ def test_each_rank_writes_what_it_holds(on_ranks, directory):
             sizes[file.name.split("-")[1]] += file.stat().st_size
         assert len(sizes) == 4 and max(sizes.values()) < 1.1 * min(sizes.values()), family
     assert len(list((directory / "mixtral after half").glob("shard-00001-*"))) > 1
+
+
+@pytest.mark.parametrize(("count", "case"), [(2, "llama lean"), (4, "llama lean"), (2, "mixtral lean")])
+def test_lean_ranks_round_the_step_of_the_full_plan(on_ranks, count, case):
+    """By their definition: to one of two neighbours in bf16, in the mean exactly, and to the farther one as often as that takes."""
+    for rank in on_ranks(count):
+        found = rank[case]["rounding"]
+        if case != "mixtral lean":  # whose experts have gradients in float32, which are rounded as well
+            assert found["most"] <= 1
+        assert abs(found["mean"]) < 0.02
+        assert found["above half"] == pytest.approx(found["chance of above half"], abs=0.03)
+        assert found["above half"] > 0.1, "rounding to the nearest would have none"
+        assert rank[case]["share held"] == 1 / 2, "of what the full plan learns, and its moments"
+        assert rank[case]["dense is as before"] and not rank[case]["held whole"]
+
+
+def test_lean_ranks_learn_as_the_full_plan_does(on_ranks):
+    full = on_ranks(2)[0]["llama in bf16"]
+    assert sum(full["flips"]) > 10 * STEPS
+    for found in (on_ranks(2)[0]["llama lean"], on_ranks(4)[0]["llama lean"]):
+        assert found["losses"] == pytest.approx(full["losses"], rel=0.002)
+        assert found["norms"] == pytest.approx(full["norms"], rel=0.05), "clipped by the norm of the whole gradient"
+        same = [
+            np.unpackbits(np.array(mask, np.uint8)) == np.unpackbits(np.array(full["masks"][name], np.uint8))
+            for name, mask in found["masks"].items()
+        ]
+        assert np.concatenate(same).mean() > 0.95
+    assert on_ranks(2)[0]["llama lean"]["kept"] < 0.35 * full["kept"], "blocks are computed again"
+
+
+def test_lean_ranks_that_go_on_round_as_if_nothing_had_been(on_ranks):
+    whole, first, second = (on_ranks(2)[0][f"llama lean{half}"] for half in ("", " first half", " second half"))
+    for name in ("losses", "norms", "flips"):
+        assert first[name] + second[name] == whole[name], name
+    assert second["masks"] == whole["masks"] and second["shares read"] == [0.5]
+
+
+def test_no_two_ranks_round_alike():
+    seeds = [Ranks(index, 4).own_seed(seed) for seed in range(100) for index in range(4)]
+    assert len(set(seeds)) == len(seeds)
 
 
 def test_columns_that_cannot_be_shared_evenly_are_refused_in_one_sentence(tmp_path):

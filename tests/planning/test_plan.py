@@ -40,7 +40,7 @@ def test_llama_2_7b_fits_one_card_of_80_gb_in_the_lean_plan_and_eight_in_the_ful
     rows = {(each["memory"], each["loss_at"], each["gpus"]): each for each in found["rows"]}
     assert set(rows) == {
         (*each, 1) for each in (("full", "masked"), ("full", "soft"), ("lean", "masked"), ("lean", "soft"))
-    } | {("full", "masked", 8), ("full", "soft", 8)}
+    } | {(memory, at, 8) for memory in ("full", "lean") for at in ("masked", "soft")}
     assert [
         rows["full", "masked", 1]["fits"],
         rows["lean", "masked", 1]["fits"],
@@ -62,7 +62,9 @@ def test_llama_3_1_70b_is_planned_and_told_what_would_fit(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "70.55 G parameters, of them 68.45 G prunable in 560 layers" in said
     assert "does not fit: full, loss at masked, GPUs 8" in said
-    assert "what would: --gpus 49 --length 1024 or --recompute --gpus 23\n" in said
+    assert "what would: --gpus 49 --length 1024 or --recompute --gpus 23 or --memory-plan lean --gpus 15\n" in said, (
+        "as docs/explain/memory.md says"
+    )
     assert "this is arithmetic, nothing was measured" in said
     each = ("--gpus", 23, "--memory", 80, "--loss-at", "masked", "--memory-plan", "full", *TOKENS)
     kept, again = (planned(capsys, config, *each, *more)["rows"][-1] for more in ((), ("--recompute",)))
@@ -104,6 +106,17 @@ def test_several_gpus_share_what_belongs_to_weights_and_nothing_of_the_windows(s
     assert one["whole"] == 0 and eight["whole"] == 2 * 4 * block + 4 * (2 * 32000 * 4096 + 4096)
 
 
+def test_several_gpus_that_share_the_lean_plan_hold_masked_weights_and_gradients_too(seven):
+    load = Load(1, 4096, teacher=True)
+    lean, full = (row(seven, memory, "soft", 8, replace(load, recompute=True)) for memory in ("lean", "full"))
+    assert lean.bytes_a_weight == 2 + learning_bytes("lean", "soft", shared=True) + MASKS == 12 + MASKS
+    each = seven.prunable // 8
+    sizes = {"originals": 2, "soft": 2, "gradients": 2, "moments": 4, "masked": 2}
+    assert {name: lean.parts[name] for name in sizes} == {name: size * each for name, size in sizes.items()}
+    same = ("masks", "other", "activations", "logits", "whole")
+    assert {name: lean.parts[name] for name in same} == {name: full.parts[name] for name in same}
+
+
 def test_windows_are_dealt_out_to_the_gpus(seven):
     parts = row(seven, "full", "masked", 4, Load(6, 4096, teacher=True)).parts
     assert parts == row(seven, "full", "masked", 4, Load(8, 4096, teacher=True)).parts, "two for the busiest"
@@ -115,13 +128,14 @@ def test_what_is_proposed_fits_and_one_gpu_fewer_does_not(seven):
     found = row(seven, "full", "masked", 4, load)
     assert found.total > room
     ways = list(ways_out(seven, found, load, room))
-    assert ways[0] == "--recompute"
+    assert ways[:2] == ["--recompute", "--memory-plan lean"]
     assert row(seven, "full", "masked", 4, Load(16, 4096, teacher=True, recompute=True)).total <= room
-    batch = int(ways[1].removeprefix("--batch "))
+    assert row(seven, "lean", "masked", 4, load).total <= room
+    batch = int(ways[2].removeprefix("--batch "))
     for count, fits in ((batch, True), (batch + 1, False)):
         assert (row(seven, "full", "masked", 4, Load(count, 4096, teacher=True)).total <= room) == fits
-    gpus = int(ways[2].split()[1])
-    rest = ways[2].split()[2:]
+    gpus = int(ways[3].split()[1])
+    rest = ways[3].split()[2:]
     batch = int(rest[rest.index("--batch") + 1]) if "--batch" in rest else 16
     for count, fits in ((gpus, True), (gpus - 1, False)):
         assert (row(seven, "full", "masked", count, Load(batch, 4096, teacher=True)).total <= room) == fits

@@ -20,6 +20,7 @@ from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import read_json, temporaries_in, write_json
 from proxsparse.layers.stored import is_stored
+from proxsparse.runs.checkpoints.stored import opened
 from proxsparse.runs.jobs.launched import lost
 from proxsparse.runs.jobs.ranks import LeadingJob, device_of_rank, load_to_share
 from proxsparse.runs.launch import set_launch
@@ -361,6 +362,9 @@ def test_a_number_of_processes_that_cannot_be_is_refused(launch):
         LearnJob(launch=launch)
 
 
-def test_lean_memory_is_for_one_process():
-    with pytest.raises(ProxSparseError, match="memory lean is for one process"):
-        LearnJob(launch=2, learn=LearnConfig(memory="lean"))
+def test_processes_share_the_lean_plan_too(job, shared, tmp_path):
+    """Also where nothing says that matrices are multiplied in bf16."""
+    learn = dataclasses.replace(shared.job().learn, memory="lean", precision="auto")
+    lean = worked_on(Run.create(dataclasses.replace(job(2), learn=learn), tmp_path / "lean"))
+    assert opened(lean.checkpoints()[12]).rest["memory"] == "lean"
+    assert list(lean.table("steps")["loss"]) == pytest.approx(list(shared.table("steps")["loss"]), rel=0.01)

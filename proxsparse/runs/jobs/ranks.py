@@ -6,6 +6,7 @@ rank 0 alone, and all ranks make the same calls in the same order, between which
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from datetime import timedelta
@@ -223,9 +224,12 @@ class LeadingJob(LearnJobWorker):
 def make_learner(model, windows: Tensor, job: LearnJob, layers, checkpoint, progress: Progress) -> RankLearner:
     """Shard the model, and make this rank's part of the learner. All ranks call it."""
     device = device_of_rank(job)
-    shards = shard_model(model, layers, arithmetic(device, job.learn.precision), device)
-    masks = magnitude(model, None, job.learn.n, job.learn.m, layers=shards).masks
-    return RankLearner(MaskLearner(model, windows, job.learn, shards, progress, state=checkpoint), masks)
+    config = job.learn
+    if config.memory == "lean":  # which multiplies in bf16 on every device: the shards have that dtype
+        config = dataclasses.replace(config, precision="bf16")
+    shards = shard_model(model, layers, arithmetic(device, config.precision), device)
+    masks = magnitude(model, None, config.n, config.m, layers=shards).masks
+    return RankLearner(MaskLearner(model, windows, config, shards, progress, state=checkpoint), masks)
 
 
 def tell(name: str, *arguments) -> None:
