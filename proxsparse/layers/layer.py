@@ -93,7 +93,7 @@ class PrunableLayers(dict[str, PrunableLayer]):
         return rows
 
     def gathered(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """{layer: tensor of the rows that this rank holds} → {layer: tensor of all rows}, on every rank."""
+        """{layer: tensor of the rows that this rank holds} → {layer: tensor of all rows}; on rank 0 alone where there are several."""
         return rows
 
     def own_rows(self, name: str, whole: Tensor) -> Tensor:

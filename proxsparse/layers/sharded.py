@@ -46,13 +46,16 @@ class ShardedLayers(PrunableLayers):
         self._holders = holders
 
     def gathered(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """{layer: tensor of its own rows, (rows, …)} → {layer: tensor of all rows}, on every rank. All ranks call it."""
+        """{layer: tensor of its own rows, (rows, …)} → {layer: tensor of all rows}, on the CPU of rank 0; nothing on other ranks. All ranks
+        call it; a layer at a time is whole on each."""
         found = {}
         for name, own in rows.items():
             layer = self[name]
-            found[name] = own.new_zeros(layer.whole_out_features, *own.shape[1:])
-            found[name][layer.first : layer.first + len(own)] = own
-            self.ranks.sum_(found[name])
+            whole = own.new_zeros(layer.whole_out_features, *own.shape[1:])
+            whole[layer.first : layer.first + len(own)] = own
+            self.ranks.sum_(whole)
+            if self.ranks.index == 0:
+                found[name] = whole.cpu()
         return found
 
     def own_rows(self, name: str, whole: Tensor) -> Tensor:

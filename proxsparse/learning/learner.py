@@ -274,10 +274,11 @@ class MaskLearner:
     # What comes out
 
     def masks(self) -> MaskSet:
-        """The projected masks of the soft weights as they are now. Where several ranks learn, all of them call it."""
+        """The projected masks of the soft weights as they are now. Where several ranks learn, all of them call it, and rank 0 is given
+        the masks of all rows; the others an empty set."""
         own = self.own_masks()
         packed = self.layers.gathered({name: mask.packed for name, mask in own.items()})
-        return MaskSet({name: _of_rows(packed[name], mask) for name, mask in own.items()})
+        return MaskSet({name: _of_rows(rows, own[name]) for name, rows in packed.items()})
 
     def own_masks(self) -> MaskSet:
         """The masks of the rows that this rank holds: of all, where it is alone."""
@@ -363,7 +364,8 @@ class MaskLearner:
         return dict(zip(numbers, summed.tolist(), strict=True))
 
     def _own_rows(self, masks: MaskSet) -> MaskSet:
-        return MaskSet({name: _of_rows(self.layers.own_rows(name, mask.packed), mask) for name, mask in masks.items()})
+        rows = {name: self.layers.own_rows(name, mask.packed).to(self.device) for name, mask in masks.items()}
+        return MaskSet({name: _of_rows(rows[name], mask) for name, mask in masks.items()})
 
     def _project(self, name: str) -> Mask:
         return Mask.project(self.layers[name].matrix, self.config.n, self.config.m, self.scales[name])

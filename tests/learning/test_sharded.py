@@ -121,7 +121,8 @@ def test_ranks_learn_what_one_process_learns(on_ranks, count, case):
             assert found[name] == pytest.approx(numbers[name], rel=ROUNDING), name
         assert found["flips"] == numbers["flips"]
         assert found["layers"] == numbers["layers"], "counted layer by layer"
-        assert found["masks"] == {name: packed.tolist() for name, packed in masks.items()}
+    assert on_ranks(count)[0][case]["masks"] == {name: packed.tolist() for name, packed in masks.items()}
+    assert not any(rank[case]["masks"] for rank in on_ranks(count)[1:]), "rank 0 alone has the masks of all rows"
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -176,9 +177,10 @@ def test_another_number_of_ranks_goes_on(on_ranks, directory, family):
 def test_ranks_go_on_where_one_process_ended(on_ranks):
     numbers, masks = alone("mixtral")
     for rank in on_ranks(2):
-        found = rank["mixtral second half of one"]
-        assert found["flips"] == numbers["flips"][STEPS // 2 :]
-        assert found["masks"] == {name: packed.tolist() for name, packed in masks.items()}
+        assert rank["mixtral second half of one"]["flips"] == numbers["flips"][STEPS // 2 :]
+    assert on_ranks(2)[0]["mixtral second half of one"]["masks"] == {
+        name: packed.tolist() for name, packed in masks.items()
+    }
 
 
 def test_ranks_read_no_more_of_what_learns_than_they_hold(on_ranks):

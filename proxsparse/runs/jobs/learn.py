@@ -103,11 +103,15 @@ class LearnJobWorker(Job):
         """Raise ProxSparseError where the disk, or an operator's limit, has no room for the checkpoints of the run."""
         weights = sum(self.learner.layers.shape_of(each).numel() for each in self.learner.originals.parameters.values())
         soft = weights * next(iter(self.learner.originals.values)).element_size()
-        needed, left = CHECKPOINTS_KEPT * WITH_MOMENTS * soft, room_left(self.run.path)
+        every = self.job.checkpoint_every or self.job.learn.steps
+        at_once = min(
+            CHECKPOINTS_KEPT + 1, -(-self.job.learn.steps // every)
+        )  # the oldest goes when the newest is whole
+        needed, left = at_once * WITH_MOMENTS * soft, room_left(self.run.path)
         if needed > left:
             raise ProxSparseError(
-                f"The {CHECKPOINTS_KEPT} checkpoints that a run keeps take {needed / 1e9:.3g} GB of this model and {left / 1e9:.3g} GB of "
-                "the disk may still be taken: free some space, or choose a smaller model."
+                f"Up to {at_once} checkpoints lie on disk at once, which take {needed / 1e9:.3g} GB of this model, and {left / 1e9:.3g} GB "
+                "may still be taken: free some space, or choose a smaller model."
             )
 
     def _take_on_forked_strength(self) -> None:
