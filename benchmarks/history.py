@@ -26,6 +26,7 @@ from proxsparse import LearnConfig, LearnJob, MaskLearner, Run, load_model, load
 from proxsparse.files import write_json
 from proxsparse.methods import magnitude
 from proxsparse.runs.history.recorder import HistoryRecorder
+from proxsparse.runs.history.watched import WatchedLearner
 from proxsparse.runs.launch import KEEP_MEMORY
 from proxsparse.runs.recorder import Recorder
 
@@ -59,7 +60,7 @@ def record(path: Path, steps: int, batch: int, length: int) -> dict:
     write_json(run.path / "layers.json", {"layers": learner.layers.describe(), "skipped": {}})
     recorder = Recorder(run)
     began = time.perf_counter()
-    history = HistoryRecorder(recorder, learner, magnitude(lm.model).masks, job)
+    history = HistoryRecorder(recorder, WatchedLearner(learner, magnitude(lm.model).masks), job)
     first = time.perf_counter() - began
     step, after_gradient, after_prox, flips = Clock(), Clock(), Clock(), 0
     while not learner.done:

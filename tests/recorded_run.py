@@ -7,6 +7,7 @@ from proxsparse import LearnConfig, LearnJob, MaskLearner, Run
 from proxsparse.files import append_record, write_json
 from proxsparse.methods import magnitude
 from proxsparse.runs.history.recorder import HistoryRecorder
+from proxsparse.runs.history.watched import WatchedLearner
 from proxsparse.runs.recorder import Recorder
 
 
@@ -21,7 +22,7 @@ def recorded_run(path, family="llama", steps=6, **learn):
         write_json(run.path / "layers.json", {"layers": learner.layers.describe(), "skipped": {}, "corpus": None})
         recorder = Recorder(run)
         recorder.update(step=0)
-        history = HistoryRecorder.of(recorder, learner, others, run.job())
+        history = HistoryRecorder.of(recorder, WatchedLearner(learner, others), run.job())
         masks[0] = unpacked(learner.masks())
         while not learner.done:
             learner.gradient_step()

@@ -96,6 +96,10 @@ class PrunableLayers(dict[str, PrunableLayer]):
         """{layer: tensor of the rows that this rank holds} → {layer: tensor of all rows}; on rank 0 alone where there are several."""
         return rows
 
+    def first_row(self, name: str) -> int:
+        """Of a layer, the first row that this rank holds."""
+        return 0
+
     def own_rows(self, name: str, whole: Tensor) -> Tensor:
         """Of a tensor of all rows of a layer, or of anything with slices of that shape, those that this rank holds."""
         return whole[:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
@@ -30,6 +31,12 @@ class Ranks:
         if self.count > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def gathered(self, found: Any) -> list[Any]:
+        """What each rank has found, on rank 0; nothing on the others. All ranks call it."""
+        each: list[Any] | None = [None] * self.count if self.index == 0 else None
+        dist.gather_object(found, each)
+        return each or []
 
     def share(self, items: Tensor) -> tuple[Tensor, float]:
         """(this rank's part of `items`, what share of them it is), so that all parts together are `items`.

@@ -58,6 +58,10 @@ class ShardedLayers(PrunableLayers):
                 found[name] = whole.cpu()
         return found
 
+    def first_row(self, name: str) -> int:
+        """See `PrunableLayers.first_row`."""
+        return self[name].first
+
     def own_rows(self, name: str, whole: Tensor) -> Tensor:
         """Of a tensor of all rows of a layer, those that this rank holds."""
         layer = self[name]

@@ -13,6 +13,7 @@ from proxsparse.files import write_json
 from proxsparse.methods import magnitude, wanda
 from proxsparse.runs.directory import numbered_file
 from proxsparse.runs.history.recorder import HistoryRecorder
+from proxsparse.runs.history.watched import WatchedLearner
 from proxsparse.runs.recorder import Recorder
 
 STEPS = 6
@@ -37,7 +38,7 @@ class Recorded:
         self.learner = MaskLearner(self.model, random_windows(), learn, state=state)
         self.recorder = Recorder(self.run)
         self.recorder.update(step=self.learner.step_index)
-        self.history = HistoryRecorder.of(self.recorder, self.learner, self.magnitude, self.job)
+        self.history = HistoryRecorder.of(self.recorder, WatchedLearner(self.learner, self.magnitude), self.job)
         self.masks[self.learner.step_index] = self.projected()
 
     def projected(self):

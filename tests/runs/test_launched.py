@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import psutil
 import pytest
 from tiny_models import save_tiny_model, tiny_text
@@ -21,6 +22,7 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.files import read_json, temporaries_in, write_json
 from proxsparse.layers.stored import is_stored
 from proxsparse.runs.checkpoints.stored import opened
+from proxsparse.runs.history.reader import History
 from proxsparse.runs.jobs.launched import lost
 from proxsparse.runs.jobs.ranks import LeadingJob, device_of_rank, load_to_share
 from proxsparse.runs.launch import set_launch
@@ -61,7 +63,7 @@ def worked_on(run: Run, status: str = "done") -> Run:
 
 @pytest.fixture(scope="module")
 def alone(job, tmp_path_factory):
-    return worked_on(Run.create(job(1, history=0), tmp_path_factory.mktemp("alone") / "run"))
+    return worked_on(Run.create(job(1), tmp_path_factory.mktemp("alone") / "run"))
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +105,31 @@ def test_it_measures_what_one_process_measures(shared, alone):
         assert one == pytest.approx(other, rel=1e-5)
 
 
-def test_it_says_that_it_keeps_no_history_of_masks(shared):
-    events = shared.table("events")
-    assert "2 processes share the model" in set(events[events["event"] == "no history of masks"]["why"])
+def assert_same_history(run: Run, other: Run) -> None:
+    mine, its = run.history(), other.history()
+    assert (mine.layers, mine.steps) == (its.layers, its.steps) == (tuple(other.layers()["name"]), list(range(13)))
+    assert sum(len(its.flips(name)) for name in its.layers) > 100
+    for name in its.layers:
+        for table in (History.flips, History.patterns):
+            pd.testing.assert_frame_equal(table(mine, name), table(its, name))
+        for reference in ("start", "magnitude"):
+            assert (mine.reference_mask(name, reference) == its.reference_mask(name, reference)).all()
+        one, two = mine.tile(name), its.tile(name)
+        assert list(one["weight"]) == pytest.approx(list(two["weight"]), rel=2e-3, abs=1e-6), "float16"
+    for reference in ("start", "magnitude"):
+        pd.testing.assert_frame_equal(mine.agreement(reference), its.agreement(reference))
+
+
+def test_it_remembers_the_masks_that_one_process_remembers(shared, alone):
+    assert_same_history(shared, alone)
+
+
+def test_masks_are_remembered_where_a_process_has_no_expert(job, tmp_path):
+    """Of four experts two processes have two each, and the third none; rows are shared out unevenly."""
+    save_tiny_model(tmp_path / "model", "mixtral")
+    one, three = (dataclasses.replace(job(launch), model=str(tmp_path / "model"), evaluate_on=()) for launch in (1, 3))
+    alone, shared = (worked_on(Run.create(each, tmp_path / f"run-{each.launch}")) for each in (one, three))
+    assert_same_history(shared, alone)
 
 
 def test_every_rank_says_that_there_are_fewer_gpus(job, monkeypatch):
@@ -162,6 +186,7 @@ def test_four_begin_two_go_on_and_one_ends_it(job, alone, tmp_path):
     worked_on(run)
     assert_same_steps(run, alone)
     assert same_masks(run, alone, 12)
+    assert_same_history(run, alone)
     assert [path.name for path in run.checkpoints().values()] == ["step-000008.safetensors", "step-000012.safetensors"]
 
 

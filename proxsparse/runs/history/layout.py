@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,12 @@ class Layout:
     def tile_part(self, layer: RecordedLayer) -> tuple[int, int]:
         """The part of a recorded layer's tile, and the index in it of the tile's first weight."""
         return 1 + len(self.blocks) + self._place(layer), sum(other.weights_in_tile for other in self._before(layer))
+
+    @cached_property
+    def first_groups(self) -> dict[str, int]:
+        """The index of each layer's first group, counted through all layers."""
+        ends = accumulate((layer.rows * layer.columns // self.m for layer in self.layers), initial=0)
+        return dict(zip(self.by_name, ends, strict=False))  # the end of the last begins no layer
 
     def patterns(self) -> list[int]:
         """The codes of the patterns that summaries count."""

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import secrets
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
-from proxsparse.learning.learner import MaskLearner
-from proxsparse.masks.mask import Mask
-from proxsparse.masks.mask_set import MaskSet
 from proxsparse.runs.disk import room_left
 from proxsparse.runs.history import coding
-from proxsparse.runs.history.changes import KnownMasks
 from proxsparse.runs.history.frames import INDEX, Frames
 from proxsparse.runs.history.layout import MASKS, Layout, RecordedLayer, recorded_blocks
-from proxsparse.runs.history.reader import FOLDER, History
-from proxsparse.runs.history.tiles import Tiles, original_tile, tile_of, unit_of
+from proxsparse.runs.history.reader import FOLDER
+from proxsparse.runs.history.tiles import tile_of, unit_of
+from proxsparse.runs.history.watched import WatchedLearner
 from proxsparse.runs.recorder import Recorder
 
 MB = 1e6
@@ -42,31 +38,31 @@ class HistoryRecorder:
         Where the disk, or an operator's limit, leaves no room for the history, or its limit none for the start masks of a single block.
     """
 
-    def __init__(self, recorder: Recorder, learner: MaskLearner, magnitude: MaskSet, job: LearnJob):
-        self.recorder, self.learner, self.limit = recorder, learner, job.history * MB
+    def __init__(self, recorder: Recorder, watched: WatchedLearner, job: LearnJob):
+        self.recorder, self.watched, self.limit = recorder, watched, job.history * MB
+        self.learner = watched.learner
         self.directory = recorder.run.path / FOLDER
         layout = Layout.load(self.directory)
         if layout is None or not (self.directory / INDEX).exists():
             (self.directory / INDEX).unlink(missing_ok=True)  # of masks that are gone
-            layout = self._plan(magnitude, job)
+            layout = self._plan(job)
             self._require_disk(layout)
-            self._write_masks(layout, magnitude)
+            self._write_masks(layout)
         self.layout = layout
         self.frames = Frames(self.directory, layout.parts)
-        self.frames.cut(learner.step_index)
+        self.frames.cut(self.learner.step_index)
         self.every = int(self.frames.every[-1]) if len(self.frames) else 1
         self.full = False
-        self._tiles = Tiles(learner, list(layout.recorded.values()))
-        if not len(self.frames):
-            self._known = KnownMasks(learner.start, learner.start, magnitude)
+        recorded = list(layout.recorded.values())
+        last = int(self.frames.steps[-1]) if len(self.frames) else None
+        counts = watched.begin(recorded, recorder.run.path, last)
+        if last is None:
             none = np.zeros(0, np.int64)
-            self._append(0, none, none, self._known.counts, self._tiles.originals()[None])
-        else:
-            self._known = KnownMasks(self._last_recorded(), learner.start, magnitude)
-        self._before = self._middle = self._tiles.read()
+            self._append(0, none, none, counts, watched.original_tiles(recorded)[None])
+        self._before = self._middle = watched.tiles()
 
     @classmethod
-    def of(cls, recorder: Recorder, learner: MaskLearner, magnitude: MaskSet, job: LearnJob) -> HistoryRecorder | None:
+    def of(cls, recorder: Recorder, watched: WatchedLearner, job: LearnJob) -> HistoryRecorder | None:
         """The recorder of a run; None where none is asked for, or groups are too large to be recorded."""
         if job.history == 0:
             return None
@@ -74,20 +70,20 @@ class HistoryRecorder:
             recorder.event("no history of masks", why=f"groups of more than {coding.MOST_WEIGHTS} weights")
             return None
         set_aside_if_damaged(recorder)
-        return cls(recorder, learner, magnitude, job)
+        return cls(recorder, watched, job)
 
     def after_gradient(self) -> None:
         """Call between the two halves of a step."""
-        self._middle = self._tiles.read()
+        self._middle = self.watched.tiles()
 
     def after_prox(self) -> None:
         """Call after a step: records it, if it is due."""
-        step, after = self.learner.step_index, self._tiles.read()
+        step, after = self.learner.step_index, self.watched.tiles()
         before, self._before = self._before, after
         if self.full or (step % self.every and not self.learner.done):
             return
         tile = torch.stack([self._middle, self._middle - before, after - self._middle])
-        changed = self._known.advance(self.learner.masks())
+        changed = self.watched.advance()
         self._append(step, changed.groups, changed.changes, changed.counts, tile)
 
     def _append(
@@ -95,9 +91,8 @@ class HistoryRecorder:
     ) -> None:
         flips, tiles, done = [], [], 0
         values = tile.cpu().numpy()
-        first = dict(zip(self.layout.by_name, self._known.first_groups.tolist(), strict=False))  # and the end
         for layers in self.layout.blocks.values():
-            begin = first[layers[0].name]
+            begin = self.layout.first_groups[layers[0].name]
             end = begin + sum(layer.rows * layer.columns for layer in layers) // self.layout.m
             chosen = slice(*np.searchsorted(groups, [begin, end]))
             flips.append(coding.coded_flips(groups[chosen] - begin, changes[chosen]))
@@ -127,20 +122,21 @@ class HistoryRecorder:
 
     # Where it begins
 
-    def _plan(self, magnitude: MaskSet, job: LearnJob) -> Layout:
+    def _plan(self, job: LearnJob) -> Layout:
         """Every block if that leaves half of the limit for what changes; else as many as do."""
-        learner, layers = self.learner, []
-        for layer in learner.layers.values():
-            tile = tile_of(layer, job.tile_rows, job.tile_columns, job.learn.m)
-            unit = unit_of(original_tile(learner, layer.name, tile))
-            layers.append(RecordedLayer(layer.name, layer.block, layer.out_features, layer.in_features, tile, unit))
+        layers = [
+            RecordedLayer(name, *shape, tile_of(shape[1:], job.tile_rows, job.tile_columns, job.learn.m), unit=1.0)
+            for name, shape in self.watched.shapes.items()
+        ]
+        values = self.watched.original_tiles(layers).split([layer.weights_in_tile for layer in layers])
+        layers = [replace(layer, unit=unit_of(tile)) for layer, tile in zip(layers, values, strict=True)]
         wanda, stride = job.learn.metric == "activation", job.history_blocks
         blocks = len({layer.block for layer in layers})
         coded = CODED_START + (CODED_MAGNITUDE if wanda else 0)
 
         def start_bytes(stride: int) -> float:
             blocks = recorded_blocks(layers, stride).values()
-            return coded * sum(math.prod(learner.start[layer.name].packed.shape) for block in blocks for layer in block)
+            return coded * sum(packed_bytes(layer) for block in blocks for layer in block)
 
         while start_bytes(stride) > self.limit / 2 and stride < blocks:
             stride += 1
@@ -156,7 +152,7 @@ class HistoryRecorder:
     def _require_disk(self, layout: Layout) -> None:
         """Raise ProxSparseError where the disk has no room for what the history will probably take."""
         recorded = layout.recorded
-        packed = sum(math.prod(self.learner.start[name].packed.shape) for name in recorded)
+        packed = sum(packed_bytes(layer) for layer in recorded.values())
         tile = 6 * sum(layer.weights_in_tile for layer in recorded.values())
         a_step = CODED_FLIPS * packed + tile + 4 * len(layout.layers) * (2 + len(layout.patterns()))
         coded = (CODED_START + CODED_MAGNITUDE) * packed
@@ -168,27 +164,22 @@ class HistoryRecorder:
                 f"{self.recorder.run.path}: free some space, or set history to fewer MB (0: none)."
             )
 
-    def _write_masks(self, layout: Layout, magnitude: MaskSet) -> None:
-        tensors = {}
-        for name in layout.recorded:
-            start = self.learner.start[name].packed
+    def _write_masks(self, layout: Layout) -> None:
+        tensors, names = {}, list(layout.recorded)
+        starts = self.watched.packed("start", names)
+        magnitudes = self.watched.packed("magnitude", names) if layout.wanda else {}
+        for name, start in starts.items():
             stored = {"start": start}
             if layout.wanda:
-                stored["magnitude"] = start ^ magnitude[name].packed
+                stored["magnitude"] = start ^ magnitudes[name]
             for kind, packed in stored.items():
                 tensors[f"{kind}/{name}"] = np.frombuffer(coding.squeezed(packed.cpu().numpy().tobytes()), np.uint8)
         layout.save(self.directory, tensors)
 
-    def _last_recorded(self) -> MaskSet:
-        """The masks of the last recorded step. Of blocks that are not recorded, those of now: in the summary their changes
-        since then are missing until the next row, and right from it on."""
-        masks, last = self.learner.masks(), int(self.frames.steps[-1])
-        if last < self.learner.step_index:
-            history = History(Path(self.recorder.run.path))
-            for name in self.layout.recorded:
-                packed = torch.from_numpy(coding.packed(history.mask(name, last))).to(self.learner.device)
-                masks[name] = Mask(packed, masks[name].shape, masks[name].n, masks[name].m)
-        return masks
+
+def packed_bytes(layer: RecordedLayer) -> int:
+    """Of a layer's mask: a bit a weight, rows of whole bytes."""
+    return layer.rows * -(-layer.columns // 8)
 
 
 def set_aside_if_damaged(recorder: Recorder) -> None:

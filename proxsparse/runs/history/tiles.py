@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from proxsparse.layers import PrunableLayer
 from proxsparse.learning.learner import MaskLearner
 from proxsparse.runs.history.layout import RecordedLayer
 
 
-def tile_of(layer: PrunableLayer, rows: int, columns: int, m: int) -> tuple[int, int, int, int]:
-    """First row, first column, rows, columns of a tile in the middle of the layer; groups are whole."""
-    rows = min(rows, layer.out_features)
-    columns = min(-(-columns // m) * m, layer.in_features)
-    return (layer.out_features - rows) // 2, (layer.in_features - columns) // 2 // m * m, rows, columns
+def tile_of(shape: tuple[int, int], rows: int, columns: int, m: int) -> tuple[int, int, int, int]:
+    """First row, first column, rows, columns of a tile in the middle of a layer of this shape; groups are whole."""
+    rows = min(rows, shape[0])
+    columns = min(-(-columns // m) * m, shape[1])
+    return (shape[0] - rows) // 2, (shape[1] - columns) // 2 // m * m, rows, columns
 
 
 def unit_of(values: Tensor) -> float:
@@ -25,15 +25,8 @@ def unit_of(values: Tensor) -> float:
     return 2.0 ** math.floor(math.log2(largest)) if largest > 0 else 1.0
 
 
-def original_tile(learner: MaskLearner, name: str, tile: tuple[int, int, int, int]) -> Tensor:
-    """float32 (rows, columns): the original weights in the metric."""
-    scale = _scale(learner, name, tile)
-    values = learner.originals[name][_inside(tile)].float()
-    return values if scale is None else values * scale
-
-
 class Tiles:
-    """Reads the soft weights of all tiles at once.
+    """Reads the weights of all tiles at once, in the metric. Where several ranks learn, all of them read, each the rows that it holds.
 
     Parameters
     ----------
@@ -43,34 +36,34 @@ class Tiles:
 
     def __init__(self, learner: MaskLearner, layers: list[RecordedLayer]):
         self.learner, self.layers = learner, layers
-        factors = []
-        for layer in layers:
-            scale = _scale(learner, layer.name, layer.tile)
-            ones = torch.ones(layer.tile[2:], device=learner.device)
-            factors.append((ones if scale is None else ones * scale).reshape(-1) / layer.unit)
-        self._factor = torch.cat(factors)
+        self._factor = torch.cat([self._scale_of(layer).reshape(-1) / layer.unit for layer in layers])
 
     def read(self) -> Tensor:
-        """float32 (weights of all tiles,), in the metric, in units of each layer; on the device of the model."""
-        matrices = self.learner.layers
-        values = [matrices[layer.name].matrix[_inside(layer.tile)].reshape(-1) for layer in self.layers]
-        return torch.cat(values).float() * self._factor
+        """The soft weights, float32 (weights of all tiles,), in units of each layer; on the device of the model."""
+        return self._read(lambda name: self.learner.layers[name].matrix)
 
     def originals(self) -> Tensor:
         """As `read`, of the original weights."""
-        values = [original_tile(self.learner, layer.name, layer.tile).reshape(-1) / layer.unit for layer in self.layers]
-        return torch.cat(values)
+        return self._read(self.learner.originals.__getitem__)
 
+    def _read(self, matrix_of: Callable[[str], Tensor]) -> Tensor:
+        values = torch.cat([self._inside(layer, matrix_of(layer.name)).reshape(-1) for layer in self.layers])
+        return self.learner.layers.ranks.sum_(values.float() * self._factor)
 
-def _inside(tile: tuple[int, int, int, int]) -> tuple[slice, slice]:
-    row, column, rows, columns = tile
-    return slice(row, row + rows), slice(column, column + columns)
+    def _inside(self, layer: RecordedLayer, matrix: Tensor) -> Tensor:
+        """(rows, columns) of the tile: of a matrix of this rank's rows of the layer; zeros where other ranks have them."""
+        row, column, rows, columns = layer.tile
+        row -= self.learner.layers.first_row(layer.name)
+        begin, end = (min(max(edge, 0), len(matrix)) for edge in (row, row + rows))
+        own = matrix[begin:end, column : column + columns]
+        before = min(max(-row, 0), rows)
+        return nn.functional.pad(own, (0, 0, before, rows - before - len(own)))
 
-
-def _scale(learner: MaskLearner, name: str, tile: tuple[int, int, int, int]) -> Tensor | None:
-    """What the metric multiplies the tile by, (columns,) or (rows, columns)."""
-    scale = learner.scales[name]
-    if scale is None:
-        return None
-    inside = _inside(tile)
-    return scale[inside if scale.ndim == 2 else inside[1]].float()
+    def _scale_of(self, layer: RecordedLayer) -> Tensor:
+        """What the metric multiplies the tile by, float32 (rows, columns)."""
+        scale, (_, column, rows, columns) = self.learner.scales[layer.name], layer.tile
+        if scale is None:
+            return torch.ones(rows, columns, device=self.learner.device)
+        if scale.ndim == 2:
+            return self._inside(layer, scale).float()
+        return scale[column : column + columns].float().expand(rows, columns)

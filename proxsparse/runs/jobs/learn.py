@@ -97,7 +97,13 @@ class LearnJobWorker(Job):
         """What records how the masks change, if anything does."""
         from proxsparse.runs.history.recorder import HistoryRecorder
 
-        return HistoryRecorder.of(self.recorder, self.learner, self.magnitude, self.job)
+        return HistoryRecorder.of(self.recorder, self.watched(), self.job)
+
+    def watched(self):
+        """What a history reads of the learner."""
+        from proxsparse.runs.history.watched import WatchedLearner
+
+        return WatchedLearner(self.learner, self.magnitude)
 
     def _require_disk(self) -> None:
         """Raise ProxSparseError where the disk, or an operator's limit, has no room for the checkpoints of the run."""

@@ -10,6 +10,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ from proxsparse.progress import Progress, no_progress
 from proxsparse.runs.checkpoints.places import hidden, shared_checkpoint
 from proxsparse.runs.checkpoints.shared import SharedCheckpoints
 from proxsparse.runs.checkpoints.stored import DAMAGE, Stored, StoredFile, StoredParts, opened
+from proxsparse.runs.history.watched import WatchedLearner
 from proxsparse.runs.jobs.devices import devices_of_processes
 from proxsparse.runs.jobs.learn import LearnJobWorker, under
 from proxsparse.runs.recorder import describe_device
@@ -69,6 +71,7 @@ class RankLearner:
 
     def __init__(self, learner: MaskLearner, magnitude: MaskSet):
         self.learner, self.magnitude = learner, magnitude
+        self.watched = WatchedLearner(learner, magnitude)
         self.checkpoints = SharedCheckpoints(learner.layers.ranks)
 
     def gradient_step(self) -> float:
@@ -82,6 +85,10 @@ class RankLearner:
 
     def begin_checkpoint(self, written: str, path: str) -> None:
         self.checkpoints.begin(*self.learner.state_dict(), Path(written), Path(path))
+
+    def watch(self, name: str, *arguments):
+        """Call a method of the `WatchedLearner`."""
+        return getattr(self.watched, name)(*arguments)
 
     def set(self, name: str, value: float) -> None:
         """Set λ1, or what is left of its ramp."""
@@ -134,6 +141,14 @@ class LeadingLearner:
         """See `SharedCheckpoints.begin`."""
         self._all("begin_checkpoint", str(hidden(path)), str(path))
 
+    def watch(self, name: str, *arguments):
+        """See `RankLearner.watch`."""
+        return self._all("watch", name, *arguments)
+
+    @property
+    def watched(self) -> WatchedLearner:
+        return self._own.watched
+
     @property
     def checkpoints(self) -> SharedCheckpoints:
         return self._own.checkpoints
@@ -149,6 +164,17 @@ class LeadingLearner:
     def _all(self, name: str, *arguments):
         tell(name, *arguments)
         return getattr(self._own, name)(*arguments)
+
+
+class LeadingWatched:
+    """What a history reads of the learners of all ranks, in the place that a `WatchedLearner` has in the job of one process."""
+
+    def __init__(self, leading: LeadingLearner):
+        self._leading, own = leading, leading.watched
+        self.learner, self.shapes = own.learner, own.shapes
+
+    def __getattr__(self, name: str):
+        return partial(self._leading.watch, name)
 
 
 class LeadingJob(LearnJobWorker):
@@ -176,10 +202,8 @@ class LeadingJob(LearnJobWorker):
 
         return LeadingLearner(make_learner(self.model, windows, self.job, layers, checkpoint, report))
 
-    def make_history(self) -> None:
-        """None: what a history records lies on several devices."""
-        if self.job.history:
-            self.recorder.event("no history of masks", why=f"{dist.get_world_size()} processes share the model")
+    def watched(self) -> LeadingWatched:
+        return LeadingWatched(self.learner)
 
     def window_losses(self, mask: str, windows: Tensor, progress: Progress) -> Tensor:
         return self.learner.window_losses(mask, windows, progress)
