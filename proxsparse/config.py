@@ -21,6 +21,11 @@ MIXED = "mixed"  # that and the bundled corpus
 CORPORA = (MIXED, "bundled", OWN_TEXT, "wikitext2", "c4")
 # Text of another kind than `bundled`, on which masks are judged and nothing ever learns.
 JUDGED_ONLY = ("bundled-other",)
+# {corpus on the Hugging Face Hub: (data set, configuration, commit)}; the commit is named, so that a text is the same whenever it is read
+DATASETS = {
+    "wikitext2": ("Salesforce/wikitext", "wikitext-2-raw-v1", "b08601e04326c79dfdd32d625aee71d232d685c3"),
+    "c4": ("allenai/c4", "en", "1588ec454efa1a09f29cd18ddd04fe05fc8653a2"),
+}
 JUDGED_BY_DEFAULT = {
     MIXED: JUDGED_ONLY,
     "bundled": JUDGED_ONLY,

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path
+from proxsparse.progress import Progress, no_progress
 from proxsparse.text.corpus import SEPARATOR, Corpus
+from proxsparse.text.hub import HUB, read_part
 from proxsparse.text.load import NAMED, load_corpus
 from proxsparse.text.reading import read_documents
-from proxsparse.text.tokens import check_lengths, cut, first_token, token_ids
+from proxsparse.text.tokens import Tokenized, check_known, check_lengths, cut, first_token, taken, token_ids
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ def load_heldout(
     bos: bool = False,
     learned_on: Corpus | None = None,
     also_learned_on: Collection[str] = (),
+    progress: Progress = no_progress,
 ) -> HeldOut:
     """Windows of a text that a mask is judged on, which was learned on another one, or on another part of it.
 
@@ -47,7 +50,7 @@ def load_heldout(
     ----------
     corpus : str or Corpus
         As for `load_windows`, or `bundled-other`: text of another kind than `bundled`, which nothing learns from.
-    tokenizer, model_context, vocabulary, bos
+    tokenizer, model_context, vocabulary, bos, progress
         As for `load_windows`.
     context : int
         Tokens in a window.
@@ -73,18 +76,29 @@ def load_heldout(
     """
     check_lengths({"context": context}, model_context)
     first = first_token(tokenizer, bos)
-    text, judged, left_out = load_corpus(corpus), None, 0
+    if isinstance(corpus, str) and corpus in HUB:
+        part = read_part(HUB[corpus][1], tokenizer, window=taken(context, bos), progress=progress)
+        name, left_out = corpus, 0
+    else:
+        text, left_out = _judged(corpus, learned_on, also_learned_on)
+        name, part = text.name, Tokenized(text.heldout, token_ids(text.heldout, tokenizer))
+    check_known(part.ids, tokenizer, vocabulary, name)
+    windows = cut(part.ids, context, first, "held-out", "context", name)
+    return HeldOut(windows, name, hashlib.sha256(part.text.encode()).hexdigest(), len(part.ids), bos, left_out)
+
+
+def _judged(corpus: str | Corpus, learned_on: Corpus | None, also_learned_on: Collection[str]) -> tuple[Corpus, int]:
+    """A text of which all that was not learned on is held out, and how many paragraphs were learned on."""
+    text = load_corpus(corpus)
     is_file = isinstance(corpus, str) and corpus not in NAMED
-    if learned_on is not None and is_file and text.sha256 not in {learned_on.sha256, *also_learned_on}:
-        judged, left_out = _not_learned_on(read_documents(local_path(corpus)), learned_on)
-        if not judged:
-            raise ProxSparseError(
-                f"Every paragraph of {text.name} is in the text that is learned on: give another text to judge on."
-            )
-    judged = text.heldout if judged is None else judged
-    ids = token_ids(judged, tokenizer, vocabulary, text.name)
-    windows = cut(ids, context, first, "held-out", "context", text.name)
-    return HeldOut(windows, text.name, hashlib.sha256(judged.encode()).hexdigest(), len(ids), bos, left_out)
+    if learned_on is None or not is_file or text.sha256 in {learned_on.sha256, *also_learned_on}:
+        return text, 0
+    judged, left_out = _not_learned_on(read_documents(local_path(corpus)), learned_on)
+    if not judged:
+        raise ProxSparseError(
+            f"Every paragraph of {text.name} is in the text that is learned on: give another text to judge on."
+        )
+    return Corpus(text.name, "", judged), left_out
 
 
 def _not_learned_on(documents: list[str], learned_on: Corpus) -> tuple[str, int]:

@@ -9,12 +9,10 @@ from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path
 from proxsparse.text.bundled import bundled, bundled_other
 from proxsparse.text.corpus import Corpus, split
-from proxsparse.text.hub import c4, wikitext2
+from proxsparse.text.hub import HUB
 from proxsparse.text.reading import read_documents
 
-NAMED: dict[str, Callable[[], Corpus]] = {
-    "bundled": bundled, "bundled-other": bundled_other, "wikitext2": wikitext2, "c4": c4,
-}  # fmt: skip
+NAMED: dict[str, Callable[[], Corpus]] = {"bundled": bundled, "bundled-other": bundled_other}
 
 
 def load_corpus(corpus: str | Corpus) -> Corpus:
@@ -23,6 +21,10 @@ def load_corpus(corpus: str | Corpus) -> Corpus:
         return corpus
     if corpus in NAMED:
         return NAMED[corpus]()
+    if corpus in HUB:
+        raise ProxSparseError(
+            f"The text `{corpus}` is read up to a number of tokens: read it with `load_windows`, which has the tokenizer."
+        )
     if corpus in (OWN_TEXT, MIXED):
         raise ProxSparseError(
             f"The text `{corpus}` needs the model, which writes it or a part of it: read it with `LanguageModel.windows`."

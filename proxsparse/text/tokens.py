@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from proxsparse.errors import ProxSparseError
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """A text and its tokens, int64 (tokens,)."""
+
+    text: str
+    ids: Tensor
 
 
 def check_lengths(lengths: dict[str, int], model_context: int | None) -> None:
@@ -25,9 +35,13 @@ def first_token(tokenizer, bos: bool) -> int | None:
     return tokenizer.bos_token_id if bos else None
 
 
-def token_ids(text: str, tokenizer, vocabulary: int | None, name: str) -> Tensor:
-    """int64 (tokens,). Raises ProxSparseError for a token that the model does not know; vocabulary: how many it does."""
-    ids = torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
+def token_ids(text: str, tokenizer) -> Tensor:
+    """int64 (tokens,)."""
+    return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
+
+
+def check_known(ids: Tensor, tokenizer, vocabulary: int | None, name: str) -> None:
+    """Raise ProxSparseError for a token that the model does not know. vocabulary: how many it does."""
     unknown = ids[ids >= vocabulary] if vocabulary is not None else ids[:0]
     if len(unknown):
         token = tokenizer.convert_ids_to_tokens(int(unknown[0]))
@@ -35,19 +49,23 @@ def token_ids(text: str, tokenizer, vocabulary: int | None, name: str) -> Tensor
             f"{name} needs the token {token!r} ({int(unknown[0])}), which lies beyond the {vocabulary} rows of the model's "
             "embedding: give the tokenizer that belongs to the model, or take it out of the text."
         )
-    return ids
+
+
+def taken(length: int, bos: bool) -> int:
+    """Tokens of the text in a window. bos: whether the BOS token begins it."""
+    return length - 1 if bos else length
 
 
 def cut(ids: Tensor, length: int, first: int | None, part: str, setting: str, name: str) -> Tensor:
     """int64 (count, length). first: the token with which each begins, if there is one."""
     if first is not None and len(ids) and ids[0] == first:
         ids = ids[1:]
-    taken = length if first is None else length - 1
-    count = len(ids) // taken
+    step = taken(length, first is not None)
+    count = len(ids) // step
     if count == 0:
         raise ProxSparseError(
             f"The {part} part of {name} has {len(ids)} tokens, too few for one window of {length}: give more text or a "
             f"smaller {setting}."
         )
-    windows = ids[: count * taken].view(count, taken)
+    windows = ids[: count * step].view(count, step)
     return windows if first is None else torch.nn.functional.pad(windows, (1, 0), value=first)

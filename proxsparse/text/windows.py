@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from proxsparse.config import check_learnable
+from proxsparse.progress import Progress, no_progress
 from proxsparse.text.corpus import Corpus
+from proxsparse.text.hub import HUB, SEED, read_part
 from proxsparse.text.load import load_corpus
-from proxsparse.text.tokens import check_lengths, cut, first_token, token_ids
+from proxsparse.text.tokens import Tokenized, check_known, check_lengths, cut, first_token, taken, token_ids
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,14 @@ class Text:
         """The first `count` held-out windows, int64 (count, context); 0: all of them."""
         return self.heldout[:count] if count else self.heldout
 
+    def sampled(self, count: int) -> Text:
+        """With at most so many calibration windows, spread evenly over those that there are; 0: with all of them."""
+        there = len(self.calibration)
+        if not 0 < count < there:
+            return self
+        windows = self.calibration[torch.arange(count) * there // count]
+        return dataclasses.replace(self, calibration=windows, calibration_tokens=windows.numel())
+
     def describe(self) -> dict:
         """What tells this text from another, as JSON."""
         names = ("name", "sha256", "calibration_tokens", "heldout_tokens", "bos")
@@ -45,14 +57,17 @@ def load_windows(
     *,
     vocabulary: int | None = None,
     bos: bool = False,
+    samples: int = 0,
+    seed: int = SEED,
+    progress: Progress = no_progress,
 ) -> Text:
     """The windows of a corpus: calibration windows of `length` tokens, held-out ones of `context` (default: `length`).
 
     Parameters
     ----------
     corpus : str or Corpus
-        `bundled`, `wikitext2`, `c4` (the last two need a network), or the path of a .txt or .jsonl file, of which about
-        the first 80% are for calibration; or a text that is read already.
+        `bundled`, `wikitext2`, `c4` (the last two need a network the first time), or the path of a .txt or .jsonl file, of
+        which about the first 80% are for calibration; or a text that is read already.
     tokenizer : transformers tokenizer
         Of the model that will read the windows.
     length, context : int
@@ -64,6 +79,13 @@ def load_windows(
     bos : bool
         Begin every window with the tokenizer's BOS token, which counts towards its length; else it stands where the
         tokenizer puts it, mostly once, before the text. `LanguageModel.windows` knows which models need it.
+    samples : int
+        How many calibration windows are needed. Of c4 so many are read, and at least 2²⁰ tokens; every other text is read
+        whole, and may have fewer.
+    seed : int
+        Of the order in which the calibration part of c4 is read; the held-out part is always the same.
+    progress : callable
+        (windows read, of how many, what is being done), while a text comes from the Hub; what it raises ends the reading.
 
     Returns
     -------
@@ -84,17 +106,26 @@ def load_windows(
     check_learnable(corpus if isinstance(corpus, str) else corpus.name)
     check_lengths({"length": length, "context": context}, model_context)
     first = first_token(tokenizer, bos)
-    text = load_corpus(corpus)
-    calibration, heldout = (
-        token_ids(part, tokenizer, vocabulary, text.name) for part in (text.calibration, text.heldout)
-    )
+    if isinstance(corpus, str) and corpus in HUB:
+        learned, judged = HUB[corpus]
+        needed = samples * taken(length, bos) + bos
+        calibration = read_part(learned, tokenizer, needed, seed, taken(length, bos), progress)
+        heldout = read_part(judged, tokenizer, window=taken(context, bos), progress=progress)
+        text = Corpus(corpus, calibration.text, heldout.text)
+    else:
+        text = load_corpus(corpus)
+        calibration, heldout = (
+            Tokenized(part, token_ids(part, tokenizer)) for part in (text.calibration, text.heldout)
+        )
+    for part in (calibration, heldout):
+        check_known(part.ids, tokenizer, vocabulary, text.name)
     return Text(
-        calibration=cut(calibration, length, first, "calibration", "length", text.name),
-        heldout=cut(heldout, context, first, "held-out", "context", text.name),
+        calibration=cut(calibration.ids, length, first, "calibration", "length", text.name),
+        heldout=cut(heldout.ids, context, first, "held-out", "context", text.name),
         name=text.name,
         sha256=text.sha256,
-        calibration_tokens=len(calibration),
-        heldout_tokens=len(heldout),
+        calibration_tokens=len(calibration.ids),
+        heldout_tokens=len(heldout.ids),
         bos=bos,
         corpus=text,
     )
