@@ -1,5 +1,6 @@
 """Corpora of the Hub: streamed up to the tokens that are needed, kept, and told about. Local files stand in for the Hub."""
 
+import dataclasses
 import json
 import sys
 import threading
@@ -7,9 +8,12 @@ import threading
 import datasets
 import pytest
 import torch
-from tiny_models import tiny_tokenizer
+from tiny_models import save_tiny_model, tiny_tokenizer
 
-from proxsparse import ProxSparseError, load_heldout, load_windows
+from proxsparse import LearnConfig, LearnJob, ProxSparseError, Run, load_heldout, load_windows
+from proxsparse.config import PRESETS
+from proxsparse.runs.jobs.base import Job
+from proxsparse.runs.worker import work
 from proxsparse.text import hub
 from proxsparse.text.hub import HUB, Part
 
@@ -254,3 +258,54 @@ def test_without_the_package_one_sentence(stream, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ProxSparseError, match="'c4' needs the package `datasets`: pip install datasets"):
         load_windows("c4", tiny_tokenizer(), 20)
+
+
+@pytest.fixture
+def job(tmp_path):
+    return LearnJob(
+        model=str(save_tiny_model(tmp_path / "tiny")), corpus="c4", samples=60, length=20, context=32, windows=4, live_windows=1,
+        device="cpu", history=0, learn=LearnConfig(steps=2, batch=2, metric_windows=4),
+    )  # fmt: skip
+
+
+def test_a_run_learns_on_its_samples_and_goes_on_without_a_network(stream, tmp_path, job, monkeypatch):
+    run = Run.create(job, tmp_path / "run")
+    assert work(run.path) == 0 and run.state()["status"] == "done"
+    text = load_windows("c4", tiny_tokenizer(), 20, 32, samples=60)
+    assert run.corpus() == text.describe() and run.corpus()["calibration_tokens"] == 60 * 20
+    monkeypatch.setattr("datasets.load_dataset", no_network)
+    fork = run.fork(tmp_path / "fork", step=None, steps=3)
+    assert work(fork.path) == 0 and fork.state()["status"] == "done" and fork.corpus() == run.corpus()
+    with pytest.raises(ProxSparseError, match="samples"):
+        run.fork(tmp_path / "other", step=None, samples=50)
+    assert "fewer windows than samples" not in list(run.table("events")["event"])
+
+
+def test_a_run_says_where_a_text_has_fewer_windows_than_its_samples(tmp_path, job, text_file):
+    run = Run.create(dataclasses.replace(job, corpus=str(text_file), samples=1000), tmp_path / "run")
+    assert work(run.path) == 0
+    events = run.table("events")
+    (event,) = events[events["event"] == "fewer windows than samples"].to_dict("records")
+    assert event["samples"] == 1000 and 100 < event["windows"] < 1000
+
+
+def test_a_run_is_stopped_while_its_text_is_read(stream, tmp_path, job, monkeypatch):
+    run = Run.create(dataclasses.replace(job, samples=200), tmp_path / "run")
+    doing = []
+
+    def told(self, done, total, what):
+        doing.append(f"{what} {done}/{total}")
+        if done:
+            run.send("stop")
+        usual(self, done, total, what)
+
+    usual = Job.progress
+    monkeypatch.setattr(Job, "progress", told)
+    assert work(run.path) == 0 and run.state()["status"] == "stopped"
+    assert doing[0] == "reading c4, train split: window 0/200" and run.corpus() is None
+
+
+def test_the_presets_of_the_paper_take_400_windows():
+    names = [name for name in PRESETS if name.startswith("Paper: ") and name != "Paper: embedded"]
+    assert len(names) == 9 and {PRESETS[name].samples for name in names} == {400}
+    assert all(PRESETS[name].length == 4096 for name in names if "OpenLlama" not in name)

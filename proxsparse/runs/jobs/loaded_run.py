@@ -29,7 +29,7 @@ from proxsparse.methods import Pruned, magnitude, wanda
 from proxsparse.models.language_model import dtype_name
 from proxsparse.models.load import load_model
 from proxsparse.progress import Progress, no_progress
-from proxsparse.runs.jobs.base import require_same_text
+from proxsparse.runs.jobs.base import require_same_text, windows_of
 from proxsparse.runs.readers.known_masks import known_steps, masks_at
 from proxsparse.runs.requests import PromptRequest, RankingRequest, Request, WhatIfRequest
 from proxsparse.runs.run import Run
@@ -52,7 +52,7 @@ class LoadedRun:
         self.run, self.job, self.kept = run, run.job(), kept
         self.lm = load_model(self.job.model, self.job.device)
         self.model = self.lm.model
-        text = self.lm.windows(self.job.corpus, self.job.length, self.job.context, self.job.bos)
+        text = windows_of(self.lm, self.job)
         require_same_text(run, text)
         parameters = list(self.model.parameters())
         weights, bytes_now = sum(p.numel() for p in parameters), sum(p.nbytes for p in parameters)
