@@ -207,7 +207,7 @@ def try_prompt(arguments: argparse.Namespace) -> int:
 
     lines: list[dict] = []
     with Bar("try") as progress:
-        LoadedRun(run).answer(request, lines.append, progress)
+        LoadedRun(run, progress=progress).answer(request, lines.append, progress)
     answer = Answer("", request, "done", tuple(lines))
     tables, texts = answer.next_tokens(), answer.texts()
     if arguments.json:

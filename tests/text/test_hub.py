@@ -11,8 +11,10 @@ import torch
 from tiny_models import save_tiny_model, tiny_tokenizer
 
 from proxsparse import LearnConfig, LearnJob, ProxSparseError, Run, load_heldout, load_windows
+from proxsparse.cli import main
 from proxsparse.config import PRESETS
 from proxsparse.runs.jobs.base import Job
+from proxsparse.runs.jobs.loaded_run import LoadedRun
 from proxsparse.runs.worker import work
 from proxsparse.text import hub
 from proxsparse.text.hub import HUB, Part
@@ -305,7 +307,20 @@ def test_a_run_is_stopped_while_its_text_is_read(stream, tmp_path, job, monkeypa
     assert doing[0] == "reading c4, train split: window 0/200" and run.corpus() is None
 
 
+def test_a_method_reads_as_many_windows_as_it_is_to_calibrate_on(stream, tmp_path, job):
+    """Without a number there would be 50."""
+    arguments = ["--model", job.model, "--corpus", "c4", "--length", "20", "--calibration", "90", "--device", "cpu"]
+    assert main(["prune", *arguments, "--to", str(tmp_path / "pruned")]) == 0
+    assert json.loads((tmp_path / "pruned" / "provenance.json").read_text())["windows"] == 90
+
+
 def test_the_presets_of_the_paper_take_400_windows():
     names = [name for name in PRESETS if name.startswith("Paper: ") and name != "Paper: embedded"]
     assert len(names) == 9 and {PRESETS[name].samples for name in names} == {400}
     assert all(PRESETS[name].length == 4096 for name in names if "OpenLlama" not in name)
+
+
+def test_a_question_about_a_run_whose_text_has_to_be_read_again_says_so(stream, tmp_path, job):
+    run, told = Run.create(job, tmp_path / "run"), []
+    LoadedRun(run, progress=lambda *each: told.append(each))
+    assert told[0] == (0, 60, "reading c4, train split: window")
