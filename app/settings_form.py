@@ -11,7 +11,7 @@ from proxsparse import PRESETS, LearnConfig, LearnJob, ProxSparseError
 from proxsparse.settings import Setting, settings_of
 
 BASIC = ("steps", "lambda1", "metric")
-TEXT = ("length", "context", "bos", "windows", "live_windows", "evaluate_every")
+TEXT = ("samples", "length", "context", "bos", "windows", "live_windows", "evaluate_every")
 OPTIMIZER = ("learning_rate", "warmup", "decay", "batch", "accumulation", "clip", "precision", "seed")
 REGULARIZER = ("pattern", "ramp", "loss_at", "distill", "relative", "metric_windows", "lambda2", "epsilon")
 MACHINE = (

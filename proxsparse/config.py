@@ -21,6 +21,11 @@ MIXED = "mixed"  # that and the bundled corpus
 CORPORA = (MIXED, "bundled", OWN_TEXT, "wikitext2", "c4")
 # Text of another kind than `bundled`, on which masks are judged and nothing ever learns.
 JUDGED_ONLY = ("bundled-other",)
+# {corpus on the Hugging Face Hub: (data set, configuration, commit)}; the commit is named, so that a text is the same whenever it is read
+DATASETS = {
+    "wikitext2": ("Salesforce/wikitext", "wikitext-2-raw-v1", "b08601e04326c79dfdd32d625aee71d232d685c3"),
+    "c4": ("allenai/c4", "en", "1588ec454efa1a09f29cd18ddd04fe05fc8653a2"),
+}
 JUDGED_BY_DEFAULT = {
     MIXED: JUDGED_ONLY,
     "bundled": JUDGED_ONLY,
@@ -194,6 +199,14 @@ class LearnJob:
         512, "length of a held-out window, on which perplexity is measured", "tokens", ge=2, le=MOST_TOKENS
     )
     bos: Literal["auto", "every", "once"] = setting("auto", BOS)
+    samples: int = setting(
+        0,
+        "calibration windows to draw from, spread evenly over the text where it has more; of c4 so many are read; 0: all, of c4 as many as "
+        "a million tokens make",
+        "windows",
+        ge=0,
+        le=MOST_WINDOWS,
+    )
     windows: int = setting(40, "held-out windows measured at the end; 0: all of them", "windows", ge=0, le=MOST_WINDOWS)
     live_windows: int = setting(2, "held-out windows measured while the run goes on", "windows", ge=1, le=MOST_WINDOWS)
     evaluate_every: int = setting(
@@ -462,7 +475,9 @@ def _paper(lambda1: float, learning_rate: float, length: int = 4096, lambda2: fl
         steps=400, lambda1=lambda1, ramp=1.0, relative=False, metric="weight", loss_at="soft", distill=0.0,
         learning_rate=learning_rate, batch=1, lambda2=lambda2, epsilon=epsilon,
     )  # fmt: skip
-    return LearnJob(length=length, context=length, live_windows=4, evaluate_every=40, checkpoint_every=100, learn=learn)
+    return LearnJob(
+        samples=400, length=length, context=length, live_windows=4, evaluate_every=40, checkpoint_every=100, learn=learn
+    )
 
 
 PRESETS: dict[str, LearnJob] = {

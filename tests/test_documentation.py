@@ -21,7 +21,7 @@ README = Path("README.md").read_text(encoding="utf-8")
         "proximal.regularizer",
         "masks.mask",
         "masks.mask_set",
-        "text",
+        "text.corpus",
         "learning.ramp",
         "accounts.passwords",
         "accounts.user_file",

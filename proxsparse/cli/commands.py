@@ -133,7 +133,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     # What fp32 says is meant of the weights as well: a checkpoint in bf16 would be computed in bf16.
     dtype = torch.float32 if arguments.precision == "fp32" else None
     lm = load_model(absolute(arguments.model), arguments.device, dtype, **options)
-    text = lm.heldout(arguments.corpus, arguments.context, arguments.bos)
+    with Bar("reading") as progress:
+        text = lm.heldout(arguments.corpus, arguments.context, arguments.bos, progress=progress)
     windows = text.windows[: arguments.windows or None]
     try:
         sparsity = str(sparsity_of(layer.matrix for layer in prunable_layers(lm.model, 1).in_turn()))
@@ -206,7 +207,7 @@ def try_prompt(arguments: argparse.Namespace) -> int:
 
     lines: list[dict] = []
     with Bar("try") as progress:
-        LoadedRun(run).answer(request, lines.append, progress)
+        LoadedRun(run, progress=progress).answer(request, lines.append, progress)
     answer = Answer("", request, "done", tuple(lines))
     tables, texts = answer.next_tokens(), answer.texts()
     if arguments.json:

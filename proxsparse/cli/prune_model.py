@@ -58,7 +58,7 @@ def prune_model(arguments: argparse.Namespace) -> int:
     with Bar("prune") as progress:
         windows = None
         if method.reads:
-            text = lm.windows(absolute(job.corpus), job.length, bos=job.bos, progress=progress)
+            text = lm.windows(absolute(job.corpus), job.length, bos=job.bos, progress=progress, samples=job.calibration)
             windows = text.calibration[: job.calibration]
             about |= {"corpus": job.corpus, "corpus_sha256": text.sha256, "windows": len(windows)}
         masks = FUNCTIONS[name](lm.model, windows, job.n, job.m, progress=progress, **chosen).masks

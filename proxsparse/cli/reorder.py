@@ -35,7 +35,7 @@ def reorder(arguments: argparse.Namespace) -> int:
 
     lm = load_model(job.model, job.device)
     with Bar("reorder") as progress:
-        text = lm.windows(job.corpus, job.length, bos=job.bos, progress=progress)
+        text = lm.windows(job.corpus, job.length, bos=job.bos, progress=progress, samples=job.calibration)
         windows = text.calibration[: job.calibration]
         about = {"corpus": job.corpus, "corpus_sha256": text.sha256, "windows": len(windows)}
         found = reorder_model(lm, windows, arguments.to, job.n, job.m, progress, about)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from proxsparse.config import text_name
+from proxsparse.config import DATASETS, text_name
 from proxsparse.files import MASKS_FILE, PROVENANCE_FILE
 from proxsparse.models.origin import HUB, Origin
 
@@ -26,8 +26,6 @@ RUN_AS_TWO_FOUR = ((2, 4), (1, 4), (1, 2))  # at most two of four are nonzero
 # training on a text chose. `quantized` would promise a lower precision and a smaller file.
 RELATION = "finetune"
 LIBRARIES = {"dense": "transformers", "compact": "proxsparse"}  # that load it
-# (dataset on the Hub, its configuration); a text that is not there has the name of the `datasets` builder that reads it.
-DATASETS = {"wikitext2": ("Salesforce/wikitext", "wikitext-2-raw-v1"), "c4": ("allenai/c4", "en")}
 
 
 def what_runs_it(n: int, m: int) -> str:
@@ -179,8 +177,9 @@ def _results(provenance: dict) -> list[EvalResult]:
             continue
         text = _judged_on(entry, provenance)
         name = text.split(",")[0]
-        # The Hub merges the results of one dataset and configuration: two texts need two.
-        kind, config = DATASETS.get(name, ("json" if Path(name).suffix == ".jsonl" else "text", name))
+        # The Hub merges the results of one dataset and configuration: two texts need two. A text that is not there has the name of
+        # the `datasets` builder that reads it.
+        kind, config = DATASETS.get(name, ("json" if Path(name).suffix == ".jsonl" else "text", name))[:2]
         found.append(
             EvalResult(
                 task_type="text-generation",

@@ -44,16 +44,18 @@ class LanguageModel:
 
     def windows(
         self, corpus: str, length: int, context: int | None = None, bos: str = "auto", progress: Progress = no_progress,
+        samples: int = 0,
     ) -> Text:  # fmt: skip
         """The windows of a corpus for this model; see `load_windows`, which it calls with what the model knows.
 
         corpus: also `self`, the text that the model writes itself, and `mixed`, that and the bundled corpus; progress is told how far
-        the writing is, and the weights have to be dense. bos: `every` begins each window with the BOS token, `once` leaves it where
-        the tokenizer puts it, `auto` is `every` for models that need it (`needs_bos`).
+        the writing is, and the weights have to be dense. samples: as there. bos: `every` begins each window with the BOS token, `once`
+        leaves it where the tokenizer puts it, `auto` is `every` for models that need it (`needs_bos`).
         """
         return text.load_windows(
-            self._corpus(corpus, progress), self.tokenizer, length, context, self.context, **self._reading(bos)
-        )
+            self._corpus(corpus, progress), self.tokenizer, length, context, self.context, samples=samples, progress=progress,
+            **self._reading(bos),
+        )  # fmt: skip
 
     def heldout(
         self, corpus: str, context: int, bos: str = "auto", learned_on: Corpus | None = None,
@@ -61,7 +63,7 @@ class LanguageModel:
     ) -> HeldOut:  # fmt: skip
         """Windows of a text that a mask is judged on; see `load_heldout`, which it calls with what the model knows. bos: as for
         `windows`."""
-        known = {"learned_on": learned_on, "also_learned_on": also_learned_on}
+        known = {"learned_on": learned_on, "also_learned_on": also_learned_on, "progress": progress}
         return text.load_heldout(
             self._corpus(corpus, progress), self.tokenizer, context, self.context, **known, **self._reading(bos)
         )

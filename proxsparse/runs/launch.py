@@ -32,8 +32,8 @@ GENTLE = KEEP_MEMORY | {"OMP_WAIT_POLICY": "PASSIVE"}
 LOCK_SECONDS = 1.0  # that readers, who look whether a worker lives, may be waited for
 # What a checkpoint belongs to, or what its records were measured with: a fork cannot change it.
 FIXED = (
-    "model", "corpus", "length", "context", "bos", "live_windows", "history_blocks", "tile_rows", "tile_columns", "n", "m", "metric",
-    "metric_windows", "memory",
+    "model", "corpus", "samples", "length", "context", "bos", "live_windows", "history_blocks", "tile_rows", "tile_columns", "n", "m",
+    "metric", "metric_windows", "memory",
 )  # fmt: skip
 CARRIED_OVER = ("layers.json", "steps.jsonl", "layers.jsonl", "perplexity.jsonl")
 

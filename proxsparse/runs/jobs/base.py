@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import write_json
+from proxsparse.progress import Progress, no_progress
 from proxsparse.runs.disk import why_no_room
 from proxsparse.runs.places import check_weights
 from proxsparse.runs.queue import device_of, waiting_behind
@@ -18,7 +19,9 @@ from proxsparse.runs.recorder import Recorder
 from proxsparse.runs.run import Run
 
 if TYPE_CHECKING:
-    from proxsparse.text import HeldOut
+    from proxsparse.config import LearnJob
+    from proxsparse.models.language_model import LanguageModel
+    from proxsparse.text import HeldOut, Text
 
 POLL_SECONDS = 0.1
 DISK_SECONDS = 5.0  # between two looks at how much of the disk the runs take
@@ -35,6 +38,11 @@ def require_same_text(run: Run, text) -> None:
         raise ProxSparseError(
             f"The text {text.name} is not the one that run {run.id} began with: put that one back, or start anew."
         )
+
+
+def windows_of(lm: LanguageModel, job: LearnJob, progress: Progress = no_progress) -> Text:
+    """The text of a job that learns: the same for every process that works on it, goes on with it, or answers questions about it."""
+    return lm.windows(job.corpus, job.length, job.context, job.bos, progress, job.samples).sampled(job.samples)
 
 
 class Job:

@@ -83,7 +83,7 @@ class CompareJobWorker(Job):
         self.lm = load_model(job.model, self.own_device or job.device)
         self.device = self.lm.model.device
         self.recorder.update(doing=f"reading {job.corpus}", device=describe_device(self.device))
-        text = self.lm.windows(job.corpus, job.length, job.context, job.bos, self.progress)
+        text = self.lm.windows(job.corpus, job.length, job.context, job.bos, self.progress, job.calibration)
         self.heldout = text.heldout_windows(job.windows)
         self.calibration = text.calibration
         self.judged_on = self.further_texts(self.lm, text, self.learned_on_elsewhere())

@@ -13,7 +13,7 @@ from proxsparse.learning.ramp import left_of
 from proxsparse.memory import peak_bytes
 from proxsparse.runs.commands import checked_delay
 from proxsparse.runs.disk import room_left
-from proxsparse.runs.jobs.base import Job
+from proxsparse.runs.jobs.base import Job, windows_of
 from proxsparse.runs.recorder import CHECKPOINTS_KEPT, Recorder, describe_device
 from proxsparse.runs.run import Run
 from proxsparse.runs.tracking import Tracking
@@ -52,7 +52,7 @@ class LearnJobWorker(Job):
 
         lm = self.load_model()
         self.recorder.update(doing=f"reading {self.job.corpus}", device=describe_device(device_of(lm.model)))
-        text = lm.windows(self.job.corpus, self.job.length, self.job.context, self.job.bos, self.progress)
+        text = windows_of(lm, self.job, self.progress)
         self.heldout = text.heldout_windows(self.job.windows)
         self.live = self.heldout[: self.job.live_windows]
         self.judged_on = self.further_texts(lm, text)
@@ -71,6 +71,8 @@ class LearnJobWorker(Job):
         self.history = self.make_history()
         self._show_position()
         self.recorder.event("resumed" if checkpoint else "started")
+        if len(text.calibration) < self.job.samples and not checkpoint:
+            self.recorder.event("fewer windows than samples", windows=len(text.calibration), samples=self.job.samples)
         if self.learner.unseen and not checkpoint:
             self.recorder.event(
                 "layers that saw no token", count=len(self.learner.unseen), first=self.learner.unseen[0]

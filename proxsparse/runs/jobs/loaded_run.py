@@ -29,7 +29,7 @@ from proxsparse.methods import Pruned, magnitude, wanda
 from proxsparse.models.language_model import dtype_name
 from proxsparse.models.load import load_model
 from proxsparse.progress import Progress, no_progress
-from proxsparse.runs.jobs.base import require_same_text
+from proxsparse.runs.jobs.base import require_same_text, windows_of
 from proxsparse.runs.readers.known_masks import known_steps, masks_at
 from proxsparse.runs.requests import PromptRequest, RankingRequest, Request, WhatIfRequest
 from proxsparse.runs.run import Run
@@ -45,14 +45,15 @@ class LoadedRun:
     """Answers requests about a run, each by calls of tell(piece) as soon as a piece is known.
 
     Weights and sums are float32 where memory allows twice the model in it, since what one group does is lost in bf16;
-    `arithmetic` says which. kept: a file for Wanda's masks, which are made once.
+    `arithmetic` says which. kept: a file for Wanda's masks, which are made once. progress: told while the text
+    is read.
     """
 
-    def __init__(self, run: Run, kept: Path | None = None):
+    def __init__(self, run: Run, kept: Path | None = None, progress: Progress = no_progress):
         self.run, self.job, self.kept = run, run.job(), kept
         self.lm = load_model(self.job.model, self.job.device)
         self.model = self.lm.model
-        text = self.lm.windows(self.job.corpus, self.job.length, self.job.context, self.job.bos)
+        text = windows_of(self.lm, self.job, progress)
         require_same_text(run, text)
         parameters = list(self.model.parameters())
         weights, bytes_now = sum(p.numel() for p in parameters), sum(p.nbytes for p in parameters)

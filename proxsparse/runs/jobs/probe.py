@@ -54,7 +54,7 @@ class ProbeWorker(Job):
 
         self.recorder.update(status="running", doing=f"loading {self.source.job().model}")
         self.recorder.flush()
-        self.loaded = LoadedRun(self.source, self.run.path / "wanda.safetensors")
+        self.loaded = LoadedRun(self.source, self.run.path / "wanda.safetensors", super().progress)
         device = self.loaded.model.device
         self.recorder.update(device=describe_device(device), arithmetic=self.loaded.arithmetic)
         self.recorder.event("loaded", device=str(device), arithmetic=self.loaded.arithmetic)

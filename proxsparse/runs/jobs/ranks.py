@@ -33,6 +33,7 @@ from proxsparse.runs.checkpoints.places import hidden, shared_checkpoint
 from proxsparse.runs.checkpoints.shared import SharedCheckpoints
 from proxsparse.runs.checkpoints.stored import DAMAGE, Stored, StoredFile, StoredParts, opened
 from proxsparse.runs.history.watched import WatchedLearner
+from proxsparse.runs.jobs.base import windows_of
 from proxsparse.runs.jobs.devices import devices_of_processes
 from proxsparse.runs.jobs.learn import LearnJobWorker, under
 from proxsparse.runs.recorder import describe_device
@@ -272,7 +273,6 @@ def follow(run: Run) -> None:
     """Do what rank 0 tells, to the end."""
     job = run.job()
     lm, _ = load_to_share(job)
-    windows = lm.windows(job.corpus, job.length, job.context, job.bos).calibration
     layers = prunable_layers(lm.model, job.learn.m)
     own: RankLearner | None = None
     while True:
@@ -283,6 +283,7 @@ def follow(run: Run) -> None:
             check_together(Path(arguments[0]))
         elif own is None:
             checkpoint = None if arguments[0] is None else stored_state(run.checkpoints()[arguments[0]])
+            windows = windows_of(lm, job).calibration  # rank 0 has read the text, and kept what comes from the Hub
             own = make_learner(lm.model, windows, job, layers, checkpoint, no_progress)
         else:
             getattr(own, name)(*arguments)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from proxsparse.config import LearnConfig
 from proxsparse.errors import DivergedError, ProxSparseError
 from proxsparse.files import write_json
-from proxsparse.runs.jobs.base import Job
+from proxsparse.runs.jobs.base import Job, windows_of
 from proxsparse.runs.jobs.side_by_side import Work, devices_of, processes
 from proxsparse.runs.readers.judged import with_stderr
 from proxsparse.runs.readers.sweep import TRIALS_FILE, Sweep, require_optuna
@@ -71,7 +71,7 @@ class SweepJobWorker(Job):
         self.recorder.update(doing=f"loading {base.model}")
         self.lm = load_model(base.model, self.own_device or base.device)
         self.recorder.update(doing=f"reading {base.corpus}", device=describe_device(self.lm.model.device))
-        text = self.lm.windows(base.corpus, base.length, base.context, base.bos, self.progress)
+        text = windows_of(self.lm, base, self.progress)
         if len(text.calibration) < plan.windows + base.learn.batch:
             raise ProxSparseError(
                 f"The calibration text has {len(text.calibration)} windows, too few to set {plan.windows} apart: give more "
