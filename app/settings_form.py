@@ -18,13 +18,16 @@ MACHINE = (
     "checkpoint_every", "history", "history_blocks", "tile_rows", "tile_columns", "device", "memory", "recompute",
 )  # fmt: skip
 PLACED_ELSEWHERE = ("model", "corpus")
+OF_SEVERAL_PROCESSES = ("offload",)  # which the command line starts, not the page
 PATTERNS = ("2:4", "1:2", "1:4", "2:8", "4:8")  # n and m, chosen together; the command line learns any
 
 _LEARNER, _AROUND = settings_of(LearnConfig), settings_of(LearnJob)
 _SETTINGS = _AROUND | _LEARNER
 _LABELS = {"lambda1": "λ1 at the end", "ramp": "ramp of λ1", "lambda2": "λ2"}
 SETTINGS = (*BASIC, *TEXT, *OPTIMIZER, *REGULARIZER, *MACHINE)
-assert {*SETTINGS, *PLACED_ELSEWHERE, "n", "m"} == {*_SETTINGS, "pattern"}, "every setting has its place in the form"
+assert {*SETTINGS, *PLACED_ELSEWHERE, *OF_SEVERAL_PROCESSES, "n", "m"} == {*_SETTINGS, "pattern"}, (
+    "every setting has its place in the form"
+)
 
 
 def settings(names: tuple[str, ...]) -> dict[str, gr.components.Component]:

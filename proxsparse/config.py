@@ -164,6 +164,11 @@ class LearnConfig:
         "compute the activations of each block again in backward in place of keeping them: for long windows, in less memory and with one "
         "more forward pass a step; memory lean does so anyway",
     )
+    offload: bool = setting(
+        False,
+        "where several processes share the model: keep what is learned and the original weights in the machine's memory, and on GPUs only "
+        "the blocks that compute; slower",
+    )
     seed: int = setting(0, "seed of the order in which windows are drawn", ge=0, le=MOST_SEED)
     n: int = setting(2, "weights kept in a group", "weights", ge=1, le=254)
     m: int = setting(4, "weights in a group", "weights", ge=2, le=255)  # counted in bytes

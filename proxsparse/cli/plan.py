@@ -15,6 +15,7 @@ COUNTED = (
     "accumulation",
     "distill",
     "recompute",
+    "offload",
     "steps",
     "precision",
     "n",
@@ -25,6 +26,7 @@ COLUMNS = {
     "other": "other", "activations": "activations", "logits": "logits", "whole": "whole blocks",
 }  # fmt: skip
 
+HOST = "machine's memory"
 IN_LEARN = {
     "--memory-plan": "--memory-plan lean or full is `--memory lean` or `--memory full` of `proxsparse learn`",
     "--gpus": "--gpus N is `--launch N` of `proxsparse learn`",
@@ -96,6 +98,8 @@ def _show(found: dict) -> None:
     )
     _table(rows)
     print("\n".join(NOTES))
+    if any(row["host"] for row in rows):
+        print(f"{HOST}: for each GPU; a machine with 8 GPUs takes eight times as much")
     if any(row["least"] for row in rows):
         print(
             "activations here: only the inputs of the linear maps, a lower bound; this family does not run on shapes alone"
@@ -130,10 +134,12 @@ def _model(model: dict) -> None:
 
 def _table(rows: list[dict]) -> None:
     shown = [name for name in COLUMNS if any(row["parts"][name] for row in rows)]
-    head = ["plan", "loss at", "GPUs", "B/weight", *(COLUMNS[name] for name in shown), "total", "fits"]
+    host = [HOST] if any(row["host"] for row in rows) else []
+    head = ["plan", "loss at", "GPUs", "B/weight", *(COLUMNS[name] for name in shown), "total", "fits", *host]
     lines = [
         [row["memory"], row["loss_at"], str(row["gpus"]), f"{row['bytes_a_weight']:g}",
-         *(_gigabytes(row["parts"][name]) for name in shown), _gigabytes(row["total"]), row["fits"]]
+         *(_gigabytes(row["parts"][name]) for name in shown), _gigabytes(row["total"]), row["fits"],
+         *(_gigabytes(row["host"]) for _ in host)]
         for row in rows
     ]  # fmt: skip
     widths = [max(len(line[place]) for line in [head, *lines]) for place in range(len(head))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,11 @@ class Ranks:
         if not (dist.is_available() and dist.is_initialized()):
             return ALONE
         return cls(dist.get_rank(), dist.get_world_size())
+
+    @property
+    def on_this_machine(self) -> int:
+        """How many of them are on this machine, as their launcher says."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """The tensor, in place its sum over all ranks. All ranks call it."""

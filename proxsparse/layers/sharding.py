@@ -22,7 +22,11 @@ from proxsparse.layers.stored import read_for_good
 
 
 def shard_model(
-    model: nn.Module, layers: PrunableLayers, arithmetic: torch.dtype, device: torch.device | str = "cpu"
+    model: nn.Module,
+    layers: PrunableLayers,
+    arithmetic: torch.dtype,
+    device: torch.device | str = "cpu",
+    offload: bool = False,
 ) -> ShardedLayers:
     """Shard the decoder blocks of a model over all ranks, in place, and return this rank's rows of its layers.
 
@@ -42,6 +46,8 @@ def shard_model(
         as all experts in one parameter: FSDP2 wants one dtype for what learns in a block.
     device : torch.device or str
         Of this rank.
+    offload : bool
+        Keep this rank's rows, shards and gradients in the host's memory, and on the device only blocks while they compute.
 
     Returns
     -------
@@ -54,7 +60,7 @@ def shard_model(
         number of ranks, or one that stores its matrices in another shape.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
     from torch.distributed.tensor import Shard
 
     ranks = Ranks.started()
@@ -68,6 +74,9 @@ def shard_model(
     own = dict[nn.Parameter, nn.Parameter]()
     dimensions = {parameter: _dimension(held, ranks) for parameter, held in by_parameter.items()}
     model.requires_grad_(False)
+    home = torch.device("cpu" if offload else device)
+    # Not pinned: a gradient in pinned memory is still being copied when whoever waits for it is told.
+    policy = CPUOffloadPolicy(pin_memory=False) if offload else OffloadPolicy()
 
     def placement(parameter: nn.Parameter) -> Shard:
         return Shard(dimensions.get(parameter, 0))
@@ -76,9 +85,9 @@ def shard_model(
         read_for_good(block)
         originals = {parameter: parameter.data for parameter in block.parameters() if parameter in by_parameter}
         _cast(block.to(device), by_parameter, arithmetic)
-        fully_shard(block, mesh=mesh, shard_placement_fn=placement)
+        fully_shard(block, mesh=mesh, shard_placement_fn=placement, offload_policy=policy)
         for parameter, original in originals.items():
-            own[parameter] = found.take_own(by_parameter[parameter][0], original, torch.device(device))
+            own[parameter] = found.take_own(by_parameter[parameter][0], original, home)
             # `layers` name it: else every rank would go on holding it whole.
             parameter.data = parameter.data.new_empty(0)
 
@@ -94,7 +103,7 @@ def shard_model(
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
     # The root, which prefetches the next block, is what both the model and whoever needs hidden states alone run through.
-    fully_shard(model.base_model, mesh=mesh, ignored_params=outside)
+    fully_shard(model.base_model, mesh=mesh, ignored_params=outside, offload_policy=policy)
     for module in model.modules():
         if hasattr(module, "set_gradient_divide_factor"):  # each rank's loss is weighted already: gradients are summed
             module.set_gradient_divide_factor(1.0)

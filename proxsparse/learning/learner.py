@@ -127,6 +127,9 @@ class MaskLearner:
         check_room(self.config, model, self.layers, windows.shape[1])
         self.metric, self.loss = metric, loss
         self.device = next(model.parameters()).device
+        self.home = next(
+            iter(self.layers.parameters())
+        ).device  # of what is learned: the host's memory where it is offloaded
         self.step_index, self.phase, self._pending, self.restored = 0, "gradient", None, False
         self.growth_left, self.lambda1 = self.config.ramp, self.config.lambda1 / self.config.ramp
 
@@ -135,7 +138,7 @@ class MaskLearner:
         self.squared_norms = self._summed({name: self.originals[name].double().square().sum() for name in self.layers})
         weights = sum(self.layers.numel(name) for name in self.layers)
         self._typical = math.sqrt(sum(self.squared_norms.values()) / weights) or math.inf
-        self.memory = choose_memory(self.config, model, self.layers, self.device)
+        self.memory = choose_memory(self.config, model, self.layers, self.home)
         if state is None:
             self.use_scales(metric(model, windows, self.layers, self.config, progress))
             self.start = MaskSet({name: self._project(name) for name in self.layers})
@@ -171,7 +174,7 @@ class MaskLearner:
 
     def use_scales(self, scales: Mapping[str, Tensor | None]) -> None:
         """Compare magnitudes in this metric from now on. Relative λ1 is in units of the RMS of the original weights in it."""
-        self.scales = dict(scales)
+        self.scales = {name: None if scale is None else scale.to(self.home) for name, scale in scales.items()}
         self.unseen = scales.unseen if isinstance(scales, ActivationScales) else ()
         squares = self._summed({name: self._squared(name) for name in self.layers})
         # A layer of zeros has 1: any strength leaves it as it is.
@@ -364,7 +367,7 @@ class MaskLearner:
         return dict(zip(numbers, summed.tolist(), strict=True))
 
     def _own_rows(self, masks: MaskSet) -> MaskSet:
-        rows = {name: self.layers.own_rows(name, mask.packed).to(self.device) for name, mask in masks.items()}
+        rows = {name: self.layers.own_rows(name, mask.packed).to(self.home) for name, mask in masks.items()}
         return MaskSet({name: _of_rows(rows[name], mask) for name, mask in masks.items()})
 
     def _project(self, name: str) -> Mask:

@@ -21,6 +21,7 @@ class Learner(Protocol):
 
     model: nn.Module
     device: torch.device
+    home: torch.device
     config: LearnConfig
     layers: PrunableLayers
     originals: Originals

@@ -103,7 +103,7 @@ def scales_of(state: State, learner: Learner) -> dict[str, Tensor | None]:
     tensors, found = state[0], {}
     for name in learner.layers:
         scale = tensors.get(f"scale.{name}")
-        found[name] = None if scale is None else scale[:].to(learner.device, copy=True)
+        found[name] = None if scale is None else scale[:].to(learner.home, copy=True)
     return found
 
 
@@ -112,7 +112,7 @@ def masks_of(state: State, kind: str, learner: Learner) -> MaskSet:
     n, m, found = learner.config.n, learner.config.m, MaskSet()
     for name, layer in learner.layers.items():
         packed = learner.layers.own_rows(name, state[0][f"{kind}.{name}"])
-        found[name] = Mask(packed.to(learner.device, copy=True), (layer.out_features, layer.in_features), n, m)
+        found[name] = Mask(packed.to(learner.home, copy=True), (layer.out_features, layer.in_features), n, m)
     return found
 
 
@@ -124,7 +124,7 @@ def put_weights(state: State, learner: Learner) -> None:
         moments = learner.update.optimizer.state
         moments.pop(parameter, None)
         if name in rest["updates"]:
-            moments[parameter] = {"step": torch.tensor(float(rest["updates"][name]), device=learner.device)}
+            moments[parameter] = {"step": torch.tensor(float(rest["updates"][name]), device=learner.home)}
             for kind in MOMENTS:
                 part = learner.layers.part_of(parameter, tensors[f"{kind}.{name}"])
-                moments[parameter][kind] = part.to(learner.device, copy=True)
+                moments[parameter][kind] = part.to(learner.home, copy=True)

@@ -100,12 +100,18 @@ def choose_memory(
     if device.type != "cuda" or config.accumulation > 1 or config.precision == "fp32":
         return "full"
     prunable = sum(parameter.numel() for parameter in layers.parameters())
-    shared, needed = isinstance(layers, ShardedLayers), 0
-    if not shared:
+    needed = bytes_to_come("full", config.loss_at, layers) * prunable
+    if not isinstance(layers, ShardedLayers):
         needed += OTHERS["full"] * (sum(parameter.numel() for parameter in model.parameters()) - prunable)
-    needed += learning_bytes("full", config.loss_at, shared=shared) * prunable
     too_much = torch.tensor(float(needed > ROOM * available_bytes(device)), device=device)
     return "lean" if layers.ranks.sum_(too_much) else "full"
+
+
+def bytes_to_come(memory: str, loss_at: str, layers: PrunableLayers) -> int:
+    """Bytes a prunable weight that a learner will take: of layers that several ranks share, masked weights are there already."""
+    shared = isinstance(layers, ShardedLayers)
+    kinds = bytes_by_kind(memory, loss_at, shared=shared)
+    return sum(kinds.values()) - (kinds["masked"] if shared else 0)
 
 
 def learning_bytes(memory: str, loss_at: str, arithmetic: int = 2, shared: bool = False) -> int:

@@ -22,13 +22,15 @@ FLOAT = torch.float32.itemsize
 @dataclass(frozen=True)
 class Load:
     """What one pass works on: `batch` windows of `length` tokens, dealt out to the GPUs. teacher: whether the dense model reads them
-    too. recompute: whether each block is computed again in backward in the full plan, too."""
+    too. recompute: whether each block is computed again in backward in the full plan, too. offload: whether several GPUs leave what is
+    learned to the machine's memory."""
 
     batch: int
     length: int
     teacher: bool
     arithmetic: torch.dtype = torch.bfloat16
     recompute: bool = False
+    offload: bool = False
     device: Literal["cuda", "cpu"] = "cuda"
 
     def on_each(self, gpus: int) -> Load:
@@ -39,7 +41,7 @@ class Load:
 @dataclass(frozen=True)
 class Row:
     """Bytes on each of `gpus` GPUs. parts: by what they are for. total: less than their sum, since gradients come while activations
-    go. least: activations could only be counted in part."""
+    go. least: activations could only be counted in part. host: bytes in the machine's memory for each GPU."""
 
     memory: str
     loss_at: str
@@ -48,6 +50,7 @@ class Row:
     parts: dict[str, int]
     total: int
     least: bool
+    host: int
 
 
 def row(shapes: Shapes, memory: str, loss_at: str, gpus: int, load: Load, share: float = 1.0) -> Row:
@@ -71,7 +74,9 @@ def row(shapes: Shapes, memory: str, loss_at: str, gpus: int, load: Load, share:
         "moments": kinds["moments"] * weights, "masked": masked, "masks": int(MASKS * weights),
         "other": other,
     }  # fmt: skip
-    each = {name: size // gpus for name, size in held.items()}
+    each, host = {name: size // gpus for name, size in held.items()}, 0
+    if shared and load.offload:
+        host, each = sum(each.values()), dict.fromkeys(each, 0)
     gradients, logits = each["gradients"], logits_bytes(shapes, passed, load, share)
     at_once = max(took.kept + logits, max(took.kept, gradients) + took.further)
     whole = 0
@@ -80,7 +85,7 @@ def row(shapes: Shapes, memory: str, loss_at: str, gpus: int, load: Load, share:
     activations = took.kept + (took.further if again else 0)
     parts = each | {"activations": activations, "logits": logits, "whole": whole}
     total = sum(each.values()) - gradients + at_once + whole
-    return Row(memory, loss_at, gpus, shapes.item + sum(kinds.values()) + MASKS, parts, total, took.least)
+    return Row(memory, loss_at, gpus, shapes.item + sum(kinds.values()) + MASKS, parts, total, took.least, host)
 
 
 def logits_bytes(shapes: Shapes, memory: str, load: Load, share: float = 1.0) -> int:
@@ -99,18 +104,23 @@ def logits_bytes(shapes: Shapes, memory: str, load: Load, share: float = 1.0) ->
 def ways_out(shapes: Shapes, found: Row, load: Load, room: float) -> Iterator[str]:
     """What fits where `found` does not, each as what to give in its place; nothing where nothing does."""
 
-    def fits(memory: str, recompute: bool, gpus: int, batch: int, length: int) -> bool:
+    def fits(memory: str, recompute: bool, offload: bool, gpus: int, batch: int, length: int) -> bool:
         each, whole = replace(load, batch=batch).on_each(gpus), load.on_each(gpus)
         share = each.batch * length / (whole.batch * whole.length)
-        return row(shapes, memory, found.loss_at, gpus, replace(load, recompute=recompute), share).total <= room
+        changed = replace(load, recompute=recompute, offload=offload)
+        return row(shapes, memory, found.loss_at, gpus, changed, share).total <= room
 
-    as_it_is = "", found.memory, load.recompute
+    as_it_is = "", found.memory, load.recompute, load.offload
     cheaper = []  # other ways of doing the same, the faster one first
     if found.memory == "full" and not load.recompute:
-        cheaper.append(("--recompute", "full", True))
+        cheaper.append(("--recompute", "full", True, load.offload))
     if found.memory == "full" and load.arithmetic != torch.float32:
-        cheaper.append(("--memory-plan lean", "lean", load.recompute))
+        cheaper.append(("--memory-plan lean", "lean", load.recompute, load.offload))
     enough = [way for way in cheaper if fits(*way[1:], found.gpus, load.batch, load.length)]
+    if not enough and found.gpus > 1 and not load.offload:  # which is slower than these
+        again = found.memory == "full" and not load.recompute
+        offloaded = ("--recompute --offload" if again else "--offload", found.memory, True, True)
+        enough = [offloaded] if fits(*offloaded[1:], found.gpus, load.batch, load.length) else []
     yield from (flag for flag, *_ in enough)
     smaller = [(batch, load.length) for batch in range(load.batch - 1, 0, -1)]
     smaller += [

@@ -41,7 +41,7 @@ def plan_learning(
     memory : float
         Of each, in GB (10⁹ bytes).
     config : LearnConfig
-        Of it count batch, accumulation, precision, distill, recompute, steps and the pattern.
+        Of it count batch, accumulation, precision, distill, recompute, offload, steps and the pattern.
     length : int
         Of a window, in tokens.
     memory_plans, losses
@@ -74,14 +74,14 @@ def plan_learning(
         )
     model = load_without_weights(name)
     shapes = Shapes(name, model, prunable_layers(model, config.m))
-    load = Load(config.batch, length, config.distill > 0, arithmetic, config.recompute)
+    load = Load(config.batch, length, config.distill > 0, arithmetic, config.recompute, config.offload)
     wanted = [(each, at, 1) for each in plans for at in losses]
     wanted += [(each, at, gpus) for each in plans for at in losses if gpus > 1]
     rows = [_told(shapes, row(shapes, *each, load), load, memory * GIGABYTE) for each in wanted]
     return {
         "model": _about(shapes), "gpus": gpus, "memory_gb": memory, "batch": config.batch, "length": length,
         "accumulation": config.accumulation, "arithmetic": dtype_name(arithmetic), "distill": config.distill,
-        "recompute": config.recompute,
+        "recompute": config.recompute, "offload": config.offload,
         "rows": rows, "step": [_time(shapes, each, load, config, tflops) for each in plans],
         "kernels": _kernels(shapes, config),
     }  # fmt: skip

@@ -14,6 +14,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 from tiny_models import random_windows, tiny_model
+from torch.distributed.fsdp import CPUOffloadPolicy
 from torch.distributed.tensor import DTensor
 
 from proxsparse import LearnConfig, MaskLearner, load_model, prunable_layers
@@ -30,6 +31,7 @@ CONFIGS = {
     "soft": {"precision": "fp32", "distill": 0.0, "loss_at": "soft", "metric": "weight", "lambda2": 0.1},
     "accumulated": {"precision": "fp32", "distill": 0.0, "accumulation": 2},
     "recomputed": {"precision": "fp32", "distill": 0.5, "recompute": True},
+    "offloaded": {"precision": "fp32", "distill": 0.5, "offload": True},
     "in bf16": {"precision": "bf16", "distill": 0.5, "lambda2": 0.1},
     "lean": {"precision": "bf16", "distill": 0.5, "lambda2": 0.1, "memory": "lean"},
 }
@@ -141,7 +143,10 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
             model.bfloat16().float()
         with torch.no_grad(), autocast(cpu, precision):
             before = model(input_ids=random_windows(1)).logits
-        layers = shard_model(model, prunable_layers(model), arithmetic(cpu, precision))
+        with mock.patch("torch.distributed.fsdp.CPUOffloadPolicy", wraps=CPUOffloadPolicy) as policy:
+            layers = shard_model(
+                model, prunable_layers(model), arithmetic(cpu, precision), offload=config(kind).offload
+            )
         about = {}
         if kind == "lean" and not half:
             exact, held = first_step(model, layers, "in bf16")
@@ -168,6 +173,7 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
             | {
                 "held whole": sum(layer.whole.parameter.untyped_storage().nbytes() for layer in layers.values()),
                 "kept": sum(kept),
+                "offloaded": policy.called,
                 "dense is as before": same,
                 "shares read": sorted(set(shares)),
                 "masks": {key: mask.tolist() for key, mask in masks.items()},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +18,7 @@ from sharded_learner import STEPS, config, learned
 from tiny_models import random_windows, save_tiny_model, tiny_model
 
 import proxsparse
-from proxsparse import MaskLearner
+from proxsparse import LearnConfig, MaskLearner, ProxSparseError
 from proxsparse.layers.ranks import Ranks
 
 ROUNDING = 1e-6  # relative; sums over ranks have another order than those of one process
@@ -28,9 +29,10 @@ STREAMED = (
     "mixtral streamed",
 )  # a head tied to the embeddings; experts that lie in files in another form
 RECOMPUTED = ("llama recomputed", "mixtral recomputed")
+OFFLOADED = ("llama offloaded", "mixtral offloaded")
 CASES = {
     1: ("llama",),
-    2: (*FOUR_FAMILIES, "llama soft", "gpt2 soft", "llama accumulated", *STREAMED, *RECOMPUTED),
+    2: (*FOUR_FAMILIES, "llama soft", "gpt2 soft", "llama accumulated", *STREAMED, *RECOMPUTED, *OFFLOADED),
     3: ("llama", "mixtral"),  # uneven rows, and a rank without any expert
     4: (*FOUR_FAMILIES, "llama soft", "mixtral accumulated"),
 }
@@ -106,7 +108,7 @@ def begun_by_one(directory: Path) -> None:
 
 @cache
 def alone(case: str) -> tuple[dict, dict]:
-    family, kind, _ = sharded_learner.case(case.removesuffix(" recomputed"))  # which changes nothing
+    family, kind, _ = sharded_learner.case(re.sub(" (recomputed|offloaded)", "", case))  # which change nothing
     with MaskLearner(tiny_model(family), random_windows(), config(kind)) as learner:
         return learned(learner)
 
@@ -138,6 +140,17 @@ def test_no_rank_goes_on_holding_a_layer_whole(on_ranks):
 def test_blocks_that_are_computed_again_keep_no_activations(on_ranks, case):
     for rank in on_ranks(2):
         assert 0 < rank[case]["kept"] < 0.3 * rank[sharded_learner.case(case)[0]]["kept"]
+
+
+def test_what_is_offloaded_is_left_to_the_host(on_ranks):
+    """On the CPU that is where it lies anyway; what FSDP does then is done here as well."""
+    for rank in on_ranks(2):
+        assert {case for case, found in rank.items() if found["offloaded"]} == set(OFFLOADED)
+
+
+def test_a_process_that_is_alone_offloads_nothing():
+    with pytest.raises(ProxSparseError, match="offload is for several processes that share a model"):
+        MaskLearner(tiny_model(), random_windows(), LearnConfig(steps=2, offload=True))
 
 
 def test_a_rank_holds_its_part_and_one_block_of_a_model_that_lies_in_files(tmp_path):

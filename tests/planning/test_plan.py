@@ -62,15 +62,20 @@ def test_llama_3_1_70b_is_planned_and_told_what_would_fit(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "70.55 G parameters, of them 68.45 G prunable in 560 layers" in said
     assert "does not fit: full, loss at masked, GPUs 8" in said
-    assert "what would: --gpus 49 --length 1024 or --recompute --gpus 23 or --memory-plan lean --gpus 15\n" in said, (
-        "as docs/explain/memory.md says"
-    )
+    more = "--gpus 49 --length 1024 or --recompute --gpus 23 or --memory-plan lean --gpus 15"
+    assert f"GPUs 1; what would: {more}\n" in said, "as docs/explain/memory.md says"
+    assert "GPUs 8; what would: --recompute --offload or --gpus 49 --length 1024\n" in said
+    assert "lean, loss at masked, GPUs 8; what would: --offload or --gpus 15\n" in said
     assert "this is arithmetic, nothing was measured" in said
     each = ("--gpus", 23, "--memory", 80, "--loss-at", "masked", "--memory-plan", "full", *TOKENS)
     kept, again = (planned(capsys, config, *each, *more)["rows"][-1] for more in ((), ("--recompute",)))
     activations = [round(found["parts"]["activations"] / 1e9) for found in (kept, again)]
     assert activations == [148, 12], "as docs/explain/memory.md says"
     assert kept["fits"] == "no" and again["fits"] != "no"
+    eight = ("--gpus", 8, "--memory", 80, "--loss-at", "masked", "--memory-plan", "lean", "--offload", *TOKENS)
+    offloaded = planned(capsys, config, *eight)["rows"][-1]
+    told = [round(size / 1e9) for size in (offloaded["total"], 8 * offloaded["host"])]
+    assert told == [31, 839], "as docs/how-to/several-gpus.md says"
 
 
 def test_flags_that_are_proposed_are_named_as_learn_names_them(capsys):
@@ -115,6 +120,16 @@ def test_several_gpus_that_share_the_lean_plan_hold_masked_weights_and_gradients
     assert {name: lean.parts[name] for name in sizes} == {name: size * each for name, size in sizes.items()}
     same = ("masks", "other", "activations", "logits", "whole")
     assert {name: lean.parts[name] for name in same} == {name: full.parts[name] for name in same}
+
+
+def test_gpus_that_offload_hold_nothing_of_what_belongs_to_a_weight(seven):
+    load = Load(8, 4096, teacher=True, recompute=True)
+    kept, left = (row(seven, "full", "masked", 8, replace(load, offload=choice)) for choice in (False, True))
+    of_weights = ("originals", "soft", "gradients", "moments", "masked", "masks", "other")
+    assert left.host == sum(kept.parts[name] for name in of_weights) and kept.host == 0
+    assert not any(left.parts[name] for name in of_weights)
+    assert {name for name, size in left.parts.items() if size != kept.parts[name]} == set(of_weights)
+    assert left.total < kept.total and row(seven, "full", "masked", 1, replace(load, offload=True)).host == 0
 
 
 def test_windows_are_dealt_out_to_the_gpus(seven):

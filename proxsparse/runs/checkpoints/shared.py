@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
-import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -99,9 +98,7 @@ class SharedCheckpoints:
 
     def _have_room_to_copy(self, held: Mapping[str, Tensor]) -> bool:
         """Whether all machines do."""
-        copies = sum(tensor.nbytes for tensor in held.values()) * int(
-            os.environ.get("LOCAL_WORLD_SIZE", self.ranks.count)
-        )
+        copies = sum(tensor.nbytes for tensor in held.values()) * self.ranks.on_this_machine
         lacks = copies > SHARE_OF_MEMORY * available_bytes(torch.device("cpu"))
         return self.ranks.sum_(torch.tensor(float(lacks))).item() == 0
 

@@ -39,7 +39,7 @@ class Tiles:
         self._factor = torch.cat([self._scale_of(layer).reshape(-1) / layer.unit for layer in layers])
 
     def read(self) -> Tensor:
-        """The soft weights, float32 (weights of all tiles,), in units of each layer; on the device of the model."""
+        """The soft weights, float32 (weights of all tiles,), in units of each layer; on the device of what is learned."""
         return self._read(lambda name: self.learner.layers[name].matrix)
 
     def originals(self) -> Tensor:
@@ -63,7 +63,7 @@ class Tiles:
         """What the metric multiplies the tile by, float32 (rows, columns)."""
         scale, (_, column, rows, columns) = self.learner.scales[layer.name], layer.tile
         if scale is None:
-            return torch.ones(rows, columns, device=self.learner.device)
+            return torch.ones(rows, columns, device=self.learner.home)
         if scale.ndim == 2:
             return self._inside(layer, scale).float()
         return scale[column : column + columns].float().expand(rows, columns)

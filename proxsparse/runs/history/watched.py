@@ -103,6 +103,6 @@ class WatchedLearner:
             history = History(run)
             for layer in layers:
                 packed = torch.from_numpy(coding.packed(history.mask(layer.name, last)))
-                own = self.learner.layers.own_rows(layer.name, packed).to(self.learner.device)
+                own = self.learner.layers.own_rows(layer.name, packed).to(self.learner.home)
                 masks[layer.name] = Mask(own, masks[layer.name].shape, masks.n, masks.m)
         return masks

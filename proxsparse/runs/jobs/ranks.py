@@ -252,7 +252,7 @@ def make_learner(model, windows: Tensor, job: LearnJob, layers, checkpoint, prog
     config = job.learn
     if config.memory == "lean":  # which multiplies in bf16 on every device: the shards have that dtype
         config = dataclasses.replace(config, precision="bf16")
-    shards = shard_model(model, layers, arithmetic(device, config.precision), device)
+    shards = shard_model(model, layers, arithmetic(device, config.precision), device, config.offload)
     masks = magnitude(model, None, config.n, config.m, layers=shards).masks
     return RankLearner(MaskLearner(model, windows, config, shards, progress, state=checkpoint), masks)
 
