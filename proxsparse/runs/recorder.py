@@ -45,7 +45,7 @@ class Recorder:
     def __init__(self, run: Run):
         self.run = run
         self._place = _place_of(run)
-        self.state = run.state() | {"pid": os.getpid(), "error": None, "starts_again": False}
+        self.state = run.state() | {"pid": os.getpid(), "error": None}
         self._written, self.began = 0.0, time.time()
 
     def update(self, **changes) -> None:

@@ -45,6 +45,8 @@ def work(path: str | Path, lock: int | None = None, start: Start | None = None) 
             return 0
         except Exception as error:  # whatever it was, the reader of the run is told
             traceback.print_exc()
+            from proxsparse.runs.jobs.launched import will_start_again
+
             if start is None or not will_start_again(run, start, error):
                 tell_why(run, error)
             return 2
@@ -63,16 +65,6 @@ def _wait(run: Run, recorder: Recorder, ahead: list[str], machines: dict[str, in
     first, place = ahead[0] if ahead else "another run", len(ahead)
     names = places_of(run, machines) if machines and len(machines) > 1 else devices_of(run)
     recorder.update(status="waiting", doing=f"waits for {', '.join(names)}: {place} before it, first {first}")
-
-
-def will_start_again(run: Run, start: Start, error: Exception) -> bool:
-    """Whether the error is that another process was lost, and all are going to be started again, which the run's state then says."""
-    from proxsparse.runs.jobs.launched import another_was_lost
-
-    if start.is_last or not another_was_lost(error):
-        return False
-    Recorder(run).update(doing="a process was lost: all are started again", starts_again=True)
-    return True
 
 
 def tell_why(run: Run, error: Exception) -> None:

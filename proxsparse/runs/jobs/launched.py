@@ -95,11 +95,17 @@ def work_as_rank(path: str, explain_to) -> int:
         return code
     except Exception as error:
         traceback.print_exc()
-        if not another_was_lost(error):
+        if not will_start_again(run, start, error) and not another_was_lost(error):
             explain_to(run, error)
-        elif not start.is_last:
-            Recorder(run).update(doing="a process was lost: all are started again")
         sys.exit(2)
+
+
+def will_start_again(run: Run, start: Start, error: Exception) -> bool:
+    """Whether the error is that another process was lost, and all are going to be started again, which the run's state then says."""
+    if start.is_last or not another_was_lost(error):
+        return False
+    Recorder(run).update(doing="a process was lost: all are started again")
+    return True
 
 
 def another_was_lost(error: Exception) -> bool:
