@@ -15,6 +15,7 @@ from tiny_models import tiny_model
 from waiting import until
 
 from proxsparse import Run
+from proxsparse.cli.ranks import require_fresh_store, require_place
 from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
 from proxsparse.models.language_model import fingerprint
@@ -188,6 +189,29 @@ def test_each_machine_counts_for_itself_how_often_it_started_again(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert Start.of([("a", 1), ("a", 1), ("b", 2)]) == Start({"a": 2, "b": 1}, 2, 2, False)
+
+
+def test_on_several_machines_they_are_started_again_only_where_they_find_each_other(monkeypatch):
+    said = {
+        "LOCAL_WORLD_SIZE": "1",
+        "WORLD_SIZE": "2",
+        "TORCHELASTIC_MAX_RESTARTS": "1",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ProxSparseError, match="only with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        require_fresh_store()
+    with pytest.raises(ProxSparseError, match="say with --out where it lies"):
+        require_place(None)
+    for name, value in (
+        ("TORCHELASTIC_USE_AGENT_STORE", "False"),
+        ("WORLD_SIZE", "1"),
+        ("TORCHELASTIC_MAX_RESTARTS", "0"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            require_fresh_store()
 
 
 @pytest.mark.parametrize(
