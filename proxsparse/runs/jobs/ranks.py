@@ -189,6 +189,7 @@ class LeadingJob(LearnJobWorker):
         self.start, self.was_paused = start, start.again > 0 and was_paused(run)
 
     def load(self) -> None:
+        tell(READ)
         super().load()
         if self.start.again:
             self.recorder.event("processes started again", times=self.start.again, most=self.start.most)
@@ -196,7 +197,6 @@ class LeadingJob(LearnJobWorker):
             self.pause()
 
     def load_model(self) -> LanguageModel:
-        tell(READ)
         lm, why_whole = load_to_share(self.job)
         if why_whole is not None:
             self.recorder.event("every process loads the whole model", why=why_whole)
