@@ -242,11 +242,21 @@ class LearnJob:
     evaluate_on: tuple[str, ...] | None = None  # EVALUATE_ON; None: the default of the text that is learned on
     track: str | None = None  # one of TRACKERS, which is told what the records say; not on the page's form
     launch: pydantic.StrictInt = 1  # processes that share the model, one a GPU; not on the page's form
+    max_restarts: pydantic.StrictInt = (
+        0  # how often all of them are started again after one was lost; not on the page's form
+    )
     learn: LearnConfig = pydantic.Field(default_factory=LearnConfig)
 
     def __post_init__(self):
         object.__setattr__(self, "evaluate_on", checked_texts(self.corpus, self.evaluate_on))
         check_launch(self.launch, self.device)
+        if self.max_restarts < 0:
+            raise ProxSparseError(f"max-restarts is {self.max_restarts}: give 0 or more.")
+        if self.max_restarts and self.launch == 1:
+            raise ProxSparseError(
+                f"max-restarts is {self.max_restarts} and launch 1: a process that is alone is not started again; give launch 2 or more, "
+                "or max-restarts 0."
+            )
         if self.track not in (None, *TRACKERS):
             raise ProxSparseError(f"track is {self.track!r}: choose one of {', '.join(TRACKERS)}.")
 

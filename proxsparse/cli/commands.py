@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from proxsparse.cli import ranks
@@ -15,7 +16,7 @@ from proxsparse.cli.prune import prune_runs, refuse_without_prune
 from proxsparse.cli.push import check_push, push_export, say_pushed
 from proxsparse.cli.settings import job_from
 from proxsparse.cli.streaming import streaming_of
-from proxsparse.config import CompareJob, LearnConfig, absolute
+from proxsparse.config import CompareJob, LearnConfig, LearnJob, absolute
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path
 from proxsparse.runs import Run, look_at_runs, new_run_path
@@ -28,16 +29,16 @@ from proxsparse.runs.tracking import require_tracker
 
 
 def learn(arguments: argparse.Namespace) -> int:
-    job = job_from(arguments)
-    if job.track is not None:
-        require_tracker(job.track)
-
-    def create() -> Run:
-        return Run.create(job, arguments.out or new_run_path("runs", job.model))
+    def made(make: Callable[[LearnJob, str | Path], Run]) -> Run:
+        job = job_from(arguments)
+        if job.track is not None:
+            require_tracker(job.track)
+        return make(job, arguments.out or new_run_path("runs", job.model))
 
     if ranks.are_several():
-        return ranks.work_as_rank(create, arguments.json)
-    return start(create(), arguments)
+        ranks.require_place(arguments.out)
+        return ranks.work_as_rank(lambda: made(ranks.begun_or_made), lambda run: require(run, "start"), arguments.json)
+    return start(made(Run.create), arguments)
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -84,21 +85,26 @@ def _add(arguments: argparse.Namespace, values: dict) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
+    def prepare(run: Run) -> None:
+        _prepare(run, arguments)
+
     if ranks.are_several():
-        return ranks.work_as_rank(lambda: _resumable(arguments), arguments.json)
-    return start(_resumable(arguments), arguments)
-
-
-def _resumable(arguments: argparse.Namespace) -> Run:
+        return ranks.work_as_rank(lambda: Run(arguments.directory), prepare, arguments.json)
     run = Run(arguments.directory)
+    prepare(run)
+    return start(run, arguments)
+
+
+def _prepare(run: Run, arguments: argparse.Namespace) -> None:
+    """Look whether a run can go on, and take over what changes with that."""
     if run.state()["status"] == "done":
         more = "to take more steps, fork it with more --steps" if run.kind == "learn" else "start a new one"
         raise ProxSparseError(f"Run {run.id} is done: {more}.")
     require(run, "start")
     move(run, getattr(arguments, "evaluate_on", None), model=arguments.model, corpus=arguments.corpus)
-    if "launch" in arguments:
-        set_launch(run, arguments.launch)
-    return run
+    given = [getattr(arguments, name, None) for name in ("launch", "max_restarts")]
+    if given != [None, None]:
+        set_launch(run, *given)
 
 
 def fork(arguments: argparse.Namespace) -> int:

@@ -112,6 +112,12 @@ def build_parser() -> argparse.ArgumentParser:
     def add_launch(verb, help: str) -> None:
         verb.add_argument("--launch", type=int, metavar="N", default=argparse.SUPPRESS, help=help)
 
+    def add_max_restarts(verb, default: str) -> None:
+        verb.add_argument(
+            "--max-restarts", type=int, metavar="N", default=argparse.SUPPRESS,
+            help=f"with --launch: so often all processes are started again, at the last checkpoint, after one was lost ({default})",
+        )  # fmt: skip
+
     def add_preset(verb) -> None:
         names = ", ".join(PRESETS)
         verb.add_argument(
@@ -133,6 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="also write what the run records to this tracker, on this machine (pip install 'proxsparse[NAME]')",
     )  # fmt: skip
     add_launch(learn, "so many processes share the model, one a GPU, or all of them the CPU (default 1)")
+    add_max_restarts(learn, "default 0")
     add_settings(learn, LearnJob, "the job")
     add_settings(learn, LearnConfig, "the learner")
 
@@ -221,6 +228,7 @@ def build_parser() -> argparse.ArgumentParser:
     resume.add_argument("--model", metavar="MODEL", help="where its model lies now (default: where its run.json says)")
     resume.add_argument("--corpus", metavar="TEXT", help="where its text lies now (default: where its run.json says)")
     add_launch(resume, "with so many processes from now on (default: as before)")
+    add_max_restarts(resume, "default: as before")
     add_further_texts(resume, "on which texts it is judged besides, from now on (default: as its run.json says)")
     add_worker(resume)
     add_json(resume)

@@ -102,7 +102,7 @@ def bos_effect(model, windows: Tensor, precision: str = "auto") -> dict[str, flo
     return {"windows": len(some), "with": there, "without": missing}
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not in inference mode: FSDP keeps what it gathers here, and computes gradients with it later
 def window_losses(
     model,
     windows: Tensor,

@@ -121,6 +121,12 @@ def waiting(run: RunDirectory) -> list[tuple[Path, dict]]:
     return [(path, _read(path)) for path in paths]
 
 
+def forget_waiting(run: RunDirectory) -> None:
+    """Remove the commands that were meant for a worker that is gone."""
+    for path, _ in waiting(run):
+        path.unlink()
+
+
 def _read(path: Path) -> dict:
     """A command as it was sent; `unreadable` where the file holds none."""
     try:

@@ -104,7 +104,10 @@ class RunDirectory:
             if state["status"] in ACTIVE:
                 full = free_bytes(self.path) < LEAST_BYTES
                 why = "; the disk is full: free some space, then resume it" if full else ""
-                state |= {"status": "interrupted", "doing": f"its worker process ended unexpectedly{why}"}
+                again = (
+                    "; torchrun starts it again, unless torchrun has ended, too" if state.get("starts_again") else ""
+                )
+                state |= {"status": "interrupted", "doing": f"its worker process ended unexpectedly{again}{why}"}
         return state
 
     def _read_state(self) -> dict:

@@ -15,7 +15,7 @@ from proxsparse.config import LearnConfig, LearnJob, check_launch
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import local_path, why_not_written, write_json
 from proxsparse.runs.checkpoints.places import share
-from proxsparse.runs.commands import refuse_what_is_done, require, waiting
+from proxsparse.runs.commands import forget_waiting, refuse_what_is_done, require
 from proxsparse.runs.directory import VERSION, RunDirectory, launched
 from proxsparse.runs.disk import require_room
 from proxsparse.runs.history.reader import carry_over
@@ -63,8 +63,7 @@ def start(run: RunDirectory) -> subprocess.Popen:
     try:
         with held(run.path / "lock", LOCK_SECONDS) as lock:
             refuse_what_is_done(run)
-            for path, _ in waiting(run):  # meant for a worker that is gone
-                path.unlink()
+            forget_waiting(run)
             fresh = {"status": "starting", "doing": "starting its worker", "error": None, "updated": time.time()}
             write_json(run.path / "state.json", run.state() | fresh)
             with open(run.path / "worker.log", "ab") as log:
@@ -79,18 +78,35 @@ def start(run: RunDirectory) -> subprocess.Popen:
     return process
 
 
-def set_launch(run: RunDirectory, count: int) -> None:
+def set_launch(run: RunDirectory, count: int | None = None, max_restarts: int | None = None) -> None:
     """Let so many processes work on a run from the next start on: share the model of one that learns; each with the whole model, measure
-    methods, or try settings. Raises ProxSparseError for a number that cannot be, and for another kind of run."""
+    methods, or try settings. max_restarts: how often those that share a model are started again after one was lost. None: as before.
+    Raises ProxSparseError for a number that cannot be, and for another kind of run."""
     header = run.header()
     asked = launched(header)
     if asked is None:
         raise ProxSparseError(
             f"One process works on run {run.id}, which is of the kind {run.kind!r}: leave --launch out."
         )
-    asked["launch"] = count
-    check_launch(count, (run.asked() or {}).get("device"))
+    if max_restarts is not None and "job" not in header:
+        raise ProxSparseError(
+            f"In run {run.id}, of the kind {run.kind!r}, another process does again what a lost one was at: leave --max-restarts out."
+        )
+    if count is not None:
+        asked["launch"] = count
+        check_launch(count, (run.asked() or {}).get("device"))
+    if "job" in header:
+        _set_restarts(asked, max_restarts)
+        LearnJob.from_dict(asked)  # checked
     write_json(run.path / "run.json", header)
+
+
+def _set_restarts(job: dict, max_restarts: int | None) -> None:
+    """Set how often the processes of a job are started again; None: as before, and a process that is alone never is."""
+    if max_restarts is not None:
+        job["max_restarts"] = max_restarts
+    elif job.get("launch", 1) == 1:
+        job["max_restarts"] = 0
 
 
 def fork(run: RunDirectory, path: str | Path, step: int | None = None, owner: str | None = None, **changes) -> None:
@@ -126,6 +142,7 @@ def changed_job(run: RunDirectory, changes: dict) -> LearnJob:
         raise ProxSparseError(f"There is no setting {min(unknown)!r}: choose fields of LearnJob or LearnConfig.")
     for name, value in changes.items():
         (values["learn"] if name in values["learn"] else values)[name] = value
+    _set_restarts(values, changes.get("max_restarts"))
     changed = LearnJob.from_dict(values)
     before, after = (each.to_dict() | each.to_dict()["learn"] for each in (job, changed))
     for name in FIXED:

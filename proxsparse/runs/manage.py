@@ -84,8 +84,10 @@ def command_line(run: Run) -> str:
             changed = {name: value for name, value in values.items() if name in parent["changed"]}
             words = ["fork", str(run.path.parent / parent["run"]), "--step", parent["step"], *_flags(changed, {})]
             return _command([*words, "--out", "DIR"])
-        usual = _values(LearnJob()) | {"evaluate_on": LearnJob(corpus=job.corpus).judged_on, "launch": 1}
+        usual = _values(LearnJob()) | {"evaluate_on": LearnJob(corpus=job.corpus).judged_on}
+        usual |= {"launch": 1, "max_restarts": 0}
         beside = {"evaluate_on": job.judged_on, "track": job.track, "launch": job.launch}
+        beside["max_restarts"] = job.max_restarts
         return _command(["learn", *_flags(_values(job) | beside, usual)])
     if kind == "compare":
         from proxsparse.config import CompareJob

@@ -1,6 +1,6 @@
 """Whose turn it is: on each device of a machine so many workers at a time, one by default, the others in the order they came.
 
-There is no daemon. Under `.queue/MACHINE-DEVICE/` in the folder of the runs lie
+There is no daemon. Under `.queue/MACHINE-DEVICE/` in the folder of the runs, which machines may share, lie
 
 slot-0 …       whoever holds the lock of one works; it holds the name of its run
 *.ticket       one for each worker that waits, named by the time it came; the worker holds its lock
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -59,23 +59,34 @@ def device_of(run: RunDirectory) -> str | None:
     return "cuda-0" if name == "cuda" else name
 
 
-def devices_of(run: RunDirectory) -> list[str]:
-    """All devices that a run works on, in their order: a GPU for each of its processes, or the one of `device_of`; none for kinds that do
-    not wait."""
+def devices_of(run: RunDirectory, count: int | None = None) -> list[str]:
+    """All devices of a machine that a run works on, in their order: a GPU for each of its processes, or the one of `device_of`; none for
+    kinds that do not wait. count: of processes on the machine; None: all that run.json asks for."""
     first = device_of(run)
     if first is None:
         return []
-    launch = (launched(run.header()) or {}).get("launch")
+    launch = (launched(run.header()) or {}).get("launch") if count is None else count
     several = first.startswith("cuda") and isinstance(launch, int) and 1 < launch <= MOST_PROCESSES
     return [f"cuda-{number}" for number in range(launch)] if several else [first]
 
 
+def places_of(run: RunDirectory, machines: Mapping[str, int] | None = None) -> list[str]:
+    """MACHINE-DEVICE of each device that a run works on. machines: {name: how many of the run's processes it has}; None: this one has
+    all."""
+    counts: Mapping[str, int | None] = machines or {socket.gethostname(): None}
+    # All runs in the same order, so that no two wait for each other.
+    return [f"{machine}-{device}" for machine, count in sorted(counts.items()) for device in devices_of(run, count)]
+
+
 @contextmanager
-def turn(run: RunDirectory, wait: Wait) -> Iterator[None]:
-    """Hold a place on each of the run's devices while open; first wait until one is free there and nobody who came earlier waits."""
+def turn(run: RunDirectory, wait: Wait, machines: Mapping[str, int] | None = None) -> Iterator[None]:
+    """Hold a place on each of the run's devices while open; first wait until one is free there and nobody who came earlier waits.
+
+    machines: see `places_of`; one process holds the places of all of them, since all see the folder of the runs.
+    """
     with ExitStack() as places:
-        for device in devices_of(run):  # all runs in the same order, so that no two wait for each other
-            folder = _folder(run, device)
+        for place in places_of(run, machines):
+            folder = _folder(run, place)
             folder.mkdir(parents=True, exist_ok=True)
             with _ticket(folder, run.id) as ticket:
                 while (ahead := _waiting(folder, before=ticket.name)) or not _take_a_slot(folder, run.id, places):
@@ -86,12 +97,11 @@ def turn(run: RunDirectory, wait: Wait) -> Iterator[None]:
 
 def waiting_behind(run: RunDirectory) -> list[str]:
     """The runs that wait for the devices which `run` works on, in their order."""
-    return [each for device in devices_of(run) for each in _waiting(_folder(run, device))]
+    return [each for place in places_of(run) for each in _waiting(_folder(run, place))]
 
 
-def _folder(run: RunDirectory, device: str) -> Path:
-    # Of this machine: a folder of runs may be shared by several.
-    return run.path.resolve().parent / ".queue" / f"{socket.gethostname()}-{device}"
+def _folder(run: RunDirectory, place: str) -> Path:
+    return run.path.resolve().parent / ".queue" / place
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import append_record, keep_records, write_json, written_whole
+from proxsparse.files import append_record, keep_records, temporaries_in, write_json, written_whole
 from proxsparse.runs.checkpoints.checksums import checksum
 from proxsparse.runs.checkpoints.places import remove, set_aside, shared_checkpoint
 from proxsparse.runs.checkpoints.stored import DAMAGE, StoredFile, StoredParts, opened
@@ -25,9 +25,18 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+OTHERS = ("export", "exports", "probe", "commands")  # folders of a run into which others than its worker write
 RECORDS = ("steps", "layers", "perplexity", "judged")
 CHECKPOINTS_KEPT = 2
 STATE_SECONDS = 0.25  # between two writes of a state in which only the progress changed
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what a worker that was killed had half written; those of an export or of questions, and commands, have others who
+    may be writing them."""
+    for path in temporaries_in(directory):
+        if path.relative_to(directory).parts[0] not in OTHERS:
+            remove(path)
 
 
 class Recorder:

@@ -3,28 +3,25 @@ records."""
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.files import temporaries_in
-from proxsparse.runs.checkpoints.places import remove
 from proxsparse.runs.explain import explain
+from proxsparse.runs.jobs.start import Start
 from proxsparse.runs.lock import held, inherited
-from proxsparse.runs.queue import devices_of, turn
-from proxsparse.runs.recorder import Recorder
+from proxsparse.runs.queue import devices_of, places_of, turn
+from proxsparse.runs.recorder import Recorder, remove_temporaries
 from proxsparse.runs.run import Run
 
-OTHERS = ("export", "exports", "probe", "commands")  # folders of a run into which others than its worker write
 
-
-def work(path: str | Path, lock: int | None = None) -> int:
+def work(path: str | Path, lock: int | None = None, start: Start | None = None) -> int:
     """Work on the run at `path` until it is done, stopped or failed; returns the exit code.
 
     lock: the descriptor of the run's lock file, where whoever started this process took the lock for it.
+    start: how all of them were started, where this is rank 0 of several processes, the others of which wait to be told.
     """
     run = Run(path)
     with ExitStack() as stack:
@@ -35,18 +32,23 @@ def work(path: str | Path, lock: int | None = None) -> int:
         try:
             remove_temporaries(run.path)
             recorder = Recorder(run)
-            recorder.update(status="starting", doing="looking whose turn it is")
-            with turn(run, lambda ahead: _wait(run, recorder, ahead)):
+            starts_again = start is not None and not start.is_last
+            recorder.update(status="starting", doing="looking whose turn it is", starts_again=starts_again)
+            machines = start.machines if start else None
+            with turn(run, lambda ahead: _wait(run, recorder, ahead, machines), machines):
                 recorder.update(status="starting", doing="importing torch")
                 recorder.flush()
-                return _jobs()[run.header()["kind"]](run, recorder)
+                return _jobs(start)[run.header()["kind"]](run, recorder)
         except Withdrawn:
             recorder.update(status="stopped", doing="withdrawn before its turn came")
             recorder.event("withdrawn")
             return 0
         except Exception as error:  # whatever it was, the reader of the run is told
             traceback.print_exc()
-            tell_why(run, error)
+            from proxsparse.runs.jobs.launched import will_start_again
+
+            if start is None or not will_start_again(run, start, error):
+                tell_why(run, error)
             return 2
 
 
@@ -54,22 +56,15 @@ class Withdrawn(Exception):
     """The run was asked to stop while it waited for its turn."""
 
 
-def _wait(run: Run, recorder: Recorder, ahead: list[str]) -> None:
+def _wait(run: Run, recorder: Recorder, ahead: list[str], machines: dict[str, int] | None) -> None:
     """Say whom the run waits for; raise Withdrawn where it was asked to stop."""
     for path, command in run.commands():
         if command["command"] == "stop":
             path.unlink()
             raise Withdrawn
     first, place = ahead[0] if ahead else "another run", len(ahead)
-    recorder.update(status="waiting", doing=f"waits for {', '.join(devices_of(run))}: {place} before it, first {first}")
-
-
-def remove_temporaries(directory: Path) -> None:
-    """Remove what a worker that was killed had half written; those of an export or of questions, and commands, have others who
-    may be writing them."""
-    for path in temporaries_in(directory):
-        if path.relative_to(directory).parts[0] not in OTHERS:
-            remove(path)
+    names = places_of(run, machines) if machines and len(machines) > 1 else devices_of(run)
+    recorder.update(status="waiting", doing=f"waits for {', '.join(names)}: {place} before it, first {first}")
 
 
 def tell_why(run: Run, error: Exception) -> None:
@@ -85,7 +80,7 @@ def tell_why(run: Run, error: Exception) -> None:
         raise ProxSparseError(sentence) from unwritten
 
 
-def _jobs() -> dict[str, Callable[[Run, Recorder], int]]:
+def _jobs(start: Start | None) -> dict[str, Callable[[Run, Recorder], int]]:
     from proxsparse.runs.jobs.bench import bench_export
     from proxsparse.runs.jobs.compare import CompareJobWorker
     from proxsparse.runs.jobs.export import export_run
@@ -96,7 +91,7 @@ def _jobs() -> dict[str, Callable[[Run, Recorder], int]]:
 
     def learn(run: Run, recorder: Recorder) -> int:
         if run.job().launch > 1:
-            return lead(run, recorder) if "TORCHELASTIC_RUN_ID" in os.environ else learn_launched(run, tell_why)
+            return learn_launched(run, tell_why) if start is None else lead(run, recorder, start)
         return LearnJobWorker(run, recorder).run_to_the_end()
 
     workers = {"compare": CompareJobWorker, "sweep": SweepJobWorker, "probe": ProbeWorker}

@@ -116,6 +116,23 @@ def test_a_run_of_several_processes_holds_all_their_gpus(tmp_path):
     assert queue.devices_of(on_cpu) == ["cpu"]
 
 
+def test_a_run_of_several_machines_holds_the_gpus_of_all(tmp_path, monkeypatch):
+    shared, other = (
+        made_run(tmp_path / "shared", device="cuda", launch=3),
+        made_run(tmp_path / "other", device="cuda:1"),
+    )
+    assert queue.places_of(shared, {"b": 2, "a": 1}) == ["a-cuda-0", "b-cuda-0", "b-cuda-1"]
+    for machine, taken in (("a", False), ("b", True)):
+        monkeypatch.setattr("socket.gethostname", lambda machine=machine: machine)
+        with queue.turn(shared, gives_up, {"b": 2, "a": 1}):
+            if taken:
+                with pytest.raises(Enough, match="shared"), queue.turn(other, gives_up):
+                    pass
+            else:
+                with queue.turn(other, gives_up):
+                    pass
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "", "9" * 30, "²"])
 def test_a_number_of_workers_that_is_none_is_refused(monkeypatch, text):
     monkeypatch.setenv(queue.WORKERS, text)

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser as torchrun_parser
 
 from app.main import _parser as app_parser
 from proxsparse import export_model, load_model, magnitude
@@ -44,6 +45,10 @@ def test_a_command_is_one(page, command):
     if name == "proxsparse":
         parser = app_parser() if arguments[0] == "app" else build_parser()
         parser.parse_args(arguments[1:] if arguments[0] == "app" else arguments)
+    elif name == "torchrun":
+        started = torchrun_parser().parse_args(arguments)
+        assert started.module and started.training_script == "proxsparse"
+        build_parser().parse_args(started.training_script_args)
     elif name == "make":
         assert f"\n{arguments[0]}: " in (ROOT / "Makefile").read_text()
     elif name == "python":

@@ -69,6 +69,9 @@ class Job:
             self.recorder.event("done")
         except Stopped as why:
             self.stop()
+            for path, command in self.run.commands():
+                if command["command"] == "stop":
+                    path.unlink(missing_ok=True)
             doing = str(why) or "stopped on request"
             self.recorder.update(status="stopped", doing=doing, remaining=None, elapsed=self.total_elapsed)
             self.recorder.flush()
@@ -134,7 +137,10 @@ class Job:
         for path, command in self.run.commands():
             if not self.can_handle(command["command"]):
                 continue
-            path.unlink()
+            if (
+                command["command"] != "stop"
+            ):  # which stays until the run has stopped, should its processes be started again meanwhile
+                path.unlink()
             self.handle(**command)
         if self.stopping:
             raise Stopped

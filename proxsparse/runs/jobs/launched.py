@@ -9,12 +9,14 @@ import traceback
 from pathlib import Path
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.runs.recorder import Recorder
+from proxsparse.runs.jobs.start import Start, ended, said_here
+from proxsparse.runs.recorder import Recorder, remove_temporaries
 from proxsparse.runs.run import Run
 
 
 def learn_launched(run: Run, explain_to) -> int:
-    """Work on a run with as many processes as its job says, and wait for them.
+    """Work on a run with as many processes as its job says, and wait for them. After one was lost all are started again, and go on from the
+    last checkpoint, as often as its job says.
 
     explain_to : callable
         (run, error): leaves a sentence about what ended rank 0 where readers of the run look.
@@ -22,31 +24,35 @@ def learn_launched(run: Run, explain_to) -> int:
     Raises
     ------
     ProxSparseError
-        Where a process was lost.
+        Where a process was lost, and they have been started again so often.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    count = run.job().launch
+    job = run.job()
     launch = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=run.id, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
-        max_restarts=0, start_method="spawn",
+        min_nodes=1, max_nodes=1, nproc_per_node=job.launch, run_id=run.id, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        max_restarts=job.max_restarts, start_method="spawn",
     )  # fmt: skip
     try:
         return elastic_launch(launch, work_as_rank)(str(run.path), explain_to)[0]
     except ChildFailedError as error:
-        if Run(run.path).state()["status"] == "failed":  # rank 0 has said why
-            return 2
+        code = ended(run)
+        if code is not None:  # rank 0 has said how
+            return code
         raise ProxSparseError(
-            lost(count, {rank: failure.exitcode for rank, failure in error.failures.items()})
+            lost(job.launch, {rank: failure.exitcode for rank, failure in error.failures.items()})
         ) from error
 
 
-def lead(run: Run, recorder: Recorder) -> int:
-    """Work on a run as rank 0, which the others follow."""
+def lead(run: Run, recorder: Recorder, start: Start) -> int:
+    """Work on a run as rank 0, which the others follow; they wait to be told more when this returns."""
     from proxsparse.runs.jobs.ranks import LeadingJob
 
-    return LeadingJob(run, recorder).run_to_the_end()
+    if start.again:
+        remove_temporaries(run.path)
+        recorder.update(status="starting", doing="started again after a process was lost")
+    return LeadingJob(run, recorder, start).run_to_the_end()
 
 
 def lost(count: int, exit_codes: dict[int, int]) -> str:
@@ -67,11 +73,16 @@ def how_it_ended(code: int) -> str:
 
 
 def work_as_rank(path: str, explain_to) -> int:
-    """What each process does."""
-    from proxsparse.runs.jobs.ranks import follow, join
+    """What each process does. Any exit code but 0 has the launcher start all of them again, so that in a run that has failed with a reason
+    they then only return."""
+    from proxsparse.runs.jobs.group import join, tell
+    from proxsparse.runs.jobs.ranks import END, follow
 
     run = Run(Path(path))
-    join()
+    code = ended(run) if said_here()[1] else None
+    if code is not None:
+        return code
+    start = join()
     if int(os.environ["RANK"]) > 0:
         try:
             follow(run)
@@ -79,12 +90,22 @@ def work_as_rank(path: str, explain_to) -> int:
             traceback.print_exc()  # what ends one ends all, and rank 0 says so
         return 0
     try:
-        return lead(run, Recorder(run))
+        code = lead(run, Recorder(run), start)
+        tell(END)
+        return code
     except Exception as error:
         traceback.print_exc()
-        if not another_was_lost(error):
+        if not will_start_again(run, start, error) and not another_was_lost(error):
             explain_to(run, error)
         sys.exit(2)
+
+
+def will_start_again(run: Run, start: Start, error: Exception) -> bool:
+    """Whether the error is that another process was lost, and all are going to be started again, which the run's state then says."""
+    if start.is_last or not another_was_lost(error):
+        return False
+    Recorder(run).update(doing="a process was lost: all are started again")
+    return True
 
 
 def another_was_lost(error: Exception) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from proxsparse.config import LearnJob
-from proxsparse.errors import CannotStreamError, DivergedError
+from proxsparse.errors import CannotStreamError, DivergedError, ProxSparseError
 from proxsparse.evaluation.perplexity import window_losses
 from proxsparse.layers import prunable_layers, shard_model
 from proxsparse.layers.ranks import Ranks
@@ -26,7 +25,7 @@ from proxsparse.learning.learner import MaskLearner
 from proxsparse.masks.mask_set import MaskSet
 from proxsparse.methods import magnitude
 from proxsparse.models.forward import arithmetic
-from proxsparse.models.language_model import LanguageModel
+from proxsparse.models.language_model import LanguageModel, fingerprint
 from proxsparse.models.load import load_model
 from proxsparse.progress import Progress, no_progress
 from proxsparse.runs.checkpoints.places import hidden, shared_checkpoint
@@ -35,18 +34,14 @@ from proxsparse.runs.checkpoints.stored import DAMAGE, Stored, StoredFile, Store
 from proxsparse.runs.history.watched import WatchedLearner
 from proxsparse.runs.jobs.base import windows_of
 from proxsparse.runs.jobs.devices import devices_of_processes
+from proxsparse.runs.jobs.group import gathered, tell, together, told
 from proxsparse.runs.jobs.learn import LearnJobWorker, under
-from proxsparse.runs.recorder import describe_device
+from proxsparse.runs.jobs.start import Start
+from proxsparse.runs.recorder import Recorder, describe_device
 from proxsparse.runs.run import Run
 
-LONGEST_PAUSE = timedelta(days=365)  # for which the others may wait to be told
-CHECK, END = "check", "end"
-
-
-def join() -> None:
-    """Become one of the ranks that a launcher started, which has said in the environment who and where they are."""
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=LONGEST_PAUSE)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // dist.get_world_size()))
+BEFORE_AND_AFTER_A_PAUSE = ("started", "resumed", "paused", "went on", "stopped")  # events
+READ, COMPARE, CHECK, BEGIN, MEET, END = "read", "compare", "check", "begin", "meet", "end"
 
 
 def device_of_rank(job: LearnJob) -> torch.device:
@@ -178,10 +173,29 @@ class LeadingWatched:
         return partial(self._leading.watch, name)
 
 
+def was_paused(run: Run) -> bool:
+    """Whether a run was paused when its processes ended."""
+    events = run.table("events")
+    names = [] if events.empty else [name for name in events["event"] if name in BEFORE_AND_AFTER_A_PAUSE]
+    return names[-1:] == ["paused"]
+
+
 class LeadingJob(LearnJobWorker):
     """The job of rank 0."""
 
     being_written: tuple[int, Path] | None = None  # the step of a checkpoint, and where it is going to lie
+
+    def __init__(self, run: Run, recorder: Recorder, start: Start):
+        super().__init__(run, recorder)
+        self.start, self.was_paused = start, start.again > 0 and was_paused(run)
+
+    def load(self) -> None:
+        tell(READ)
+        super().load()
+        if self.start.again:
+            self.recorder.event("processes started again", times=self.start.again, most=self.start.most)
+        if self.was_paused:
+            self.pause()
 
     def load_model(self) -> LanguageModel:
         lm, why_whole = load_to_share(self.job)
@@ -190,12 +204,17 @@ class LeadingJob(LearnJobWorker):
         return lm
 
     def load_checkpoint(self):
-        """Its parts are shared out among the ranks, to look whether they are what was written."""
+        """Its parts are shared out among the ranks, to look whether they are what was written; before that, whether all ranks have read
+        the same."""
+        tell(COMPARE, self.run.corpus()["sha256"], self.run.weights_sha256())
+        together()
         return self.recorder.load_checkpoint(check_together)
 
     def make_learner(self, windows: Tensor, layers, checkpoint) -> LeadingLearner:
-        tell("begin", None if checkpoint is None else checkpoint[1]["step"])
-        self.recorder.update(device=f"{dist.get_world_size()} × {describe_device(device_of_rank(self.job))}")
+        tell(BEGIN, None if checkpoint is None else str(self.run.checkpoints()[checkpoint[1]["step"]]))
+        machines = len(self.start.machines)
+        on = f", {machines} machines" if machines > 1 else ""
+        self.recorder.update(device=f"{dist.get_world_size()} × {describe_device(device_of_rank(self.job))}{on}")
 
         def report(done: int, total: int, what: str) -> None:
             # Commands are not looked at: none must end what the others are in the middle of.
@@ -239,11 +258,9 @@ class LeadingJob(LearnJobWorker):
     def stop(self) -> None:
         super().stop()
         self.end_checkpoint()
-
-    def run_to_the_end(self) -> int:
-        code = super().run_to_the_end()
-        tell(END)
-        return code
+        # Where one is gone, this was no wish to stop: the launcher ends those that are left, to start all again.
+        tell(MEET)
+        together()
 
 
 def make_learner(model, windows: Tensor, job: LearnJob, layers, checkpoint, progress: Progress) -> RankLearner:
@@ -257,36 +274,41 @@ def make_learner(model, windows: Tensor, job: LearnJob, layers, checkpoint, prog
     return RankLearner(MaskLearner(model, windows, config, shards, progress, state=checkpoint), masks)
 
 
-def tell(name: str, *arguments) -> None:
-    """Tell the other ranks what to call."""
-    dist.broadcast_object_list([(name, arguments)], device=torch.device("cpu"))
-
-
-def told() -> tuple[str, tuple]:
-    """What rank 0 tells."""
-    message: list = [None]
-    dist.broadcast_object_list(message, device=torch.device("cpu"))
-    return message[0]
-
-
 def follow(run: Run) -> None:
     """Do what rank 0 tells, to the end."""
-    job = run.job()
-    lm, _ = load_to_share(job)
-    layers = prunable_layers(lm.model, job.learn.m)
-    own: RankLearner | None = None
+    job, own, problem = run.job(), None, ""
     while True:
         name, arguments = told()
         if name == END:
             return
-        if name == CHECK:
+        if name == READ:
+            try:
+                lm, _ = load_to_share(job)
+                text = windows_of(lm, job)
+                layers = prunable_layers(lm.model, job.learn.m)
+            except ProxSparseError as error:  # which may be so on this machine alone
+                problem = str(error)
+        elif name == COMPARE:
+            together(problem or difference(text, lm.model, *arguments))
+        elif name == MEET:
+            together()
+        elif name == CHECK:
             check_together(Path(arguments[0]))
-        elif own is None:
-            checkpoint = None if arguments[0] is None else stored_state(run.checkpoints()[arguments[0]])
-            windows = windows_of(lm, job).calibration  # rank 0 has read the text, and kept what comes from the Hub
-            own = make_learner(lm.model, windows, job, layers, checkpoint, no_progress)
+        elif name == BEGIN:
+            checkpoint = None if arguments[0] is None else stored_state(Path(arguments[0]))
+            own = make_learner(lm.model, text.calibration, job, layers, checkpoint, no_progress)
         else:
             getattr(own, name)(*arguments)
+
+
+def difference(text, model, sha256: str, weights_sha256: str) -> str:
+    """What this rank has read other than rank 0, whose machine may be another one; "" where there is nothing. One rank a machine looks at
+    the weights."""
+    if text.sha256 != sha256:
+        return f"the text {text.name} is not that of process 0: give --corpus the same text on all machines."
+    if int(os.environ["LOCAL_RANK"]) == 0 and fingerprint(model) != weights_sha256:
+        return f"the weights of {model.name_or_path} are not those of process 0: give --model the same model on all machines."
+    return ""
 
 
 def stored_state(path: Path) -> tuple[Mapping[str, Stored], dict]:
@@ -306,7 +328,6 @@ def check_together(path: Path, stored: StoredFile | StoredParts | None = None) -
         wrong = ""
     except DAMAGE as error:
         wrong = str(error) or type(error).__name__
-    found = [""] * ranks.count
-    dist.all_gather_object(found, wrong)
+    found = gathered(wrong)
     if stored is not None and any(found):
         raise ValueError(next(filter(None, found)))
