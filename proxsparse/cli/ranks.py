@@ -64,9 +64,8 @@ def work_as_rank(found: Callable[[], Run], prepare: Callable[[Run], object], as_
 
     found, prepare : what rank 0 does, which also says what came out: make or find the run; look whether it can be started
     """
-    from proxsparse.runs.jobs.group import join, tell, together
-    from proxsparse.runs.jobs.ranks import END
-    from proxsparse.runs.jobs.start import ended
+    from proxsparse.runs.ranks.group import END, join, tell, together
+    from proxsparse.runs.ranks.start import ended
     from proxsparse.runs.worker import work
 
     require_fresh_store()
@@ -98,9 +97,9 @@ def work_as_rank(found: Callable[[], Run], prepare: Callable[[Run], object], as_
 
 def _follow() -> int:
     """Do what rank 0 tells. What ends one ends all, and rank 0 says so; on other machines, where nobody sees that, one says it too."""
-    from proxsparse.runs.jobs.group import together, told
-    from proxsparse.runs.jobs.launched import another_was_lost
-    from proxsparse.runs.jobs.ranks import follow
+    from proxsparse.runs.ranks.following import follow
+    from proxsparse.runs.ranks.group import together, told
+    from proxsparse.runs.ranks.launched import another_was_lost
 
     try:
         name, about = told()

@@ -14,7 +14,7 @@ def explain(error: Exception, run: Run) -> str:
     """One sentence about what ended a run, with the way out."""
     import torch
 
-    from proxsparse.runs.jobs.launched import another_was_lost
+    from proxsparse.runs.ranks.launched import another_was_lost
 
     if isinstance(error, ProxSparseError):
         return str(error)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs.explain import explain
-from proxsparse.runs.jobs.start import Start
 from proxsparse.runs.lock import held, inherited
 from proxsparse.runs.queue import devices_of, places_of, turn
+from proxsparse.runs.ranks.start import Start
 from proxsparse.runs.recorder import Recorder, remove_temporaries
 from proxsparse.runs.run import Run
 
@@ -45,7 +45,7 @@ def work(path: str | Path, lock: int | None = None, start: Start | None = None) 
             return 0
         except Exception as error:  # whatever it was, the reader of the run is told
             traceback.print_exc()
-            from proxsparse.runs.jobs.launched import will_start_again
+            from proxsparse.runs.ranks.launched import will_start_again
 
             if start is None or not will_start_again(run, start, error):
                 tell_why(run, error)
@@ -84,10 +84,10 @@ def _jobs(start: Start | None) -> dict[str, Callable[[Run, Recorder], int]]:
     from proxsparse.runs.jobs.bench import bench_export
     from proxsparse.runs.jobs.compare import CompareJobWorker
     from proxsparse.runs.jobs.export import export_run
-    from proxsparse.runs.jobs.launched import lead, learn_launched
     from proxsparse.runs.jobs.learn import LearnJobWorker
     from proxsparse.runs.jobs.probe import ProbeWorker
     from proxsparse.runs.jobs.sweep import SweepJobWorker
+    from proxsparse.runs.ranks.launched import lead, learn_launched
 
     def learn(run: Run, recorder: Recorder) -> int:
         if run.job().launch > 1:

@@ -23,11 +23,12 @@ from proxsparse.files import read_json, temporaries_in, write_json
 from proxsparse.layers.stored import is_stored
 from proxsparse.runs.checkpoints.stored import opened
 from proxsparse.runs.history.reader import History
-from proxsparse.runs.jobs.launched import lost
-from proxsparse.runs.jobs.ranks import LeadingJob, device_of_rank, load_to_share
 from proxsparse.runs.launch import set_launch
 from proxsparse.runs.manage import size_on_disk
 from proxsparse.runs.prune import bytes_freed, prunable, prune
+from proxsparse.runs.ranks.launched import lost
+from proxsparse.runs.ranks.leading import LeadingJob
+from proxsparse.runs.ranks.learner import device_of_rank, load_to_share
 from proxsparse.runs.recorder import Recorder
 
 EXACT = ("flips", "flips_from_start", "nonzeros_4", "nonzeros_2", "learning_rate", "lambda1")

@@ -19,10 +19,11 @@ from proxsparse.cli.ranks import require_fresh_store, require_place
 from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
 from proxsparse.models.language_model import fingerprint
-from proxsparse.runs.jobs.ranks import difference, was_paused
-from proxsparse.runs.jobs.start import Start
 from proxsparse.runs.launch import set_launch
 from proxsparse.runs.manage import command_line
+from proxsparse.runs.ranks.following import difference
+from proxsparse.runs.ranks.leading import was_paused
+from proxsparse.runs.ranks.start import Start
 
 AGAIN = "processes started again"
 

@@ -20,7 +20,7 @@ from typing import Any
 from proxsparse.errors import ProxSparseError
 from proxsparse.runs.jobs.base import POLL_SECONDS, Job
 from proxsparse.runs.jobs.helping import help_with
-from proxsparse.runs.jobs.launched import how_it_ended
+from proxsparse.runs.ranks.launched import how_it_ended
 from proxsparse.runs.recorder import describe_device
 
 Call = tuple

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.runs.jobs.start import Start, ended, said_here
+from proxsparse.runs.ranks.start import Start, ended, said_here
 from proxsparse.runs.recorder import Recorder, remove_temporaries
 from proxsparse.runs.run import Run
 
@@ -47,7 +47,7 @@ def learn_launched(run: Run, explain_to) -> int:
 
 def lead(run: Run, recorder: Recorder, start: Start) -> int:
     """Work on a run as rank 0, which the others follow; they wait to be told more when this returns."""
-    from proxsparse.runs.jobs.ranks import LeadingJob
+    from proxsparse.runs.ranks.leading import LeadingJob
 
     if start.again:
         remove_temporaries(run.path)
@@ -75,8 +75,8 @@ def how_it_ended(code: int) -> str:
 def work_as_rank(path: str, explain_to) -> int:
     """What each process does. Any exit code but 0 has the launcher start all of them again, so that in a run that has failed with a reason
     they then only return."""
-    from proxsparse.runs.jobs.group import join, tell
-    from proxsparse.runs.jobs.ranks import END, follow
+    from proxsparse.runs.ranks.following import follow
+    from proxsparse.runs.ranks.group import END, join, tell
 
     run = Run(Path(path))
     code = ended(run) if said_here()[1] else None

@@ -10,8 +10,10 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from proxsparse.errors import ProxSparseError
-from proxsparse.runs.jobs.start import Start, said_here
+from proxsparse.runs.ranks.start import Start, said_here
 
+# What rank 0 tells the others to do, beside calls on their learners.
+READ, COMPARE, CHECK, BEGIN, MEET, END = "read", "compare", "check", "begin", "meet", "end"
 LONGEST_PAUSE = timedelta(days=365)  # for which the others may wait to be told
 
 
