@@ -2,11 +2,13 @@
 
 python benchmarks/streamed.py [--hidden 2048] [--blocks 72] [--limit 0.25] [--json FILE]
 python benchmarks/streamed.py --hidden 1024 --blocks 24 --limit 0 --compare      a smaller one, beside the same in memory
+python benchmarks/streamed.py --cgroup /sys/fs/cgroup/memory                     the kernel holds the limit (as root)
 
 A Llama-shaped model with random weights in bf16 is written to a temporary folder, block by block. Every command is a process of its own,
 which is killed once its resident memory, program and libraries included, is above the limit, as a machine without more would do. (The
-system's own limit, RLIMIT_DATA, counts the files that transformers maps to look into them.) The peak is the kernel's. Last, the model is
-measured in memory under the same limit. No download.
+system's own limit, RLIMIT_DATA, counts the files that transformers maps to look into them.) With --cgroup each command runs in a memory
+control group of that size instead, in which the kernel counts files that are read as well, and lets go of them before it kills. The peak is
+the kernel's, of resident memory. Last, the model is measured in memory under the same limit. No download.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -65,22 +69,38 @@ def write_model(directory: Path, hidden: int, blocks: int) -> int:
     return total
 
 
-def measured(command: list[str], limit: int = 0) -> dict:
-    """Seconds and the peak of resident memory of a proxsparse command. limit: bytes beyond which it is killed; 0: none."""
+def measured(command: list[str], limit: int = 0, cgroup: Path | None = None) -> dict:
+    """Seconds and the peak of resident memory of a proxsparse command. limit: bytes beyond which it is killed; 0: none. cgroup: the
+    folder of control groups in which the kernel does that; None: it is watched."""
     began = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "proxsparse", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    guard = threading.Thread(target=kill_above, args=(process, limit), daemon=True)
-    guard.start()
-    said = process.stdout.read()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    guard.join()
+    with memory_group(cgroup, limit) if cgroup and limit else nullcontext([]) as inside:
+        process = subprocess.Popen(
+            [*inside, sys.executable, "-m", "proxsparse", *command],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        guard = threading.Thread(target=kill_above, args=(process, 0 if inside else limit), daemon=True)
+        guard.start()
+        said = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        guard.join()
     return {
         "exit code": process.returncode, "seconds": round(time.monotonic() - began, 1),
         "peak, GB": round(used.ru_maxrss * 1024 / 1e9, 2), "said": (said.strip().splitlines() or [""])[-1],
     }  # fmt: skip
+
+
+@contextmanager
+def memory_group(cgroup: Path, limit: int) -> Iterator[list[str]]:
+    """What to begin a command with, so that it runs in a control group whose processes may take `limit` bytes together."""
+    group = cgroup / f"proxsparse-{os.getpid()}"
+    group.mkdir()
+    try:
+        second = (cgroup / "cgroup.controllers").exists()  # of the two versions that Linux has
+        (group / ("memory.max" if second else "memory.limit_in_bytes")).write_text(str(limit))
+        yield ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs")]
+    finally:
+        group.rmdir()
 
 
 def ratio(weights: int, found: dict) -> float:
@@ -111,6 +131,9 @@ def main() -> None:
     parser.add_argument(
         "--compare", action="store_true", help="also in memory, without a limit: three times the weights"
     )
+    parser.add_argument(
+        "--cgroup", type=Path, help="folder of memory control groups, in which the kernel holds the limit"
+    )
     parser.add_argument("--folder", help="where the model is written (default: the system's temporary folder)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
@@ -132,7 +155,7 @@ def main() -> None:
         }
 
         def measure(name: str, way: str, target: str, flags: list[str], allowed: int) -> None:
-            found = measured([*commands[name], str(root / target), *flags], allowed)
+            found = measured([*commands[name], str(root / target), *flags], allowed, arguments.cgroup)
             rows.append({"command": name, "way": way, "weights / peak": ratio(weights, found), **found})
             print(rows[-1], flush=True)
 

@@ -17,6 +17,7 @@ from tiny_models import save_tiny_model, tiny_text
 from waiting import until
 
 from proxsparse import LearnConfig, Run
+from proxsparse.cli import main
 from proxsparse.config import LearnJob
 from proxsparse.errors import ProxSparseError
 from proxsparse.files import read_json, temporaries_in, write_json
@@ -131,6 +132,14 @@ def test_masks_are_remembered_where_a_process_has_no_expert(job, tmp_path):
     one, three = (dataclasses.replace(job(launch), model=str(tmp_path / "model"), evaluate_on=()) for launch in (1, 3))
     alone, shared = (worked_on(Run.create(each, tmp_path / f"run-{each.launch}")) for each in (one, three))
     assert_same_history(shared, alone)
+
+
+def test_its_mask_becomes_the_verified_model_of_one_process(shared, alone, tmp_path):
+    for run in (shared, alone):
+        assert main(["export", str(run.path), "--to", str(tmp_path / run.path.parent.name)]) == 0
+    mine, its = (tmp_path / run.path.parent.name for run in (shared, alone))
+    assert main(["verify", str(mine)]) == 0
+    assert (mine / "model.safetensors").read_bytes() == (its / "model.safetensors").read_bytes()
 
 
 def test_every_rank_says_that_there_are_fewer_gpus(job, monkeypatch):
