@@ -26,11 +26,8 @@ def require_fresh_store() -> None:
     """Raise ProxSparseError where torchrun would start processes on several machines again with a store that keeps the addresses of those
     that are gone (pytorch issue 135712): on one machine the number of the start tells them apart, but each machine counts for itself."""
     several = os.environ["LOCAL_WORLD_SIZE"] != os.environ["WORLD_SIZE"]
-    if (
-        several
-        and int(os.environ["TORCHELASTIC_MAX_RESTARTS"])
-        and os.environ["TORCHELASTIC_USE_AGENT_STORE"] == "True"
-    ):
+    may_start_again = int(os.environ["TORCHELASTIC_MAX_RESTARTS"]) > 0
+    if several and may_start_again and os.environ["TORCHELASTIC_USE_AGENT_STORE"] == "True":
         raise ProxSparseError(
             "Processes on several machines that torchrun starts again find each other only with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in "
             "the environment of torchrun: set it on all machines, or leave --max-restarts out."
@@ -105,11 +102,8 @@ def _follow() -> int:
         name, about = told()
         if name == "run":
             path, created = about
-            together(
-                ""
-                if _is_here(path, created)
-                else f"there is no run at {path} here: give --out a folder that all machines share."
-            )
+            missing = f"there is no run at {path} here: give --out a folder that all machines share."
+            together("" if _is_here(path, created) else missing)
             follow(Run(path))
         return 0
     except ProxSparseError:

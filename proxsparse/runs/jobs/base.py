@@ -137,9 +137,8 @@ class Job:
         for path, command in self.run.commands():
             if not self.can_handle(command["command"]):
                 continue
-            if (
-                command["command"] != "stop"
-            ):  # which stays until the run has stopped, should its processes be started again meanwhile
+            # A stop stays until the run has stopped, should its processes be started again meanwhile.
+            if command["command"] != "stop":
                 path.unlink()
             self.handle(**command)
         if self.stopping:
