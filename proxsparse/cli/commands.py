@@ -22,7 +22,7 @@ from proxsparse.files import local_path
 from proxsparse.runs import Run, look_at_runs, new_run_path
 from proxsparse.runs.additions import ADDED, add_to_comparison
 from proxsparse.runs.commands import VALUES, require
-from proxsparse.runs.launch import set_launch
+from proxsparse.runs.launch import check_alone, set_launch
 from proxsparse.runs.places import move
 from proxsparse.runs.readers.comparison import check_masks, check_runs
 from proxsparse.runs.tracking import require_tracker
@@ -38,7 +38,12 @@ def learn(arguments: argparse.Namespace) -> int:
     if ranks.are_several():
         ranks.require_place(arguments.out)
         return ranks.work_as_rank(lambda: made(ranks.begun_or_made), lambda run: require(run, "start"), arguments.json)
-    return start(made(Run.create), arguments)
+
+    def create(job: LearnJob, path: str | Path) -> Run:
+        check_alone(job)
+        return Run.create(job, path)
+
+    return start(made(create), arguments)
 
 
 def compare(arguments: argparse.Namespace) -> int:

@@ -55,9 +55,19 @@ def create(path: str | Path, kind: str, content: dict, owner: str | None = None)
         ) from error
 
 
+def check_alone(job: LearnJob) -> None:
+    """Raise ProxSparseError for what takes several processes, where one is going to work on a job."""
+    if job.launch == 1 and job.learn.offload:
+        raise ProxSparseError(
+            "offload is for several processes that share a model, and launch is 1: leave it out, or give --launch 2 or more."
+        )
+
+
 def start(run: RunDirectory) -> subprocess.Popen:
     """Start a worker process for `run`, or go on from its last checkpoint. It outlives its parent."""
     require(run, "start")
+    if run.kind == "learn":
+        check_alone(run.job())
     check_places(run)
     require_room(run.path)
     try:

@@ -403,3 +403,13 @@ def test_processes_share_the_lean_plan_too(job, shared, tmp_path):
     lean = worked_on(Run.create(dataclasses.replace(job(2), learn=learn), tmp_path / "lean"))
     assert opened(lean.checkpoints()[12]).rest["memory"] == "lean"
     assert list(lean.table("steps")["loss"]) == pytest.approx(list(shared.table("steps")["loss"]), rel=0.01)
+
+
+def test_offloading_is_refused_where_one_process_works(job, tmp_path, capsys):
+    said = "offload is for several processes that share a model, and launch is 1"
+    assert main(["learn", "--offload", "--out", str(tmp_path / "run")]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "run").exists()
+    run = Run.create(dataclasses.replace(job(2), learn=LearnConfig(offload=True)), tmp_path / "several")
+    set_launch(run, 1)
+    with pytest.raises(ProxSparseError, match=said):
+        run.start()
