@@ -37,6 +37,7 @@ def check_room(config: LearnConfig, model: nn.Module, layers: PrunableLayers, le
     learned = bytes_to_come(plan, config.loss_at, layers) * weights
     if learned > free:
         lean = ", or memory lean" if plan == "full" and config.accumulation == 1 else ""
+        lean += ", more processes, or offload" if layers.ranks.count > 1 and not config.offload else ""
         raise ProxSparseError(
             f"Learning {weights:,} weights takes {learned / 1e9:.1f} GB beside the model and {free / 1e9:.1f} GB are free: choose "
             f"a smaller model{lean}."

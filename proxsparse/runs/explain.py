@@ -25,10 +25,12 @@ def explain(error: Exception, run: Run) -> str:
     )
     if out_of_memory and "job" in run.header():
         job = run.job()
-        recompute = "" if job.learn.recompute or job.learn.memory == "lean" else "recompute, or with "
+        lean = job.learn.memory == "lean"
+        recompute = "" if job.learn.recompute or lean else "recompute, or with "
+        more = "" if lean else " and more accumulation"  # which lean has none of
         return (
-            f"Memory ran out with {job.learn.batch} windows of {job.length} tokens in a pass: fork the run with {recompute}a smaller batch "
-            "and more accumulation, or choose shorter windows or a smaller model."
+            f"Memory ran out with {job.learn.batch} windows of {job.length} tokens in a pass: fork the run with {recompute}a smaller "
+            f"batch{more}, or choose shorter windows or a smaller model."
         )
     if is_full_disk(error):
         return (

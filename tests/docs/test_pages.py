@@ -20,7 +20,7 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").rglob("*.md"))
 }
 PAGES["README.md"] = (ROOT / "README.md").read_text(encoding="utf-8")
-OTHERS = ("source", "ssh", "docker")  # commands that are not ours
+OTHERS = ("source", "ssh", "docker", "export")  # commands that are not ours
 
 
 def fenced(page, language):
