@@ -128,7 +128,7 @@ def test_a_command_with_the_wrong_values_never_reaches_the_worker(command, value
 
 OTHER = {
     "model": "other", "corpus": "other.txt", "metric": "weight", "loss_at": "soft", "decay": "cosine", "precision": "fp32",
-    "memory": "full", "recompute": True, "relative": False, "device": "cpu", "bos": "every", "distill": 0.5,
+    "memory": "full", "recompute": True, "offload": True, "relative": False, "device": "cpu", "bos": "every", "distill": 0.5,
 }  # fmt: skip
 
 
