@@ -242,9 +242,7 @@ class LearnJob:
     evaluate_on: tuple[str, ...] | None = None  # EVALUATE_ON; None: the default of the text that is learned on
     track: str | None = None  # one of TRACKERS, which is told what the records say; not on the page's form
     launch: pydantic.StrictInt = 1  # processes that share the model, one a GPU; not on the page's form
-    max_restarts: pydantic.StrictInt = (
-        0  # how often all of them are started again after one was lost; not on the page's form
-    )
+    max_restarts: pydantic.StrictInt = 0  # of all of them, after one was lost; not on the page's form
     learn: LearnConfig = pydantic.Field(default_factory=LearnConfig)
 
     def __post_init__(self):

@@ -110,8 +110,8 @@ def choose_memory(
 def bytes_to_come(memory: str, loss_at: str, layers: PrunableLayers) -> int:
     """Bytes a prunable weight that a learner will take: of layers that several ranks share, masked weights are there already."""
     shared = isinstance(layers, ShardedLayers)
-    kinds = bytes_by_kind(memory, loss_at, shared=shared)
-    return sum(kinds.values()) - (kinds["masked"] if shared else 0)
+    there = bytes_by_kind(memory, loss_at, shared=True)["masked"] if shared else 0
+    return learning_bytes(memory, loss_at, shared=shared) - there
 
 
 def learning_bytes(memory: str, loss_at: str, arithmetic: int = 2, shared: bool = False) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from proxsparse.layers.ranks import Ranks
 from proxsparse.runs.checkpoints.stored import DAMAGE, Stored, StoredFile, StoredParts, opened
-from proxsparse.runs.ranks.group import CHECK, gathered, tell
+from proxsparse.runs.ranks.group import CHECK, tell
 
 
 def stored_state(path: Path) -> tuple[Mapping[str, Stored], dict]:
@@ -27,6 +27,6 @@ def check_together(path: Path, stored: StoredFile | StoredParts | None = None) -
         wrong = ""
     except DAMAGE as error:
         wrong = str(error) or type(error).__name__
-    found = gathered(wrong)
-    if stored is not None and any(found):
+    found = ranks.gathered(wrong)
+    if any(found):
         raise ValueError(next(filter(None, found)))
