@@ -243,6 +243,7 @@ VARIANTS = {
     "default, lambda to 0.05": Variant({"lambda1": 0.05}),
     "default, lambda to 0.5": Variant({"lambda1": 0.5}),
     "default, 400 steps": Variant({"steps": 400}),
+    "default, 400 steps of 8": Variant({"steps": 400, "batch": 8}),
     "default, metric 0.5": Variant(given={"metric": partial(mixed_metric, 0.5)}),
     "default, metric 0.8": Variant(given={"metric": partial(mixed_metric, 0.8)}),
     "default, metric 0.95": Variant(given={"metric": partial(mixed_metric, 0.95)}),

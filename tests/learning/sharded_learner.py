@@ -1,10 +1,13 @@
 """What one rank does in tests of several: learn the mask of every tiny model named, and leave what came out.
 
 python tests/learning/sharded_learner.py DIRECTORY INDEX COUNT FAMILY …
+
+They compute on the CPU, or on the device that RANK_DEVICE names.
 """
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -129,23 +132,27 @@ def load_state(path: Path) -> tuple[Mapping[str, Stored], dict]:
 
 def main(directory: str, index: str, count: str, *cases: str) -> None:
     torch.set_num_threads(1)
+    device = torch.device(os.environ.get("RANK_DEVICE", "cpu"))
     dist.init_process_group(
-        "gloo", init_method=f"file://{directory}/store-of-{count}", rank=int(index), world_size=int(count)
+        "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl", init_method=f"file://{directory}/store-of-{count}", rank=int(index), world_size=int(count)
     )
     found = {}
     for name in cases:
         family, kind, half = case(name)
         saved = after_half(directory, name)
         streamed = name.endswith("streamed")
-        model = load_model(str(Path(directory, family)), "cpu", stream=True).model if streamed else tiny_model(family)
-        cpu, precision = torch.device("cpu"), config(kind).precision
+        if streamed:
+            model = load_model(str(Path(directory, family)), str(device), stream=True).model
+        else:
+            model = tiny_model(family).to(device)
+        precision, one_window = config(kind).precision, random_windows(1).to(device)
         if kind == "lean":  # a model as they come
             model.bfloat16().float()
-        with torch.no_grad(), autocast(cpu, precision):
-            before = model(input_ids=random_windows(1)).logits
+        with torch.no_grad(), autocast(device, precision):
+            before = model(input_ids=one_window).logits
         with mock.patch("torch.distributed.fsdp.CPUOffloadPolicy", wraps=CPUOffloadPolicy) as policy:
             layers = shard_model(
-                model, prunable_layers(model), arithmetic(cpu, precision), offload=config(kind).offload
+                model, prunable_layers(model), arithmetic(device, precision), device, config(kind).offload
             )
         about = {}
         if kind == "lean" and not half:
@@ -165,8 +172,8 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
             numbers, masks = learned(learner, STEPS // 2 if half else STEPS)
         if half == "first half":
             save_state(learner, saved, family)
-        with torch.no_grad(), autocast(cpu, precision), learner.dense():
-            same = torch.equal(model(input_ids=random_windows(1)).logits, before)
+        with torch.no_grad(), autocast(device, precision), learner.dense():
+            same = torch.equal(model(input_ids=one_window).logits, before)
         found[name] = (
             numbers
             | about
