@@ -41,7 +41,7 @@ DESCRIPTION = """\
 Learn which two of every four weights of a language model to keep, or any n of m (ProxSparse, arXiv 2502.00258).
 
   proxsparse learn --out runs/first          learn a mask with the embedded model and corpus
-  proxsparse plan MODEL --memory 80          say first whether a model can be learned on a GPU of 80 GB
+  proxsparse plan MODEL --gpu-memory 80      say first whether a model can be learned on a GPU of 80 GB
   proxsparse export runs/first --to sparse   write the sparse model, proven
   proxsparse verify sparse                   prove it again, from the files alone
   proxsparse report runs/first --to run.html the run as one page, for people without this program

@@ -28,9 +28,8 @@ COLUMNS = {
 
 HOST = "machine's memory"
 IN_LEARN = {
-    "--memory-plan": "--memory-plan lean or full is `--memory lean` or `--memory full` of `proxsparse learn`",
-    "--gpus": "--gpus N is `--launch N` of `proxsparse learn`",
-}  # flags that are proposed, and are called otherwise where one learns
+    "--gpus": "--gpus N is `--launch N` of `proxsparse learn`"
+}  # what is proposed, and is called otherwise where one learns
 
 NOTES = (
     "B/weight, masks: a prunable weight takes so many bytes, with two masks of one bit a weight",
@@ -45,15 +44,15 @@ NOTES = (
 def add_plan(add, add_json) -> None:
     verb = add(
         "plan", plan, "say whether a model can be learned on given GPUs, from its configuration alone",
-        "proxsparse plan org/model --gpus 8 --memory 80 --length 4096 --batch 1",
+        "proxsparse plan org/model --gpus 8 --gpu-memory 80 --length 4096 --batch 1",
     )  # fmt: skip
     verb.add_argument(
         "model", metavar="MODEL", help="embedded, a Hub id, a directory, or a config.json; no weights are read"
     )
     verb.add_argument("--gpus", type=int, default=1, metavar="N", help="how many GPUs there are (default 1)")
-    verb.add_argument("--memory", type=float, required=True, metavar="GB", help="of each GPU, in GB (10⁹ bytes)")
+    verb.add_argument("--gpu-memory", type=float, required=True, metavar="GB", help="of each GPU, in GB (10⁹ bytes)")
     verb.add_argument(
-        "--memory-plan", choices=("full", "lean"), help="what --memory is for `learn` (default: a row for each)"
+        "--memory", choices=("full", "lean"), help="the memory plan, as for `learn` (default: a row for each)"
     )
     verb.add_argument("--loss-at", choices=("masked", "soft"), help="as for `learn` (default: a row for each)")
     verb.add_argument(
@@ -77,9 +76,9 @@ def plan(arguments: argparse.Namespace) -> int:
     )
     from proxsparse.planning.plan import plan_learning
 
-    choices = {"memory_plans": arguments.memory_plan, "losses": arguments.loss_at}
+    choices = {"memory_plans": arguments.memory, "losses": arguments.loss_at}
     found = plan_learning(
-        absolute(arguments.model), arguments.gpus, arguments.memory, job.learn, job.length,
+        absolute(arguments.model), arguments.gpus, arguments.gpu_memory, job.learn, job.length,
         **{name: (choice,) for name, choice in choices.items() if choice}, tflops=arguments.tflops,
     )  # fmt: skip
     if arguments.json:

@@ -115,7 +115,7 @@ def ways_out(shapes: Shapes, found: Row, load: Load, room: float) -> Iterator[st
     if found.memory == "full" and not load.recompute:
         cheaper.append(("--recompute", "full", True, load.offload))
     if found.memory == "full" and load.arithmetic != torch.float32:
-        cheaper.append(("--memory-plan lean", "lean", load.recompute, load.offload))
+        cheaper.append(("--memory lean", "lean", load.recompute, load.offload))
     enough = [way for way in cheaper if fits(*way[1:], found.gpus, load.batch, load.length)]
     if not enough and found.gpus > 1 and not load.offload:  # which is slower than these
         again = found.memory == "full" and not load.recompute

@@ -27,7 +27,7 @@ TIGHT = 0.9  # of the memory; the rest is for what is not counted, see docs/expl
 
 
 def plan_learning(
-    name: str, gpus: int, memory: float, config: LearnConfig, length: int,
+    name: str, gpus: int, gpu_memory: float, config: LearnConfig, length: int,
     memory_plans: tuple[str, ...] = ("full", "lean"), losses: tuple[str, ...] = ("masked", "soft"), tflops: float | None = None,
 ) -> dict:  # fmt: skip
     """What learning the masks of a model takes, by arithmetic over its configuration.
@@ -38,7 +38,7 @@ def plan_learning(
         What `load_model` takes, or a config.json; no weights are read.
     gpus : int
         How many there are. Several share the weights, and the windows of a pass.
-    memory : float
+    gpu_memory : float
         Of each, in GB (10⁹ bytes).
     config : LearnConfig
         Of it count batch, accumulation, precision, distill, recompute, offload, steps and the pattern.
@@ -61,7 +61,7 @@ def plan_learning(
     """
     if gpus < 1:
         raise ProxSparseError(f"gpus is {gpus}: give 1 or more.")
-    for what, value in (("memory", memory), ("tflops", tflops)):
+    for what, value in (("gpu-memory", gpu_memory), ("tflops", tflops)):
         if value is not None and not 0 < value < math.inf:
             raise ProxSparseError(f"{what} is {value:g}: give a number above 0.")
     arithmetic = torch.float32 if config.precision == "fp32" else torch.bfloat16
@@ -77,9 +77,9 @@ def plan_learning(
     load = Load(config.batch, length, config.distill > 0, arithmetic, config.recompute, config.offload)
     wanted = [(each, at, 1) for each in plans for at in losses]
     wanted += [(each, at, gpus) for each in plans for at in losses if gpus > 1]
-    rows = [_told(shapes, row(shapes, *each, load), load, memory * GIGABYTE) for each in wanted]
+    rows = [_told(shapes, row(shapes, *each, load), load, gpu_memory * GIGABYTE) for each in wanted]
     return {
-        "model": _about(shapes), "gpus": gpus, "memory_gb": memory, "batch": config.batch, "length": length,
+        "model": _about(shapes), "gpus": gpus, "memory_gb": gpu_memory, "batch": config.batch, "length": length,
         "accumulation": config.accumulation, "arithmetic": dtype_name(arithmetic), "distill": config.distill,
         "recompute": config.recompute, "offload": config.offload,
         "rows": rows, "step": [_time(shapes, each, load, config, tflops) for each in plans],

@@ -10,7 +10,7 @@ from proxsparse.cli import main
     [
         "learn --step 40", "compare --method wanda", "sweep --lambda 0.1", "resume runs/first --det",
         "fork runs/first --out new --lambda 0.1", "send runs/first set --lambda 0.1", "eval embedded --window 3",
-        "plan embedded --memory 80 --memory-pl lean",
+        "plan embedded --gpu-memory 80 --memor lean",
         "export runs/first --to sparse --form compact", "verify sparse --orig embedded", "bench sparse --row 1",
         "runs --roo runs", "try runs/first --prompt a --new-token 3",
     ],

@@ -134,7 +134,10 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
     torch.set_num_threads(1)
     device = torch.device(os.environ.get("RANK_DEVICE", "cpu"))
     dist.init_process_group(
-        "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl", init_method=f"file://{directory}/store-of-{count}", rank=int(index), world_size=int(count)
+        "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl",
+        init_method=f"file://{directory}/store-of-{count}",
+        rank=int(index),
+        world_size=int(count),
     )
     found = {}
     for name in cases:

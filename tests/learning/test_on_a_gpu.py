@@ -14,7 +14,9 @@ from proxsparse import MaskLearner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 DEVICE = "cuda"
-CLOSE = 1e-3  # relative: both add up in float32, in another order, and weights that nearly tie may then be ranked otherwise
+CLOSE = (
+    1e-3  # relative: both add up in float32, in another order, and weights that nearly tie may then be ranked otherwise
+)
 SAME = 0.99  # share of the mask
 CASES = ("llama", "mixtral", "gpt2 soft", "llama recomputed", "mixtral offloaded")
 
@@ -29,7 +31,9 @@ def share_of_bits(masks: dict, others: dict) -> float:
     """How many bits of all masks are the same. masks: {layer: packed}."""
     assert masks.keys() == others.keys()
     pairs = [(torch.as_tensor(masks[name]).cpu(), torch.as_tensor(others[name]).cpu()) for name in masks]
-    different = sum(int((a ^ b).view(-1, 1).bitwise_and(torch.tensor([1 << i for i in range(8)])).ne(0).sum()) for a, b in pairs)
+    different = sum(
+        int((a ^ b).view(-1, 1).bitwise_and(torch.tensor([1 << i for i in range(8)])).ne(0).sum()) for a, b in pairs
+    )
     return 1 - different / sum(8 * a.numel() for a, _ in pairs)
 
 
@@ -58,6 +62,9 @@ def test_one_rank_on_a_gpu_learns_what_a_cpu_learns(tmp_path, monkeypatch):
     found = json.loads(Path(tmp_path, "0-of-1.json").read_text())
     for case in CASES:
         rank = found[case]
-        check((rank, {name: torch.tensor(packed, dtype=torch.uint8) for name, packed in rank["masks"].items()}), alone(case, "cpu"))
+        check(
+            (rank, {name: torch.tensor(packed, dtype=torch.uint8) for name, packed in rank["masks"].items()}),
+            alone(case, "cpu"),
+        )
         assert not rank["held whole"]
     assert found["llama lean"]["losses"] == pytest.approx(alone("llama in bf16", "cpu")[0]["losses"], rel=0.05)

@@ -35,7 +35,9 @@ def seven(tmp_path_factory):
 
 
 def test_llama_2_7b_fits_one_card_of_80_gb_in_the_lean_plan_and_eight_in_the_full_one(tmp_path, capsys):
-    found = planned(capsys, write_config(tmp_path, LLAMA_2_7B), "--gpus", 8, "--memory", 80, *TOKENS, "--tflops", 400)
+    found = planned(
+        capsys, write_config(tmp_path, LLAMA_2_7B), "--gpus", 8, "--gpu-memory", 80, *TOKENS, "--tflops", 400
+    )
     assert found["model"]["prunable"] == 32 * (4 * 4096**2 + 3 * 4096 * 11008) and found["model"]["layers"] == 224
     rows = {(each["memory"], each["loss_at"], each["gpus"]): each for each in found["rows"]}
     assert set(rows) == {
@@ -46,7 +48,7 @@ def test_llama_2_7b_fits_one_card_of_80_gb_in_the_lean_plan_and_eight_in_the_ful
         rows["lean", "masked", 1]["fits"],
         rows["full", "masked", 8]["fits"],
     ] == ["no", "yes", "yes"]
-    assert "--memory-plan lean" in rows["full", "masked", 1]["instead"]
+    assert "--memory lean" in rows["full", "masked", 1]["instead"]
     assert f"{rows['lean', 'masked', 1]['total'] / 1e9:.1f}" == "58.0", "as docs/explain/memory.md says"
     full, lean = found["step"]
     tokens, passes = 4096, 4  # forward, twice that for backward, and the teacher's
@@ -58,21 +60,21 @@ def test_llama_2_7b_fits_one_card_of_80_gb_in_the_lean_plan_and_eight_in_the_ful
 
 def test_llama_3_1_70b_is_planned_and_told_what_would_fit(tmp_path, capsys):
     config = write_config(tmp_path, LLAMA_3_1_70B) / "config.json"
-    assert main(["plan", str(config), "--gpus", "8", "--memory", "80", "--loss-at", "masked", *TOKENS]) == 0
+    assert main(["plan", str(config), "--gpus", "8", "--gpu-memory", "80", "--loss-at", "masked", *TOKENS]) == 0
     said = capsys.readouterr().out
     assert "70.55 G parameters, of them 68.45 G prunable in 560 layers" in said
     assert "does not fit: full, loss at masked, GPUs 8" in said
-    more = "--gpus 49 --length 1024 or --recompute --gpus 23 or --memory-plan lean --gpus 15"
+    more = "--gpus 49 --length 1024 or --recompute --gpus 23 or --memory lean --gpus 15"
     assert f"GPUs 1; what would: {more}\n" in said, "as docs/explain/memory.md says"
     assert "GPUs 8; what would: --recompute --offload or --gpus 49 --length 1024\n" in said
     assert "lean, loss at masked, GPUs 8; what would: --offload or --gpus 15\n" in said
     assert "this is arithmetic, nothing was measured" in said
-    each = ("--gpus", 23, "--memory", 80, "--loss-at", "masked", "--memory-plan", "full", *TOKENS)
+    each = ("--gpus", 23, "--gpu-memory", 80, "--loss-at", "masked", "--memory", "full", *TOKENS)
     kept, again = (planned(capsys, config, *each, *more)["rows"][-1] for more in ((), ("--recompute",)))
     activations = [round(found["parts"]["activations"] / 1e9) for found in (kept, again)]
     assert activations == [148, 12], "as docs/explain/memory.md says"
     assert kept["fits"] == "no" and again["fits"] != "no"
-    eight = ("--gpus", 8, "--memory", 80, "--loss-at", "masked", "--memory-plan", "lean", "--offload", *TOKENS)
+    eight = ("--gpus", 8, "--gpu-memory", 80, "--loss-at", "masked", "--memory", "lean", "--offload", *TOKENS)
     offloaded = planned(capsys, config, *eight)["rows"][-1]
     told = [round(size / 1e9) for size in (offloaded["total"], 8 * offloaded["host"])]
     assert told == [31, 839], "as docs/how-to/several-gpus.md says"
@@ -84,7 +86,7 @@ def test_flags_that_are_proposed_are_named_as_learn_names_them(capsys):
 
     _in_learn([{"instead": ["--batch 1", "--recompute"]}, {"instead": []}])
     assert capsys.readouterr().out == ""
-    _in_learn([{"instead": ["--memory-plan lean"]}, {"instead": ["--memory-plan full --gpus 2"]}])
+    _in_learn([{"instead": ["--memory lean --gpus 2"]}])
     assert capsys.readouterr().out == "; ".join(IN_LEARN.values()) + "\n"
     learned = build_parser().parse_args(["learn", "--memory", "lean", "--launch", "2"])
     assert (learned.memory, learned.launch) == ("lean", 2)
@@ -143,7 +145,7 @@ def test_what_is_proposed_fits_and_one_gpu_fewer_does_not(seven):
     found = row(seven, "full", "masked", 4, load)
     assert found.total > room
     ways = list(ways_out(seven, found, load, room))
-    assert ways[:2] == ["--recompute", "--memory-plan lean"]
+    assert ways[:2] == ["--recompute", "--memory lean"]
     assert row(seven, "full", "masked", 4, Load(16, 4096, teacher=True, recompute=True)).total <= room
     assert row(seven, "lean", "masked", 4, load).total <= room
     batch = int(ways[2].removeprefix("--batch "))
@@ -195,7 +197,7 @@ def test_more_windows_take_more_in_proportion(tmp_path):
 @pytest.mark.parametrize("family", CONFIGS)
 def test_every_family_of_the_tests_is_planned_with_and_without_gpus(family, tmp_path, capsys):
     save_tiny_model(tmp_path, family)
-    found = planned(capsys, tmp_path, "--memory", 1, "--gpus", 2, "--length", 32)
+    found = planned(capsys, tmp_path, "--gpu-memory", 1, "--gpus", 2, "--length", 32)
     assert {each["fits"] for each in found["rows"]} == {"yes"} and all(
         each["parts"]["activations"] for each in found["rows"]
     )
@@ -203,7 +205,7 @@ def test_every_family_of_the_tests_is_planned_with_and_without_gpus(family, tmp_
 
 def test_float32_has_the_full_plan_alone_and_masked_weights_of_four_bytes(tmp_path, capsys):
     directory = write_config(tmp_path, MIDDLE | {"dtype": "float32"})
-    found = planned(capsys, directory, "--memory", 80, "--precision", "fp32")
+    found = planned(capsys, directory, "--gpu-memory", 80, "--precision", "fp32")
     assert {each["memory"] for each in found["rows"]} == {"full"}
     masked = next(each for each in found["rows"] if each["loss_at"] == "masked")
     assert masked["bytes_a_weight"] == 4 + 4 + 4 + 8 + 4 + MASKS
@@ -211,23 +213,23 @@ def test_float32_has_the_full_plan_alone_and_masked_weights_of_four_bytes(tmp_pa
 
 
 def test_a_pattern_that_no_kernel_runs_gains_nothing(tmp_path, capsys):
-    found = planned(capsys, write_config(tmp_path, MIDDLE), "--memory", 80, "--n", 4, "--m", 8)
+    found = planned(capsys, write_config(tmp_path, MIDDLE), "--gpu-memory", 80, "--n", 4, "--m", 8)
     assert found["kernels"]["bound"] is None and found["kernels"]["layers"] == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere/at/all", "--memory", "80"], "There is no directory 'nowhere/at/all'"),
-        (["missing.json", "--memory", "80"], "There is no file"),
-        (["CONFIG", "--memory", "80", "--gpus", "0"], "gpus is 0: give 1 or more."),
-        (["CONFIG", "--memory", "-80"], "memory is -80: give a number above 0."),
-        (["CONFIG", "--memory", "nan"], "memory is nan: give a number above 0."),
-        (["CONFIG", "--memory", "80", "--tflops", "0"], "tflops is 0: give a number above 0."),
-        (["CONFIG", "--memory", "80", "--batch", "0"], "batch is 0"),
-        (["CONFIG"], "--memory"),
+        (["nowhere/at/all", "--gpu-memory", "80"], "There is no directory 'nowhere/at/all'"),
+        (["missing.json", "--gpu-memory", "80"], "There is no file"),
+        (["CONFIG", "--gpu-memory", "80", "--gpus", "0"], "gpus is 0: give 1 or more."),
+        (["CONFIG", "--gpu-memory", "-80"], "gpu-memory is -80: give a number above 0."),
+        (["CONFIG", "--gpu-memory", "nan"], "gpu-memory is nan: give a number above 0."),
+        (["CONFIG", "--gpu-memory", "80", "--tflops", "0"], "tflops is 0: give a number above 0."),
+        (["CONFIG", "--gpu-memory", "80", "--batch", "0"], "batch is 0"),
+        (["CONFIG"], "--gpu-memory"),
         (
-            ["CONFIG", "--memory", "80", "--memory-plan", "lean", "--precision", "fp32"],
+            ["CONFIG", "--gpu-memory", "80", "--memory", "lean", "--precision", "fp32"],
             "The lean plan multiplies in bf16",
         ),
     ],
@@ -248,6 +250,6 @@ def test_bad_input_is_one_sentence(arguments, said, tmp_path, capsys):
     ],
 )
 def test_a_configuration_that_cannot_be_planned_is_one_sentence(config, said, tmp_path, capsys):
-    assert main(["plan", str(write_config(tmp_path, config)), "--memory", "80"]) == 2
+    assert main(["plan", str(write_config(tmp_path, config)), "--gpu-memory", "80"]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
