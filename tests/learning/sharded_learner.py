@@ -143,11 +143,8 @@ def main(directory: str, index: str, count: str, *cases: str) -> None:
     for name in cases:
         family, kind, half = case(name)
         saved = after_half(directory, name)
-        streamed = name.endswith("streamed")
-        if streamed:
-            model = load_model(str(Path(directory, family)), str(device), stream=True).model
-        else:
-            model = tiny_model(family).to(device)
+        streamed, files = name.endswith("streamed"), str(Path(directory, family))
+        model = load_model(files, str(device), stream=True).model if streamed else tiny_model(family).to(device)
         precision, one_window = config(kind).precision, random_windows(1).to(device)
         if kind == "lean":  # a model as they come
             model.bfloat16().float()
