@@ -181,6 +181,20 @@ def test_what_a_step_takes_is_what_was_measured():
         )
 
 
+def test_where_a_step_goes_is_what_was_measured():
+    table = rows(BENCHMARKS, "| | share |")
+    measured = json.loads((RESULTS / "operations-cpu.json").read_text())
+    shown = {
+        name.partition(":")[0].replace("AdamW", "optimizer").removesuffix(" over the vocabulary"): cells
+        for name, cells in table.items()
+    }
+    assert shown.keys() - {"", "---"} == measured["shares"].keys()
+    for name, share in measured["shares"].items():
+        assert says(shown[name][0].removesuffix("%"), 100 * share), name
+    operator = 100 * measured["proximal operator, of the step"]
+    assert f"The proximal operator takes another {operator:.0f}% of the step." in in_one_line(BENCHMARKS)
+
+
 def test_the_memory_plans_are_those_of_the_program():
     table = rows(Path("docs/explain/memory.md"), "| | full | lean |")
     kinds = {"soft weight": "soft", "gradient": "gradient", "AdamW's moments": "moments"}
