@@ -24,7 +24,7 @@ def join() -> Start:
     if int(os.environ["LOCAL_WORLD_SIZE"]) == count:  # launchers keep the store: pytorch issue 135712
         store = dist.PrefixStore(f"start {said_here()[1]}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=LONGEST_PAUSE)
-    start = Start.of(gathered(said_here()))
+    start = Start.of(said_by_all(said_here()))
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // start.machines[said_here()[0]]))
     return start
 
@@ -41,8 +41,8 @@ def told() -> tuple[str, tuple]:
     return message[0]
 
 
-def gathered(value) -> list:
-    """What each rank has given. All ranks call it."""
+def said_by_all(value) -> list:
+    """What each rank says, on every rank. All ranks call it."""
     found = [None] * dist.get_world_size()
     dist.all_gather_object(found, value)
     return found
@@ -50,6 +50,6 @@ def gathered(value) -> list:
 
 def together(problem: str = "") -> None:
     """Go on once all ranks are here; all call it. Raises ProxSparseError on all of them where one says what keeps it from going on."""
-    for rank, (machine, said) in enumerate(gathered((said_here()[0], problem))):
+    for rank, (machine, said) in enumerate(said_by_all((said_here()[0], problem))):
         if said:
             raise ProxSparseError(f"Process {rank} of {dist.get_world_size()} (from 0), on {machine}: {said}")
