@@ -3,9 +3,11 @@ records."""
 
 from __future__ import annotations
 
+import gc
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 from proxsparse.errors import ProxSparseError
@@ -89,6 +91,8 @@ def _jobs(start: Start | None) -> dict[str, Callable[[Run, Recorder], int]]:
     from proxsparse.runs.jobs.sweep import SweepJobWorker
     from proxsparse.runs.ranks.launched import lead, learn_launched
 
+    _keep_what_was_imported()
+
     def learn(run: Run, recorder: Recorder) -> int:
         if run.job().launch > 1:
             return learn_launched(run, tell_why) if start is None else lead(run, recorder, start)
@@ -99,3 +103,9 @@ def _jobs(start: Start | None) -> dict[str, Callable[[Run, Recorder], int]]:
         kind: lambda run, recorder, worker=worker: worker(run, recorder).run_to_the_end()
         for kind, worker in workers.items()
     }
+
+
+@cache
+def _keep_what_was_imported() -> None:
+    """Once a process: torch and transformers made half a million objects that stay, and no collection of garbage looks at them again."""
+    gc.freeze()
