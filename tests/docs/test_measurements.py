@@ -122,22 +122,31 @@ def test_masks_away_from_home_are_those_that_were_recorded(away):
 
 def test_the_default_is_below_sparsegpt_with_its_update_on_every_pair_of_texts(away):
     results = json.loads(away.RESULTS.read_text())
-    share = {}
+    share, worst = {}, {}
     for task in results:
-        name, learned_on, seed = task.split("|")
-        if (name, seed) == ("sparsegpt-update", "0"):
-            ours = results[f"default|{learned_on}|0"]["losses"]
+        name, learned_on, _ = task.split("|")
+        if name == "sparsegpt-update":  # which draws nothing at random
+            ours = [results[f"default|{learned_on}|{seed}"]["losses"] for seed in range(3)]
             for text, theirs in results[task]["losses"].items():
-                share[learned_on, text] = away.perplexity(ours[text]["report"]) / away.perplexity(theirs["report"])
-    least, most = map(float, re.search(r"with (0\.\d\d) to (0\.\d\d) of its perplexity", QUALITY.read_text()).groups())
-    assert len(share) == 25 and (round(min(share.values()), 2), round(max(share.values()), 2)) == (least, most)
-    assert most < 1 and max(share, key=share.get) == ("bundled", "shakespeare.txt")
+                found = [away.perplexity(losses[text]["report"]) / away.perplexity(theirs["report"]) for losses in ours]
+                share[learned_on, text], worst[learned_on, text] = sum(found) / 3, max(found)
+    shown = r"with (0\.\d\d) to (0\.\d\d) of its perplexity, the mean of three seeds, and at most (0\.\d\d) with the worst of them"
+    said = tuple(map(float, re.search(shown, in_one_line(QUALITY)).groups()))
+    assert len(share) == 25
+    assert tuple(round(value, 2) for value in (min(share.values()), max(share.values()), max(worst.values()))) == said
+    assert max(worst.values()) < 1 and max(share, key=share.get) == ("bundled", "shakespeare.txt")
 
 
 def test_the_default_is_below_maskllm_on_the_bundled_text_too(away):
     results = json.loads(away.RESULTS.read_text())
-    ours, theirs = (results[f"{name}|bundled|0"]["losses"] for name in ("default", "maskllm 5e-4"))
-    share = {text: away.perplexity(ours[text]["report"]) / away.perplexity(theirs[text]["report"]) for text in ours}
+    theirs = results["maskllm 5e-4|bundled|0"]["losses"]
+    ours = [results[f"default|bundled|{seed}"]["losses"] for seed in range(3)]
+    share = {
+        text: sum(away.perplexity(losses[text]["report"]) for losses in ours)
+        / 3
+        / away.perplexity(theirs[text]["report"])
+        for text in theirs
+    }
     said = re.search(r"has (0\.\d\d) to (0\.\d\d) of its perplexity, closest on the bundled text", QUALITY.read_text())
     assert (round(min(share.values()), 2), round(max(share.values()), 2)) == tuple(map(float, said.groups()))
     assert max(share, key=share.get) == "bundled"
@@ -149,14 +158,12 @@ def test_what_is_said_not_to_be_measured_is_not(away):
     for name, text, _ in (task.split("|") for task in json.loads(away.RESULTS.read_text())):
         made_on.setdefault((name, text), 0)
         made_on[name, text] += 1
-    assert {task for task, seeds in made_on.items() if seeds > 1} == {
-        ("default", "mixed"),
-        ("default", "rust.txt"),
-        ("KL", "self"),
-    }
     texts = {name: {text for made, text in made_on if made == name} for name, _ in made_on}
     assert texts["admm"] == {"mixed", "wikitext.txt", "rust.txt"} and texts["maskllm 5e-4"] == {"mixed", "bundled"}
     assert texts["default"] == texts["sparsegpt-update"] == texts["admm"] | {"bundled", "shakespeare.txt"}
+    assert {task: seeds for task, seeds in made_on.items() if seeds > 1} == {
+        ("KL", "self"): 3, **{("default", text): 3 for text in texts["default"]},
+    }  # fmt: skip
     assert {name for name in texts if name.startswith("default, metric")} == {"default, metric 0.8"}
 
 
