@@ -1,6 +1,9 @@
 """Who may do what: each action of the page, by its owner, by another visitor, by an operator, without logins, and on a page that
 only shows."""
 
+import functools
+import shutil
+
 import pytest
 from made_runs import made_comparison, made_run, set_state
 
@@ -28,10 +31,10 @@ def users(tmp_path_factory):
     return file
 
 
-@pytest.fixture
-def page(tmp_path, monkeypatch):
-    """The screens over a folder with a run of ada's and one of nobody's; what would start a process only says so."""
-    root = tmp_path / "runs"
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """A folder with a run of ada's and one of nobody's, and a comparison of each."""
+    root = tmp_path_factory.mktemp("fresh") / "runs"
     for name, owner in (("adas", {"owner": "ada"}), ("nobodys", {})):
         run = made_run(root / name, steps=3)
         write_json(run.path / "run.json", read_json(run.path / "run.json") | owner)
@@ -40,6 +43,28 @@ def page(tmp_path, monkeypatch):
         (run.path / "checkpoints" / "step-000003.safetensors").write_bytes(b"")
         compared = made_comparison(root / f"{name}-compared", ("magnitude",), status="stopped")
         write_json(compared.path / "run.json", read_json(compared.path / "run.json") | owner)
+    return root
+
+
+@pytest.fixture(scope="module")
+def shell_of(tmp_path_factory):
+    """(rights) -> the screens, built once for each: all over one folder, whose runs are made anew for every test."""
+    root = tmp_path_factory.mktemp("served") / "runs"
+
+    @functools.cache
+    def built(rights):
+        shell = Shell(Operator(root, rights=rights))
+        shell.build()
+        return shell
+
+    return root, built
+
+
+@pytest.fixture
+def page(fresh, shell_of, tmp_path, monkeypatch):
+    """The screens over fresh runs; what would start a process only says so."""
+    root, built = shell_of
+    shutil.copytree(fresh, root)
     done = []
     for place in ("proxsparse.runs.run.launch.start", "proxsparse.runs.run.commands.send", "app.screens.export.start_export",
                   "app.screens.compare_row.start_export", "app.screens.compare_add.add_to_comparison",
@@ -53,9 +78,7 @@ def page(tmp_path, monkeypatch):
         return str(tmp_path / "text.txt")
 
     def made(rights):
-        shell = Shell(Operator(root, rights=rights))
-        shell.build()
-        screens = {screen.name: screen for screen in shell.screens}
+        screens = {screen.name: screen for screen in built(rights).screens}
         learn, ask, listed, export, sweep, compare = (
             screens[name] for name in ("learn", "try", "runs", "export", "sweep", "compare")
         )
@@ -77,7 +100,8 @@ def page(tmp_path, monkeypatch):
             "upload": lambda id: learn.form.keep_text(text()), "ask": lambda id: ask.asked_prompt(id, "A", "last", 3),
         }  # fmt: skip
 
-    return made
+    yield made
+    shutil.rmtree(root)
 
 
 def allowed(call, id, done):
@@ -118,7 +142,7 @@ def test_a_page_that_only_shows_starts_and_changes_nothing(page, users, action, 
     assert done == []
 
 
-def test_what_is_started_belongs_to_who_started_it(page, users, tmp_path):
+def test_what_is_started_belongs_to_who_started_it(page, users, shell_of):
     _, actions = page(Rights(users))
     with acting_as("bob"):
         actions["start"]("adas")
@@ -128,7 +152,7 @@ def test_what_is_started_belongs_to_who_started_it(page, users, tmp_path):
         actions["learn from method"]("adas")
     made = [
         Run(path.parent)
-        for path in (tmp_path / "runs").glob("*/run.json")
+        for path in shell_of[0].glob("*/run.json")
         if not path.parent.name.startswith(("adas", "nobodys"))
     ]
     assert [run.header()["owner"] for run in made] == ["bob"] * 5
