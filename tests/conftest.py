@@ -1,5 +1,6 @@
 """What every test shares: nothing reaches a network, and runs of other projects are not touched."""
 
+import gc
 import os
 
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
@@ -23,6 +24,16 @@ if find_spec("triton") and not torch.cuda.is_available():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         import triton  # noqa: F401
+
+
+def pytest_collection_finish():
+    """What the imports made stays until the end: no later garbage collection looks through it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()  # extensions look at the end whether something of theirs was left
 
 
 @pytest.fixture(scope="session")
