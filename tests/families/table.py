@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import multiprocessing
 import os
 import sys
@@ -49,6 +51,8 @@ def walk_all(names=FAMILIES, processes: int = 2) -> dict[str, Family]:
 
 
 def _quiet() -> None:
+    gc.freeze()  # as in tests/conftest.py
+    atexit.register(gc.unfreeze)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 
