@@ -34,6 +34,14 @@ def shaped_like_llama_2(hidden: int, blocks: int, context: int) -> LlamaConfig:
     )  # fmt: skip
 
 
+def random_llama(hidden: int, blocks: int, context: int, device: str):
+    """Such a model with random weights in bf16, made where it is to be."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        config = shaped_like_llama_2(hidden, blocks, context)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
@@ -47,10 +55,7 @@ def main() -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("this machine has no GPU: nothing was measured; --device cpu runs a small model")
 
-    torch.manual_seed(0)
-    with torch.device(arguments.device):
-        config = shaped_like_llama_2(arguments.hidden, arguments.blocks, arguments.context)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+    model = random_llama(arguments.hidden, arguments.blocks, arguments.context, arguments.device)
     windows = torch.randint(VOCABULARY, (arguments.steps, arguments.context))
     settings = LearnConfig(
         steps=arguments.steps,

@@ -12,9 +12,8 @@ import json
 from pathlib import Path
 
 import torch
-from large import shaped_like_llama_2
+from large import random_llama
 from proximal import machine, print_table
-from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from proxsparse import Mask, prunable_layers
 from proxsparse.export.acceleration import Accelerator
@@ -25,10 +24,7 @@ from proxsparse.models.language_model import LanguageModel
 @torch.no_grad()
 def random_two_four(hidden: int, blocks: int, context: int) -> LanguageModel:
     """On the GPU, bf16, masked by magnitude."""
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        config = shaped_like_llama_2(hidden, blocks, context)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+    model = random_llama(hidden, blocks, context, "cuda")
     for layer in prunable_layers(model).values():
         layer.matrix.mul_(Mask.project(layer.matrix).dense())
     return LanguageModel(model, None, "random", "random", context)
@@ -43,10 +39,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 16, 256, 4096])
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
-    if unusable := Accelerator.of(torch.device("cuda" if torch.cuda.is_available() else "cpu")).obstacle():
+    accelerator = Accelerator.of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if unusable := accelerator.obstacle():
         parser.error(f"nothing was measured: {unusable}")
     lm = random_two_four(arguments.hidden, arguments.blocks, arguments.context + arguments.new_tokens)
-    accelerator = Accelerator.of(lm.model.device)
     layers = time_layers(lm.model, accelerator, arguments.rows, shapes_on_paper(lm.model, accelerator))
     whole = time_model(lm, arguments.context, arguments.new_tokens)
     rows = [{"what": f"{entry['rows']} × {entry['columns']}"} | figures(entry) for entry in layers]

@@ -10,13 +10,11 @@ from sharded_learner import STEPS, config, learned
 from test_sharded import run_ranks
 from tiny_models import random_windows, tiny_model
 
-from proxsparse import MaskLearner
+from proxsparse import Mask, MaskLearner, MaskSet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 DEVICE = "cuda"
-CLOSE = (
-    1e-3  # relative: both add up in float32, in another order, and weights that nearly tie may then be ranked otherwise
-)
+CLOSE = 1e-3  # relative: sums in float32 have another order there, and weights that nearly tie may be ranked otherwise
 SAME = 0.99  # share of the mask
 CASES = ("llama", "mixtral", "gpt2 soft", "llama recomputed", "mixtral offloaded")
 
@@ -27,14 +25,15 @@ def alone(case: str, device: str) -> tuple[dict, dict]:
         return learned(learner)
 
 
-def share_of_bits(masks: dict, others: dict) -> float:
+def unpacked(masks: dict[str, torch.Tensor]) -> MaskSet:
+    return MaskSet({name: Mask(packed.cpu(), (len(packed), 8 * packed.shape[1])) for name, packed in masks.items()})
+
+
+def share_of_bits(masks: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:
     """How many bits of all masks are the same. masks: {layer: packed}."""
     assert masks.keys() == others.keys()
-    pairs = [(torch.as_tensor(masks[name]).cpu(), torch.as_tensor(others[name]).cpu()) for name in masks]
-    different = sum(
-        int((a ^ b).view(-1, 1).bitwise_and(torch.tensor([1 << i for i in range(8)])).ne(0).sum()) for a, b in pairs
-    )
-    return 1 - different / sum(8 * a.numel() for a, _ in pairs)
+    different = sum(unpacked(masks).flips(unpacked(others)).values())
+    return 1 - different / sum(8 * packed.numel() for packed in masks.values())
 
 
 def check(found: tuple[dict, dict], wanted: tuple[dict, dict]) -> None:
