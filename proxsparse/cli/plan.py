@@ -27,9 +27,7 @@ COLUMNS = {
 }  # fmt: skip
 
 HOST = "machine's memory"
-IN_LEARN = {
-    "--gpus": "--gpus N is `--launch N` of `proxsparse learn`"
-}  # what is proposed, and is called otherwise where one learns
+GPUS_IN_LEARN = "--gpus N is `--launch N` of `proxsparse learn`"
 
 NOTES = (
     "B/weight, masks: a prunable weight takes so many bytes, with two masks of one bit a weight",
@@ -114,11 +112,9 @@ def _show(found: dict) -> None:
 
 
 def _in_learn(rows: list[dict]) -> None:
-    """What `learn` calls the flags that were proposed."""
-    proposed = " ".join(way for row in rows for way in row["instead"]).split()
-    names = [name for flag, name in IN_LEARN.items() if flag in proposed]
-    if names:
-        print("; ".join(names))
+    """What `learn` calls the one proposed flag that has another name there."""
+    if any("--gpus" in way.split() for row in rows for way in row["instead"]):
+        print(GPUS_IN_LEARN)
 
 
 def _model(model: dict) -> None:

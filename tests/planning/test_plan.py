@@ -82,12 +82,12 @@ def test_llama_3_1_70b_is_planned_and_told_what_would_fit(tmp_path, capsys):
 
 def test_flags_that_are_proposed_are_named_as_learn_names_them(capsys):
     from proxsparse.cli.main import build_parser
-    from proxsparse.cli.plan import IN_LEARN, _in_learn
+    from proxsparse.cli.plan import GPUS_IN_LEARN, _in_learn
 
     _in_learn([{"instead": ["--batch 1", "--recompute"]}, {"instead": []}])
     assert capsys.readouterr().out == ""
     _in_learn([{"instead": ["--memory lean --gpus 2"]}])
-    assert capsys.readouterr().out == "; ".join(IN_LEARN.values()) + "\n"
+    assert capsys.readouterr().out == f"{GPUS_IN_LEARN}\n"
     learned = build_parser().parse_args(["learn", "--memory", "lean", "--launch", "2"])
     assert (learned.memory, learned.launch) == ("lean", 2)
 
