@@ -2,6 +2,7 @@
 
 import gc
 import os
+import subprocess
 
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
     # Before torch is loaded: the cores are shared out, for threads that wait for one another across processes crawl.
@@ -48,6 +49,22 @@ def text_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("texts") / "text.txt"
     path.write_text(tiny_text(), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def command(capsys):
+    """The command line in this process, which need not import torch once more: what `subprocess.run` would return."""
+    from proxsparse.cli import main
+
+    def run(*arguments):
+        capsys.readouterr()
+        try:
+            code = main(words := [*map(str, arguments)])
+        except SystemExit as ended:  # argparse's own ending
+            code = ended.code
+        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")

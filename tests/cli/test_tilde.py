@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -31,13 +29,12 @@ def home(tmp_path, monkeypatch, tiny_directory, text_file):
     assert not list(work.iterdir()), "nothing is written into a directory called ~"
 
 
-def proxsparse(*arguments):
-    found = subprocess.run([sys.executable, "-m", "proxsparse", *arguments], capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    return found.stdout
+def test_every_path_of_the_command_line(home, command):
+    def proxsparse(*arguments):
+        found = command(*arguments)
+        assert found.returncode == 0, found.stderr
+        return found.stdout
 
-
-def test_every_path_of_the_command_line(home):
     proxsparse("learn", "--model=~/model", "--corpus=~/text.txt", *SHORT, "--out=~/runs/run")
     assert (home / "runs" / "run" / "run.json").is_file()
     proxsparse("export", "~/runs/run", "--to=~/sparse", "--model=~/model")

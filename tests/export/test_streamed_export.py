@@ -1,5 +1,7 @@
 """Exporting and verifying a streamed model: the same tensors, file by file."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,17 +19,25 @@ FAMILIES = {
 }
 
 
-@pytest.fixture(params=FAMILIES)
-def exported(request, tmp_path, monkeypatch):
-    """The export of a streamed model, in several files, and that of the same model in memory."""
-    monkeypatch.setattr(writer, "LEAST_SHARD_BYTES", 1)
+@pytest.fixture(scope="module", params=FAMILIES)
+def exported(request, tmp_path_factory):
+    """The export of a streamed model, in several files, and that of the same model in memory: to read alone."""
     family, changes = FAMILIES[request.param]
-    directory = str(save_tiny_model(tmp_path / "model", family, **changes))
-    for name, stream in (("streamed", True), ("whole", False)):
-        lm = load_model(directory, "cpu", torch.bfloat16, stream=stream)
-        masks = METHODS["wanda"](lm.model, random_windows(4, 16)).masks
-        export_model(lm, masks, tmp_path / name)
-    return tmp_path / "streamed", tmp_path / "whole"
+    place = tmp_path_factory.mktemp(request.param)
+    directory = str(save_tiny_model(place / "model", family, **changes))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "LEAST_SHARD_BYTES", 1)
+        for name, stream in (("streamed", True), ("whole", False)):
+            lm = load_model(directory, "cpu", torch.bfloat16, stream=stream)
+            masks = METHODS["wanda"](lm.model, random_windows(4, 16)).masks
+            export_model(lm, masks, place / name)
+    return place / "streamed", place / "whole"
+
+
+@pytest.fixture
+def copied(exported, tmp_path):
+    """The streamed export, to change."""
+    return shutil.copytree(exported[0], tmp_path / "copied")
 
 
 def tensors_in(directory):
@@ -52,10 +62,9 @@ def test_both_ways_of_verifying_agree(exported):
 
 
 @pytest.mark.parametrize("kind", ["kept", "dropped", "elsewhere"])
-def test_a_tampered_file_is_found(exported, kind):
-    directory = exported[0]
-    lm = load_model(str(directory), "cpu")
-    masks = MaskSet.load(directory / "masks.safetensors")
+def test_a_tampered_file_is_found(copied, kind):
+    lm = load_model(str(copied), "cpu")
+    masks = MaskSet.load(copied / "masks.safetensors")
     layer = prunable_layers(lm.model)[list(masks)[-1]]
     with torch.no_grad():
         if kind == "elsewhere":
@@ -63,21 +72,21 @@ def test_a_tampered_file_is_found(exported, kind):
         else:
             kept = masks[layer.name].dense() == (kind == "kept")
             layer.matrix[tuple(kept.nonzero()[0])] += 1
-    for file in directory.glob("model*.safetensors*"):
+    for file in copied.glob("model*.safetensors*"):
         file.unlink()
-    lm.model.save_pretrained(directory)
-    found = verify(directory, stream=True)
+    lm.model.save_pretrained(copied)
+    found = verify(copied, stream=True)
     assert not found.ok
     assert bool(found.changed_elsewhere) == (kind == "elsewhere")
     assert [each["name"] for each in found.layers if not each["ok"]] == ([] if kind == "elsewhere" else [layer.name])
 
 
-def test_what_is_changed_in_one_file_alone_is_found(exported):
-    file = sorted(exported[0].glob("model*.safetensors"))[-1]
+def test_what_is_changed_in_one_file_alone_is_found(copied):
+    file = sorted(copied.glob("model*.safetensors"))[-1]
     tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
     next(iter(tensors.values())).view(-1)[0] += 1
     save_file(tensors, file, {"format": "pt"})
-    assert not verify(exported[0], stream=True).ok
+    assert not verify(copied, stream=True).ok
 
 
 def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch):

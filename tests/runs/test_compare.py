@@ -5,8 +5,6 @@ import json
 import math
 import re
 import shutil
-import subprocess
-import sys
 import threading
 import time
 
@@ -479,13 +477,12 @@ def test_tasks_are_asked_of_every_sparse_model(make_job, tmp_path, monkeypatch):
     assert about_accuracies(["letters"]) in written
 
 
-def test_from_the_command_line(make_job, tmp_path):
+def test_from_the_command_line(make_job, tmp_path, command):
     job, out = make_job(), tmp_path / "from-cli"
-    command = [
+    found = command(
         "compare", "--model", job.model, "--corpus", job.corpus, "--length", 16, "--context", 32, "--windows", 3,
         "--new-tokens", 0, "--run", job.runs[0], "--out", out, "--json",
-    ]  # fmt: skip
-    found = subprocess.run([sys.executable, "-m", "proxsparse", *map(str, command)], capture_output=True, text=True)
+    )  # fmt: skip
     assert found.returncode == 0, found.stderr
     result = json.loads(found.stdout)
     assert result["status"] == "done" and {row["method"] for row in result["table"]} == {"dense", "first"}
