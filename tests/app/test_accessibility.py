@@ -1,4 +1,6 @@
-"""What axe-core finds on the screens, in both themes: nothing. A screen that passes is added to SCREENS by its name."""
+"""What axe-core finds on the screens, in both themes: nothing."""
+
+from contextlib import closing
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -8,14 +10,14 @@ from test_sweep_screen import ROWS, made_sweep
 
 pytestmark = pytest.mark.browser
 SCREENS = {
-    "learn": "#chart-heatmap .main-svg",
-    "masks": "#chart-masks-composition .main-svg",
-    "regularizer": "#reg-slice .main-svg",
-    "try": "#try-cards .bars .point",
-    "compare": "#chart-compare-network .main-svg",
-    "sweep": "#sweep-elsewhere",
-    "runs": "#runs-list",
-    "export": "#export-speed .tile",
+    "Learn": "#chart-heatmap .main-svg",
+    "Masks": "#chart-masks-composition .main-svg",
+    "Regularizer": "#reg-slice .main-svg",
+    "Try it": "#try-cards .bars .point",
+    "Compare": "#chart-compare-network .main-svg",
+    "Sweep": "#sweep-elsewhere",
+    "Runs": "#runs-list",
+    "Export": "#export-speed .tile",
 }  # name: what is drawn last on it
 
 
@@ -30,28 +32,29 @@ def findings(page):
 
 
 @pytest.mark.parametrize("theme", ("light", "dark"))
-@pytest.mark.parametrize("width", (1440, 390))
-def test_axe_finds_nothing_on_a_sweep_with_trials(tmp_path, browser, width, theme):
+def test_axe_finds_nothing_on_a_sweep_with_trials(tmp_path, browser, theme):
     made_sweep(tmp_path / "swept", ROWS, status="stopped")
-    with served(tmp_path) as address:
-        page = browser.new_page(viewport={"width": width, "height": 1000})
+    with served(tmp_path) as address, closing(browser.new_page(viewport={"width": 1440, "height": 1000})) as page:
         page.goto(f"{address}/?screen=sweep&__theme={theme}")
         expect(page.locator("#chart-sweep-trials .main-svg").first).to_be_visible()
         expect(page.locator("#sweep-table button").first).to_be_visible()
         page.locator("#chart-sweep-trials .chart-table").click()
-        page.wait_for_timeout(1000)
-        assert findings(page) == []
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing is cut off"
-        page.close()
+        for width in (1440, 390):
+            page.set_viewport_size({"width": width, "height": 1000})
+            page.wait_for_timeout(1000)
+            assert findings(page) == [], f"{width} px wide"
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing is cut off"
 
 
 @pytest.mark.parametrize("theme", ("light", "dark"))
-@pytest.mark.parametrize("screen", SCREENS)
-def test_axe_finds_nothing(address, browser, screen, theme):
-    page = browser.new_page(viewport={"width": 1440, "height": 1000})
-    page.goto(f"{address}/?screen={screen}&run=example&__theme={theme}")
-    expect(page.locator(SCREENS[screen]).first).to_be_visible()
-    assert page.evaluate("document.body.classList.contains('dark')") == (theme == "dark")
-    page.wait_for_timeout(1000)  # for what fades in
-    assert findings(page) == []
-    page.close()
+def test_axe_finds_nothing(address, browser, theme):
+    with closing(browser.new_page(viewport={"width": 1440, "height": 1000})) as page:
+        page.goto(f"{address}/?run=example&__theme={theme}")
+        expect(page.locator("#banner")).not_to_be_empty()
+        assert page.evaluate("document.body.classList.contains('dark')") == (theme == "dark")
+        assert SCREENS.keys() == set(page.get_by_role("tab").all_inner_texts())
+        for screen, last in SCREENS.items():
+            page.get_by_role("tab", name=screen, exact=True).click()
+            expect(page.locator(last).first).to_be_visible()
+            page.wait_for_timeout(1000)  # for what fades in
+            assert findings(page) == [], screen
