@@ -27,6 +27,18 @@ if find_spec("triton") and not torch.cuda.is_available():
         import triton  # noqa: F401
 
 
+# The files that take longest, by what all processes of their tests computed: they come first, so that no core waits for the last.
+LONGEST = (
+    "test_app", "test_notebooks", "test_families", "test_launched", "test_kills", "test_measured", "test_damaged_files", "test_plan",
+    "test_accessibility", "test_worker", "test_sharded", "test_sweep_screen", "test_started_again", "test_n_of_m", "test_cli",
+    "test_packaging", "test_sweep", "test_compare", "test_container", "test_space", "test_site",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 def pytest_collection_finish():
     """What the imports made stays until the end: no later garbage collection looks through it again."""
     gc.collect()
