@@ -50,7 +50,7 @@ test: setup $(VENV)/.ready-eval
 	  || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
 	     then apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
 	     else $(IN)/playwright install chromium; fi
-	$(IN)/python -m pytest -n 3 $(ARGS)
+	$(IN)/python -m pytest -n 2 $(ARGS)
 
 # Warnings are errors: a link that leads nowhere, a name that is not there.
 docs: setup
