@@ -81,12 +81,21 @@ def command(capsys):
 
 @pytest.fixture(scope="module")
 def browser():
-    """Chromium. What a test expects of a page may come late: a loaded machine is waited for."""
+    """Chromium. What a test expects of a page or does on it may take long: a loaded machine is waited for."""
     from explorer import chromium
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=120_000)
+    patience = 120_000
+    expect.set_options(timeout=patience)
     with sync_playwright() as playwright:
         browser = chromium(playwright)
+        new_page = browser.new_page
+
+        def patient_page(**options):
+            page = new_page(**options)
+            page.set_default_timeout(patience)
+            return page
+
+        browser.new_page = patient_page
         yield browser
         browser.close()

@@ -240,7 +240,7 @@ def test_start_watch_reload_stop_resume_and_a_run_of_a_trial(tmp_path, tiny_dire
         page.locator("#sweep-start").click()
         expect(page.locator("#sweep-banner")).to_contain_text("trial 0 (1 of 4)", timeout=180_000)
         (run,) = list_runs(tmp_path, "sweep")
-        page.wait_for_url(f"**/?*sweep={run.id}*", timeout=60_000)
+        page.wait_for_url(f"**/?*sweep={run.id}*")
 
         page.locator("#sweep-pause").click()
         expect(page.locator("#sweep-banner .status")).to_have_text("paused")
@@ -265,7 +265,7 @@ def test_start_watch_reload_stop_resume_and_a_run_of_a_trial(tmp_path, tiny_dire
         expect(page.locator("#chart-sweep-trials .chart-data tbody tr")).to_have_count(4)
         page.locator("#sweep-table button[data-trial='3']").click()
         expect(page.locator("#sweep-chosen")).to_contain_text("Trial 3:")
-        page.wait_for_url("**/?*trial=3*", timeout=60_000)
+        page.wait_for_url("**/?*trial=3*")
         points = "#chart-sweep-trials .scatterlayer .trace:last-child .points path"
         at = page.locator(points).last.bounding_box()  # on the axis of perplexity, where no two lie at one place
         page.mouse.click(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
@@ -289,9 +289,9 @@ def test_start_watch_reload_stop_resume_and_a_run_of_a_trial(tmp_path, tiny_dire
         # Another sweep is chosen from the list.
         made_sweep(tmp_path / "another", ROWS, status="stopped")
         page.get_by_role("tab", name="Sweep").click()
-        page.wait_for_url(f"**/?*screen=sweep*sweep={run.id}*", timeout=60_000)
+        page.wait_for_url(f"**/?*screen=sweep*sweep={run.id}*")
         choose(page, "sweep-shown", "another")
-        page.wait_for_url("**/?*sweep=another*", timeout=60_000)
+        page.wait_for_url("**/?*sweep=another*")
         expect(page.locator("#sweep-chosen")).to_contain_text("Trial 0:")
         page.go_back()
         expect(page.locator("#sweep-banner")).to_contain_text(run.id)
