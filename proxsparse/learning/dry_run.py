@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -27,6 +28,7 @@ from proxsparse.learning.gradients import summed_gradients
 from proxsparse.learning.lean_update import LeanUpdate
 from proxsparse.learning.originals import holding
 from proxsparse.learning.recomputed import recomputed
+from proxsparse.learning.stochastic_adamw import StochasticAdamW
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def pass_bytes(
         if memory == "lean":
             originals = {parameter: parameter.data for parameter in learned}
             update = LeanUpdate(model, originals, LearnConfig(memory="lean"))
+            update.optimizer = _FirstPiece(list(originals))
             moments = _moments_of(update)
             held, updates, blocks = nullcontext(), update.updating_at_once(), recomputed(model, learned, loss_weight)
         else:
@@ -93,6 +96,14 @@ def pass_bytes(
             kept = counted.now
             hidden.backward(torch.empty_like(hidden))
             return PassBytes(kept, counted.peak)
+
+
+class _FirstPiece(StochasticAdamW):
+    """Updates the first piece of each parameter, the largest one: the others would take its memory again, and as long to follow."""
+
+    @staticmethod
+    def pieces(*whole: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        return islice(StochasticAdamW.pieces(*whole), 1)
 
 
 def _moments_of(update: LeanUpdate) -> list[Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -32,7 +34,7 @@ class StochasticAdamW(torch.optim.Optimizer):
         count = state["step"].item()
         correction1, correction2 = 1 - beta1**count, (1 - beta2**count) ** 0.5
         whole = (parameter.data.view(-1), gradient.reshape(-1), state["exp_avg"].view(-1), state["exp_avg_sq"].view(-1))
-        for weight, g, mean, square in zip(*(tensor.split(PIECE) for tensor in whole), strict=True):
+        for weight, g, mean, square in self.pieces(*whole):
             g = g.float()
             first = mean.float().lerp_(g, 1 - beta1)
             second = square.float().mul_(beta2).addcmul_(g, g, value=1 - beta2)
@@ -40,3 +42,8 @@ class StochasticAdamW(torch.optim.Optimizer):
             stochastic_round_(weight, weight.float().sub_(step, alpha=group["lr"] / correction1), generator)
             stochastic_round_(mean, first, generator)
             stochastic_round_(square, second, generator)
+
+    @staticmethod
+    def pieces(*whole: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Flat tensors of one size, PIECE elements of each at a time."""
+        return zip(*(tensor.split(PIECE) for tensor in whole), strict=True)
