@@ -99,7 +99,7 @@ def pass_bytes(
 
 
 class _FirstPiece(StochasticAdamW):
-    """Updates the first piece of each parameter, the largest one: the others would take its memory again, and as long to follow."""
+    """Updates the first piece of each parameter alone. No piece is larger, and each one's memory is released before the next."""
 
     @staticmethod
     def pieces(*whole: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -106,24 +106,28 @@ def lines_of(page: Path, heading: str) -> list[str]:
     return list(itertools.takewhile(lambda line: line.startswith("|"), found[begin + 2 :]))
 
 
+def cells(lines: list[str]) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in lines]
+
+
 def test_masks_away_from_home_are_those_that_were_recorded(away):
     results = json.loads(away.RESULTS.read_text())
     shown, measured = lines_of(QUALITY, "| method | made on | bundled |"), away.table(results, "report").splitlines()
     assert len(shown) > 15 and set(shown) <= set(measured), set(shown) - set(measured)
 
-    chosen_by = [line.strip("| ").split(" | ") for line in away.table(results, "choose").splitlines()[3:]]
+    chosen_by = cells(away.table(results, "choose").splitlines()[3:])
     home_and_away = {
         name: (f"{float(away):.1f}", home.split()[0], seeds)
         for name, text, home, *_, away, seeds in chosen_by
         if text == "self"
     }
-    tried = {name: tuple(cells) for name, cells in rows(QUALITY, "| changed | away | home | seeds |").items()}
-    assert len(tried) > 15 and all(home_and_away[name] == cells for name, cells in list(tried.items())[2:])
+    tried = {name: tuple(row) for name, row in rows(QUALITY, "| changed | away | home | seeds |").items()}
+    assert len(tried) > 15 and all(home_and_away[name] == row for name, row in list(tried.items())[2:])
 
 
-def shares(away, results: dict, rival: str, learned_on: str) -> dict[str, list[float]]:
-    """{text: perplexity of the default over that of a rival, made on the same text, for each of three seeds of the default}."""
-    ours = [results[f"default|{learned_on}|{seed}"]["losses"] for seed in range(3)]
+def shares(away, results: dict, rival: str, learned_on: str, name="default", seeds=3) -> dict[str, list[float]]:
+    """{text: perplexity of the default over that of a rival, made on the same text, for each seed of the default}."""
+    ours = [results[f"{name}|{learned_on}|{seed}"]["losses"] for seed in range(seeds)]
     return {
         text: [away.perplexity(losses[text]["report"]) / away.perplexity(theirs["report"]) for losses in ours]
         for text, theirs in results[f"{rival}|{learned_on}|0"]["losses"].items()
@@ -143,7 +147,7 @@ def pairs(away, rival: str) -> dict[tuple[str, str], list[float]]:
 
 def away_on_mixed() -> dict[str, float]:
     """{method: perplexity away of its mask made on `mixed`}, as the page shows it."""
-    table = [line.strip("| ").split(" | ") for line in lines_of(QUALITY, "| method | made on | bundled |")]
+    table = cells(lines_of(QUALITY, "| method | made on | bundled |"))
     return {name: float(row[-1]) for name, made_on, *row, _ in table if made_on == "mixed"}
 
 
@@ -190,8 +194,8 @@ def test_the_default_is_below_admm_on_every_pair_of_texts_but_one(away):
 
 def test_400_steps_help_the_default_away_from_home_and_not_maskllm(away):
     results, text = json.loads(away.RESULTS.read_text()), in_one_line(QUALITY)
-    ours, theirs = (results[f"{name}, 400 steps|mixed|0"]["losses"] for name in ("default", "maskllm 5e-4"))
-    share = [away.perplexity(ours[judged]["report"]) / away.perplexity(theirs[judged]["report"]) for judged in ours]
+    of_both = shares(away, results, "maskllm 5e-4, 400 steps", "mixed", name="default, 400 steps", seeds=1)
+    share = [found for (found,) in of_both.values()]
     both = re.search(r"With 400 steps for both, the default has (0\.\d\d) to (0\.\d\d) of MaskLLM's", text)
     assert len(share) == 5 and extremes(share) == tuple(map(float, both.groups()))
     shown = r"the default goes from (\S+) to (\S+) away with 400 steps in place of 80, and MaskLLM from (\S+) to (\S+),"
@@ -203,7 +207,7 @@ def test_400_steps_help_the_default_away_from_home_and_not_maskllm(away):
 
 def test_metrics_with_the_gradient_end_where_the_page_says(away):
     results, text = json.loads(away.RESULTS.read_text()), in_one_line(QUALITY)
-    table = [line.strip("| ").split(" | ") for line in away.table(results, "choose").splitlines()[3:]]
+    table = cells(away.table(results, "choose").splitlines()[3:])
     measured = [float(row[-2]) for share in (0.95, 0.8, 0.5) for row in table if row[0] == f"default, metric {share}"]
     said = re.search(r"and so on\), the mask ends at (\S+), (\S+) and (\S+)\.(?= )", text).groups()
     assert len(measured) == 3 and all(map(says, said, measured))
