@@ -29,12 +29,11 @@ def report(recorded, tmp_path_factory):
 @pytest.fixture
 def opened(browser):
     """Opens a file in a browser that is cut off; in the end nothing was asked for and nothing went wrong."""
-    contexts, asked, problems = [], [], []
+    pages, asked, problems = [], [], []
 
     def open_file(path, **options):
-        context = browser.new_context(offline=True, **({"viewport": {"width": 1440, "height": 1000}} | options))
-        contexts.append(context)
-        page = context.new_page()
+        page = browser.new_page(offline=True, **({"viewport": {"width": 1440, "height": 1000}} | options))
+        pages.append(page)
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
@@ -43,8 +42,8 @@ def opened(browser):
         return page
 
     yield open_file
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert [url for url in asked if not url.startswith(("data:", "blob:"))] == []
     assert problems == []
 
